@@ -1,0 +1,1 @@
+"""Ready-made runs as commented YAML, and the shipped defaults (default.yaml). No code."""

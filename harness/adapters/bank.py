@@ -1,0 +1,167 @@
+"""What every bank of adapters is: keys, one tensor per part with the N adapters in its leading dimension.
+
+The kinds of adapter are in the neighbouring files; training, decoding and files are elsewhere.
+Legend: N adapters, B rows of a batch, T tokens, P virtual tokens, D hidden.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from harness.backbone import Backbone
+from harness.errors import HarnessError
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """What a bank must know of its backbone; layers and heads only for PEFT's configuration file."""
+
+    fingerprint: str
+    dtype: torch.dtype
+    hidden: int
+    layers: int | None
+    heads: int | None
+
+    @classmethod
+    def of(cls, backbone: Backbone) -> BaseFacts:
+        config = backbone.model.config.get_text_config()
+        return cls(
+            fingerprint=backbone.fingerprint,
+            dtype=backbone.dtype,
+            hidden=backbone.hidden,
+            layers=getattr(config, "num_hidden_layers", None),
+            heads=getattr(config, "num_attention_heads", None),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Bank(ABC):
+    """N adapters of one kind on one backbone. Row i belongs to keys[i].
+
+    spec     the adapter's shape (SoftPrompt or LoRA)
+    keys     N distinct names, e.g. persona ids; any text
+    tensors  name -> [N, ...]; fp32, or fp64 on an fp64 backbone, whatever the backbone computes in
+    base     the backbone they were made for
+    """
+
+    spec: Any
+    keys: tuple[str, ...]
+    tensors: dict[str, Tensor]
+    base: BaseFacts
+
+    @abstractmethod
+    def prefix(self, rows: Tensor) -> Tensor | None:
+        """Input embeddings [B, P, D] that stand in front of the tokens, for bank rows [B]; None: nothing."""
+
+    @abstractmethod
+    def applied(self, model: Any, rows: Tensor, *, dropout_seeds: Tensor | None = None) -> AbstractContextManager[None]:
+        """While open, a forward of `model` on B rows uses adapter rows[b] in row b.
+
+        rows           [B] long, in any order (equal rows side by side are faster)
+        dropout_seeds  [B] int64, only while training with dropout: row b's masks follow from its number
+        """
+
+    @abstractmethod
+    def weight_deltas(self, row: int) -> dict[str, Tensor]:
+        """Module name -> what adapter `row` adds to that layer's weight [out, in], in the bank's dtype.
+
+        Raises HarnessError for a kind of adapter that is no change of weights.
+        """
+
+    @property
+    @abstractmethod
+    def prefix_tokens(self) -> int:
+        """P, virtual tokens in front of every row; 0 for a kind without any."""
+
+    @property
+    def dropout(self) -> float:
+        """Share of an adapter's input that training drops; then `applied` wants dropout seeds."""
+        return 0.0
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def trainable_per_adapter(self) -> int:
+        """Numbers that one adapter has."""
+        return sum(tensor[0].numel() for tensor in self.tensors.values())
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all N adapters."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+    def with_tensors(self, tensors: Mapping[str, Tensor], keys: Sequence[str] | None = None) -> Self:
+        """The same kind of bank around other tensors; no copy is made."""
+        return replace(self, tensors=dict(tensors), keys=self.keys if keys is None else tuple(keys))
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """A bank of copies of these rows, in this order. Raises HarnessError for a row that is not there."""
+        wrong = [row for row in rows if not 0 <= row < len(self.keys)]
+        if wrong:
+            raise HarnessError(f"rows {wrong[:5]} are not in a bank of {len(self.keys)} adapters; rows count from 0")
+        return self.with_tensors(
+            {name: tensor.detach()[list(rows)].clone() for name, tensor in self.tensors.items()},
+            [self.keys[row] for row in rows],
+        )
+
+    def row(self, key: str) -> int:
+        """The row of a key. Raises HarnessError if the bank has no such adapter."""
+        if key not in self.keys:
+            raise HarnessError(f"the bank has no adapter {key!r}; it has {len(self.keys)} others")
+        return self.keys.index(key)
+
+
+def master_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that adapters are kept and updated in: a bf16 step of 1e-3 would be rounded away."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def key_seed(*parts: Any) -> int:
+    """63 bits that follow from the parts alone (seed, adapter key, ...), never from an order."""
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def check_keys(keys: Sequence[str]) -> tuple[str, ...]:
+    """The keys as a tuple; raises HarnessError if there are none or two are equal."""
+    if not keys:
+        raise HarnessError("a bank needs at least one adapter; no keys were given")
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            raise HarnessError(f"adapter key {key!r} is given twice; every adapter of a bank needs a key of its own")
+        seen.add(key)
+    return tuple(keys)
+
+
+def rows_of(tensor: Tensor, rows: Tensor) -> Tensor:
+    """tensor[rows]; its backward adds repeated rows in a fixed order, so that equal runs give equal bits."""
+    return _Rows.apply(tensor, rows)  # pyright: ignore[reportReturnType]
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, rows: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(rows)
+        ctx.shape = tensor.shape
+        return tensor.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (rows,) = ctx.saved_tensors
+        total = gradient.new_zeros(ctx.shape)
+        if total.is_cuda:
+            total.index_put_((rows,), gradient, accumulate=True)  # sorted there; index_add_ would use atomics
+        else:
+            total.index_add_(0, rows, gradient)  # serial over rows here; index_put_ would use atomics
+        return total, None

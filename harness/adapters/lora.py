@@ -1,0 +1,140 @@
+"""LoRA: W x + (alpha / rank) B A x on chosen linear layers (Hu et al. 2021), one A and B per adapter.
+
+The backbone is never changed: forward hooks add the low-rank part while a batch runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.adapters.bank import Bank, BaseFacts, check_keys, key_seed, master_dtype, rows_of
+from harness.adapters.dropout import dropped
+from harness.backbone import Backbone
+from harness.errors import HarnessError, did_you_mean
+from harness.specs import LoRA
+
+A, B = ".lora_A", ".lora_B"  # tensor name = module name + one of these
+
+
+class LoRABank(Bank):
+    """N LoRAs; tensors `<module>.lora_A` [N, rank, in] and `<module>.lora_B` [N, out, rank]."""
+
+    spec: LoRA
+
+    @property
+    def prefix_tokens(self) -> int:
+        return 0
+
+    @property
+    def dropout(self) -> float:
+        return self.spec.dropout
+
+    def prefix(self, rows: Tensor) -> None:
+        return None
+
+    @contextlib.contextmanager
+    def applied(self, model: Any, rows: Tensor, *, dropout_seeds: Tensor | None = None) -> Iterator[None]:
+        groups, used = _groups(rows)
+        handles = []
+        try:
+            for number, name in enumerate(self.modules):
+                a, b = rows_of(self.tensors[name + A], used), rows_of(self.tensors[name + B], used)
+                drop = None
+                if self.spec.dropout and dropout_seeds is not None:
+                    drop = _dropper(dropout_seeds, number, self.spec.dropout)
+                hook = _hook(a, b, self.spec.scale, groups, drop)
+                handles.append(model.get_submodule(name).register_forward_hook(hook))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @property
+    def modules(self) -> list[str]:
+        """Full names of the adapted layers, in the model's order."""
+        return [name.removesuffix(A) for name in self.tensors if name.endswith(A)]
+
+    def weight_deltas(self, row: int) -> dict[str, Tensor]:
+        return {
+            name: self.spec.scale * self.tensors[name + B][row].detach() @ self.tensors[name + A][row].detach()
+            for name in self.modules
+        }
+
+
+def create_loras(backbone: Backbone, spec: LoRA, keys: Sequence[str], seed: int) -> LoRABank:
+    """N LoRAs: A uniform in +-1/sqrt(in) from (seed, key, layer); B zero, so each starts as the backbone.
+
+    Raises HarnessError if a target names no linear layer of the model.
+    """
+    names = check_keys(keys)
+    dtype = master_dtype(backbone.dtype)
+    tensors: dict[str, Tensor] = {}
+    for module_name in target_modules(backbone.model, spec.targets):
+        out_features, in_features = backbone.model.get_submodule(module_name).weight.shape
+        bound = 1.0 / math.sqrt(in_features)
+        draws = []
+        for key in names:
+            generator = torch.Generator().manual_seed(key_seed(seed, key, module_name))
+            draw = torch.rand(spec.rank, in_features, generator=generator, dtype=dtype)
+            draws.append(draw.mul_(2 * bound).sub_(bound))
+        tensors[module_name + A] = torch.stack(draws).to(backbone.device)
+        tensors[module_name + B] = torch.zeros(len(names), out_features, spec.rank, dtype=dtype, device=backbone.device)
+    return LoRABank(spec, names, tensors, BaseFacts.of(backbone))
+
+
+def target_modules(model: nn.Module, targets: Sequence[str]) -> list[str]:
+    """Full names of the linear layers that the targets mean, in the model's order."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    for target in targets:
+        if not any(_matches(name, target) for name in linear):
+            known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+            raise HarnessError(
+                f"LoRA target {target!r} is no linear layer of {type(model).__name__}; "
+                f"{did_you_mean(target, known)} Linear layers: {', '.join(known) or 'none'}"
+            )
+    return [name for name in linear if any(_matches(name, target) for target in targets)]
+
+
+def _matches(name: str, target: str) -> bool:
+    return name == target or name.endswith("." + target)
+
+
+def _groups(rows: Tensor) -> tuple[int, Tensor]:
+    """(G, bank rows [G]): the batch is G runs of equally many rows, each run with one adapter.
+
+    One run needs a plain matrix product, G even runs a batched one; anything else goes row by row (G = B).
+    """
+    listed = rows.tolist()
+    run = next((i for i, row in enumerate(listed) if row != listed[0]), len(listed))
+    if len(listed) % run == 0:
+        firsts = listed[::run]
+        if [row for row in firsts for _ in range(run)] == listed:
+            return len(firsts), rows[::run]
+    return len(listed), rows
+
+
+def _dropper(seeds: Tensor, number: int, share: float) -> Callable[[Tensor], Tensor]:
+    return lambda x: dropped(x, seeds, number, share)
+
+
+def _hook(a: Tensor, b: Tensor, scale: float, groups: int, drop: Callable[[Tensor], Tensor] | None) -> Any:
+    """Hook for one layer. a [G, rank, in], b [G, out, rank]; the layer maps [B, T, in] to [B, T, out]."""
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = inputs[0] if drop is None else drop(inputs[0])
+        down, up = a.to(x.dtype).mT, b.to(x.dtype).mT
+        if x.shape[0] % groups:
+            raise ValueError(f"adapters were set for a multiple of {groups} rows, the batch has {x.shape[0]}")
+        x = x.reshape(groups, -1, x.shape[-1])
+        wide = output.reshape(groups, -1, output.shape[-1])
+        if groups == 1:  # one adapter: plain products, about what a merged layer costs
+            return torch.addmm(wide[0], x[0] @ down[0], up[0], alpha=scale).view(output.shape)
+        return torch.baddbmm(wide, torch.bmm(x, down), up, alpha=scale).view(output.shape)
+
+    return hook

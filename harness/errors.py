@@ -1,0 +1,41 @@
+"""The one family of errors that users see: what is wrong, where, and how to mend it.
+
+Only `harness.cli` catches it; everything else raises. A programming error is never a HarnessError.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """A fault of input, configuration or environment that the user can mend. Exit code 2 at the CLI."""
+
+
+class ConfigError(HarnessError):
+    """One or more faults in a configuration; the message lists all of them, one a line."""
+
+
+class DataError(HarnessError):
+    """A data file that cannot be used; the message names the file and, where there is one, the line."""
+
+
+class PluginError(HarnessError):
+    """A plugin that cannot be found, loaded or trusted with the contract."""
+
+
+class StoreError(HarnessError):
+    """A stored run or adapter that cannot be read or written."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence that helps after a typo: the nearest known name, else the whole list.
+
+    Returns text such as ``did you mean 'seed'?`` or ``known: a, b, c``; never empty.
+    """
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return "known: " + (", ".join(names) if names else "none")

@@ -1,0 +1,31 @@
+"""Hashes of the harness's own files: a cached result is only good for the code that made it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+FIT_SOURCES = (
+    *("adapters/*.py", "backbone.py", "batching.py", "fit_loop.py", "forward.py", "optimiser.py"),
+    *("prompts.py", "templates.py", "training.py"),
+)
+RUN_SOURCES = (
+    *FIT_SOURCES,
+    "decoding.py",
+    "generation.py",
+    "likelihood.py",
+    "metrics/*.py",
+    "study.py",
+    "scoring.py",
+)
+
+
+@functools.cache
+def source_hash(patterns: tuple[str, ...]) -> str:
+    """SHA-256 (hex) over the names and bytes of the files in the package that match."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in patterns for path in _HERE.glob(pattern)}):
+        digest.update(path.relative_to(_HERE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,112 @@
+"""What a comparison could have found, and how many personas the next one needs. Noncentral t throughout.
+
+Nothing here looks at results; sd is the spread of the persona differences, se * sqrt(G) of an earlier run.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import optimize, stats
+
+from harness.errors import HarnessError
+
+_MOST_PERSONAS = 10_000_000
+
+
+def power_at(noncentrality: float, df: float, alpha: float = 0.05) -> float:
+    """Power of the two-sided t-test: P(|T'| > t(1 - alpha/2, df)), T' noncentral t(df, noncentrality).
+
+    scipy's `nct` gives nan in the far tails; there a normal approximation is exact to the digits that matter.
+    Source: Cohen 1988; agrees with statsmodels' TTestPower.
+    """
+    critical = float(stats.t.ppf(1 - alpha / 2, df))
+    noncentrality = abs(noncentrality)
+    with np.errstate(all="ignore"):
+        upper = float(stats.nct.sf(critical, df, noncentrality))
+        lower = float(stats.nct.cdf(-critical, df, noncentrality))
+    if not math.isfinite(upper):
+        upper = float(stats.norm.sf((critical - noncentrality) / math.sqrt(1 + critical**2 / (2 * df))))
+    if not math.isfinite(lower):
+        lower = float(stats.norm.cdf((-critical - noncentrality) / math.sqrt(1 + critical**2 / (2 * df))))
+    return min(1.0, max(0.0, upper + lower))
+
+
+def mde(se: float, df: float, *, power: float = 0.80, alpha: float = 0.05) -> float:
+    """mde80: the smallest true difference that a two-sided t-test finds with this power; on se's scale."""
+    if not se > 0 or not df > 0:
+        return 0.0 if se == 0 else float("nan")
+    high = float(stats.t.ppf(1 - alpha / 2, df)) + 2.0
+    while power_at(high, df, alpha) < power:
+        high *= 2
+    root = optimize.brentq(lambda nc: power_at(nc, df, alpha) - power, 0.0, high, xtol=1e-10)
+    return float(root) * se  # type: ignore[arg-type]
+
+
+def mde_adjusted(half_width: float, se: float, *, power: float = 0.80) -> float:
+    """The smallest difference that the family-wise decision finds: about (c + z(power)) * se, z(.80) = .84.
+
+    half_width  c * se, half of the simultaneous interval
+    """
+    return half_width + float(stats.norm.ppf(power)) * se
+
+
+def power_of(difference: float, sd: float, personas: int, *, alpha: float = 0.05, family_size: int = 1) -> float:
+    """Power to find a true mean difference with G personas; for a family of K at alpha / K (Bonferroni)."""
+    _check(difference, sd, alpha, family_size)
+    if personas < 2:
+        raise HarnessError(f"power needs at least 2 personas, got {personas}")
+    return power_at(difference / sd * math.sqrt(personas), personas - 1, alpha / family_size)
+
+
+def personas_needed(
+    difference: float, sd: float, *, power: float = 0.80, alpha: float = 0.05, family_size: int = 1
+) -> int:
+    """The smallest number of personas that finds `difference` with `power`; at least 6 (fewer: no verdict).
+
+    difference, sd  on one scale: the true mean difference and the sd of the differences between personas
+    Raises HarnessError for difference 0, sd <= 0, power outside (alpha, 1), or too many personas.
+    """
+    _check(difference, sd, alpha, family_size)
+    if not alpha < power < 1:
+        raise HarnessError(f"power must lie between alpha ({alpha:g}) and 1, got {power:g}")
+    low, high = 5, 6
+    while power_of(difference, sd, high, alpha=alpha, family_size=family_size) < power:
+        low, high = high, high * 2
+        if high > _MOST_PERSONAS:
+            raise HarnessError(
+                f"a difference of {difference:g} at a standard deviation of {sd:g} needs more than "
+                f"{_MOST_PERSONAS:,} personas: ask for a larger difference"
+            )
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = power_of(difference, sd, middle, alpha=alpha, family_size=family_size) >= power
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def difference_sd(
+    *,
+    interaction_sd: float,
+    reply_sd: float,
+    replies: float,
+    dialogue_sd: float = 0.0,
+    dialogues: float = 1.0,
+) -> float:
+    """Sd of a persona's mean difference from the sds of one method's scores: planning without an earlier run.
+
+    sqrt( 2 (interaction^2 + dialogue^2 / dialogues + reply^2 / replies) )
+    """
+    return math.sqrt(2 * (interaction_sd**2 + dialogue_sd**2 / dialogues + reply_sd**2 / replies))
+
+
+def _check(difference: float, sd: float, alpha: float, family_size: int) -> None:
+    if difference == 0 or not math.isfinite(difference):
+        raise HarnessError(f"the difference to find must be a number other than 0, got {difference:g}")
+    if not sd > 0 or not math.isfinite(sd):
+        raise HarnessError(f"the standard deviation of the persona differences must be positive, got {sd:g}")
+    if not 0 < alpha < 1:
+        raise HarnessError(f"alpha must lie between 0 and 1, got {alpha:g}")
+    if family_size < 1:
+        raise HarnessError(f"the family must hold at least 1 method, got {family_size}")

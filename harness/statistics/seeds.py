@@ -1,0 +1,84 @@
+"""Training seeds as a random factor crossed with personas: variance, degrees of freedom, wider intervals.
+
+Seeds of different methods are never paired: they share nothing but a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from harness.statistics.estimands import weights
+
+
+@dataclass(frozen=True, slots=True)
+class SeedVariance:
+    """Pooled over methods: vbar, variance of seed means; mbar, the part that personas explain; nu, its df."""
+
+    vbar: float
+    mbar: float
+    nu: int
+
+    @property
+    def excess(self) -> float:
+        """(vbar - mbar)_+: what a new training seed adds beyond persona noise."""
+        return max(self.vbar - self.mbar, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class WithSeeds:
+    """se = sqrt(V); df by Satterthwaite; scale = t(1 - alpha/2, df) / t(1 - alpha/2, G - 1)."""
+
+    se: float
+    df: float
+    scale: float
+
+
+def seed_variance(runs: Iterable[np.ndarray], n: np.ndarray, estimand: str) -> SeedVariance:
+    """Pool the variance of the seed means over methods.
+
+        vbar = sum_m sum_s (Y_s - Y)^2 / nu                                   nu = sum_m (S_m - 1)
+        mbar = sum_m sum_s G/(G-1) sum_p (w_p r_ps)^2 / (sum w)^2 / nu        r_ps = Y_ps - Y_p - Y_s + Y
+
+    runs  per method the summed scores [S, G] (also of methods with one seed: they add nothing); n [G] replies
+    For macro, mbar is the mean square persona x seed divided by G. Source: STATISTICS.md, "Seeds".
+    """
+    w = weights(n, estimand)  # type: ignore[arg-type]
+    personas, total = w.shape[0], w.sum()
+    between = interaction = 0.0
+    nu = 0
+    for sums in runs:
+        y = np.atleast_2d(sums) / n  # [S, G]
+        if y.shape[0] < 2:
+            continue
+        nu += y.shape[0] - 1
+        seed_means = (y * w).sum(1) / total
+        between += float(((seed_means - seed_means.mean()) ** 2).sum())
+        residual = y - y.mean(0) - seed_means[:, None] + seed_means.mean()
+        interaction += float(((w * residual) ** 2).sum()) * personas / max(personas - 1, 1) / total**2
+    if nu == 0:
+        return SeedVariance(0.0, 0.0, 0)
+    return SeedVariance(between / nu, interaction / nu, nu)
+
+
+def with_seeds(
+    se: float, personas: int, seeds: int, baseline_seeds: int, pooled: SeedVariance, alpha: float = 0.05
+) -> WithSeeds:
+    """Add the seed variance to a paired standard error.
+
+        V  = se^2 + (vbar - mbar)_+ k                                      k = 1/S_m + 1/S_b
+        df = V^2 / [ (se^2)^2/(G-1) + ((vbar - mbar)_+ k)^2 / nu ]
+
+    With one seed each the result is conditional on them: se, G - 1 and 1 come back.
+    Source: STATISTICS.md, "Seeds"; Satterthwaite 1946.
+    """
+    if seeds + baseline_seeds == 2 or pooled.nu == 0 or pooled.excess == 0 or personas < 2:
+        return WithSeeds(se, personas - 1, 1.0)
+    added = pooled.excess * (1 / seeds + 1 / baseline_seeds)
+    variance = se**2 + added
+    df = variance**2 / (se**4 / (personas - 1) + added**2 / pooled.nu)
+    scale = float(stats.t.ppf(1 - alpha / 2, df) / stats.t.ppf(1 - alpha / 2, personas - 1))
+    return WithSeeds(float(np.sqrt(variance)), float(df), scale)

@@ -1,0 +1,125 @@
+"""YAML text -> plain values that still know their line and their spelling.
+
+The rules are YAML 1.2's (3e-4 is a number, 1..5, 1:30, on and no are text), which PyYAML's own are not.
+Duplicate keys, tags and aliases are refused. What the values mean is decided in `harness.options` and
+`harness.config`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from harness.errors import ConfigError
+
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
+_TAGS = {"tag:yaml.org,2002:" + kind for kind in ("str", "seq", "map")}
+
+
+class Plain(str):
+    """Text that stood there without quotes: a number, truth value or null may be meant."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """`values`: nested dicts and lists with leaves `Plain` or (quoted) str; `lines`: dotted key -> line."""
+
+    name: str
+    values: dict[str, Any]
+    lines: Mapping[str, int]
+
+    def where(self, key: str) -> str:
+        return f"{self.name}:{self.lines[key]}" if key in self.lines else self.name
+
+
+class _Loader(yaml.BaseLoader):
+    """BaseLoader leaves scalars as text; aliases are refused: a small file must not unfold to a huge one."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not used here", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def parse(text: str, name: str) -> Document:
+    """Parse one mapping. Raises ConfigError with `name` and every line at fault."""
+    root = _compose(text, name)
+    lines: dict[str, int] = {}
+    faults: list[str] = []
+    values = {} if root is None else _value(root, "", lines, faults, name)
+    if not isinstance(values, dict):
+        faults.append(f"{name}: must be a mapping of keys to values (key: value), not a {type(values).__name__}")
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return Document(name, values, lines)
+
+
+def parse_value(text: str, name: str) -> Any:
+    """Value of `--set key=value`: a list or mapping in brackets as YAML, anything else as `Plain` text."""
+    if not text.lstrip().startswith(("[", "{")):
+        return Plain(text)
+    faults: list[str] = []
+    value = _value(_compose(text, name), "", {}, faults, name)
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return value
+
+
+def resolve(value: Any) -> Any:
+    """Replace `Plain` leaves by what they spell: null, true, false, an integer, a decimal, else text."""
+    if isinstance(value, dict):
+        return {key: resolve(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [resolve(item) for item in value]
+    if not isinstance(value, Plain):
+        return value
+    text = value.strip()
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return str(value)
+
+
+def _compose(text: str, name: str) -> Any:
+    try:
+        return yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{name}{line}: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+def _value(node: yaml.Node, path: str, lines: dict[str, int], faults: list[str], name: str) -> Any:
+    line = node.start_mark.line + 1
+    if node.tag not in _TAGS:
+        faults.append(f"{name}:{line}: tag {node.tag} is not used here; write the plain value")
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, path, lines, faults, name) for item in node.value]
+    if isinstance(node, yaml.ScalarNode):
+        return node.value if node.style else Plain(node.value)
+    values: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key_line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            faults.append(f"{name}:{key_line}: a key must be plain text")
+            continue
+        key = path + "." + key_node.value if path else key_node.value
+        if key_node.value in values:
+            faults.append(f"{name}:{key_line}: '{key}' is given twice, first in line {lines[key]}; keep one")
+            continue
+        lines[key] = key_line
+        values[key_node.value] = _value(value_node, key, lines, faults, name)
+    return values
