@@ -1,0 +1,1 @@
+"""One file or folder per benchmark, named as its entry point."""
