@@ -1,0 +1,142 @@
+"""Fixtures that several test files share: small random models, so that no test needs a download."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.store import StoredRun
+
+TINY_VOCABULARY = 64
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """A word-level tokenizer with <pad>, <eos> and words w0, w1, ...; ids below TINY_VOCABULARY."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "<eos>", "<unk>"] + [f"w{i}" for i in range(TINY_VOCABULARY - 3)]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        chat_template="{{ messages }}",
+    )
+
+
+@pytest.fixture(scope="session")
+def make_backbone(tiny_tokenizer):
+    """make_backbone(dtype="float64", architecture="qwen2", seed=0, **config) -> a fresh random Backbone."""
+    import torch
+    import transformers
+
+    from harness import backbone
+
+    def make(dtype: str = "float64", architecture: str = "qwen2", seed: int = 0, **overrides):
+        sizes = {
+            "vocab_size": TINY_VOCABULARY,
+            "hidden_size": 16,
+            "intermediate_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 128,
+            "tie_word_embeddings": False,
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+        }
+        if architecture == "gpt2":
+            sizes = {
+                "vocab_size": TINY_VOCABULARY,
+                "n_embd": 16,
+                "n_layer": 2,
+                "n_head": 2,
+                "n_positions": 128,
+            }
+            config = transformers.GPT2Config(**{**sizes, **overrides}, bos_token_id=1, eos_token_id=1)
+        else:
+            kind = {"qwen2": transformers.Qwen2Config, "llama": transformers.LlamaConfig}[architecture]
+            config = kind(**{**sizes, **overrides})
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = transformers.AutoModelForCausalLM.from_config(config)
+            # Random initialisation is nearly linear; larger weights make attention and MLP matter.
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.dim() > 1:
+                        parameter.normal_(0.0, 0.3)
+        return backbone.freeze("random", model.to(backbone.DTYPES[dtype]), tiny_tokenizer)
+
+    return make
+
+
+HASHES = {"protocol": "p" * 64, "examples": "e" * 64, "split": "s" * 64, "backbone": "b" * 64, "scorer": "c" * 64}
+
+
+def stored(
+    tmp_path, method: str, scores, *, seed: int = 0, hashes=None, n: int = 10, control=None, status="ok", **changes
+) -> StoredRun:
+    """A run with per-persona mean similarity `scores` (0-1), n replies each."""
+    scores = np.asarray(scores, dtype=float)
+    personas = [f"p{i:03d}" for i in range(len(scores))]
+    record = {
+        "schema_version": 1,
+        "id": f"{method}-{control or 'x'}-{seed}",
+        "method": method,
+        "status": status,
+        "plugin": {"distribution": "x", "version": "1", "file": f"{method}.py", "sha256": "0"},
+        "summary": "",
+        "requires": [],
+        "shares": "persona",
+        "trials": 1,
+        "method_options": {},
+        "changed": {},
+        "config": {
+            "method": method, "benchmark": "toy", "baseline": "base", "backbone": "none", "personas": None,
+            "persona": [], "cluster": None, "seed": seed, "control": control, "threads": 2,
+        },
+        "seed": seed,
+        "subset": False,
+        "benchmark": {"name": "toy", "options": {}, "facts": {}, "sha256": "0"},
+        "protocol": {"system": "", "turns": "all"},
+        "metrics": ["similarity"],
+        "reference": None,
+        "hashes": {**HASHES, **(hashes or {})},
+        "numerics": {"threads": "2", "dtype": "float32"},
+        "versions": {"python": "3.11"},
+        "hardware": {"processor": "cpu", "cores": 2},
+        "n_personas": len(scores),
+        "n_replies": n * len(scores),
+        "scores": {"similarity": float(scores.mean())},
+        "flags": [],
+        "ceilings": [],
+        "cost": {
+            "trainable_parameters": 10, "parameters_per_adapter": 1, "adapters": 10, "stored_bytes": 40,
+            "fit_seconds": 1.0, "predict_seconds": 1.0, "score_seconds": 1.0, "steps": 1, "epochs": 1, "tokens": 100,
+            "peak_memory_bytes": 1,
+        },
+        "per_persona": {
+            "personas": personas,
+            "replies": [n] * len(scores),
+            "metrics": {
+                "similarity": {
+                    "unit": "pt",
+                    "higher_is_better": True,
+                    "sum": [float(s * n) for s in scores],
+                    "n": [n] * len(scores),
+                }
+            },
+        },
+        **changes,
+    }  # fmt: skip
+    return StoredRun(tmp_path / record["id"], record)
+
+
+@pytest.fixture(name="stored")
+def stored_fixture():
+    """stored(tmp_path, method, scores, ...) -> a StoredRun made of numbers, for tests that run no model."""
+    return stored

@@ -1,0 +1,221 @@
+"""The command line as people use it: results, typos, JSON alone on stdout, interruption, a plugin in a loose file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.config import default_values
+
+METHOD = "persona_prefix"
+SMALL = ["--set", "dialogues=4,2,2", "--set", "train.epochs=2", "--personas", "6", "--quiet"]
+LOOSE = '''
+"""Replies with the last user message."""
+from dataclasses import dataclass
+from harness import MethodCard, hookimpl
+
+@dataclass(frozen=True)
+class Options:
+    shout: bool = False
+
+@hookimpl
+def card():
+    return MethodCard("parrots the user", Options, shares="persona")
+
+@hookimpl
+def fit(study):
+    return study.bare()
+
+@hookimpl
+def predict(study, prompts):
+    words = [p.messages[-1].text for p in prompts]
+    return [w.upper() for w in words] if study.options.shout else words
+'''
+
+
+@pytest.fixture
+def harness(capsys):
+    """harness(*arguments) -> (exit code, stdout, stderr), in this process."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A runs folder that the slow tests of this file share."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.slow
+def test_run_prints_json_alone_with_the_promised_keys_and_the_second_time_comes_from_the_store(harness, runs):
+    code, out, err = harness("run", "--method", METHOD, "--runs-dir", str(runs), "--json", *SMALL)
+    assert code == 0, err
+    found = json.loads(out)
+    assert {"method", "score", "delta_pts", "se", "ci95", "p_raw", "p_adj", "verdict"} <= set(found)
+    assert found["method"] == METHOD
+    assert found["baseline"] == default_values()["baseline"]
+    assert found["delta_pts"] == pytest.approx(found["score"] - found["baseline_score"])
+    stamps = {p: p.stat().st_mtime_ns for p in runs.glob("*/run.json")}
+    code, again, _ = harness("run", "--method", METHOD, "--runs-dir", str(runs), "--json", *SMALL)
+    assert code == 0
+    assert json.loads(again) == found
+    assert {p: p.stat().st_mtime_ns for p in runs.glob("*/run.json")} == stamps, "nothing was made again"
+
+
+@pytest.mark.slow
+def test_the_table_has_the_verdict_the_caveat_and_the_ceilings(harness, runs):
+    code, out, err = harness("run", "--method", METHOD, "--runs-dir", str(runs), *SMALL)
+    assert code == 0, err
+    for words in (f"{METHOD}: ", "82.14", "not evidence of beating the published system", "oracle: blind"):
+        assert words in out
+
+
+@pytest.mark.slow
+def test_another_seed_is_another_fit(harness, runs):
+    arguments = ["run", "--method", METHOD, "--runs-dir", str(runs), "--json", *SMALL]
+    first = json.loads(harness(*arguments)[1])
+    other = json.loads(harness(*arguments, "--seed", "1")[1])
+    assert other["run"] != first["run"]
+    assert other["score"] != first["score"]
+
+
+@pytest.mark.slow
+def test_list_show_and_leaderboard_of_stored_runs(harness, runs, tmp_path):
+    code, out, _ = harness("list", "runs", "--runs-dir", str(runs), "--json")
+    assert code == 0
+    listed = json.loads(out)
+    assert METHOD in {row["method"] for row in listed}
+    run_id = next(row["run"] for row in listed if row["method"] == METHOD)
+    assert run_id in harness("show", run_id, "--runs-dir", str(runs))[1]
+    assert json.loads(harness("show", run_id, "--runs-dir", str(runs), "--json")[1])["id"] == run_id
+    texts = []
+    for name in ("a.md", "b.md"):
+        code, _, err = harness("leaderboard", "--runs-dir", str(runs), "--output", str(tmp_path / name))
+        assert code == 0, err
+        texts.append((tmp_path / name).read_bytes())
+    assert texts[0] == texts[1]
+    assert METHOD in texts[0].decode()
+
+
+@pytest.mark.slow
+def test_a_method_in_a_loose_file(harness, runs, tmp_path):
+    plugin = tmp_path / "parrot.py"
+    plugin.write_text(LOOSE)
+    arguments = ["run", "--plugin", str(plugin), "--method", "parrot", "--runs-dir", str(runs), "--json"]
+    world = ["--set", "dialogues=4,2,2", "--personas", "6", "--quiet"]
+    code, out, err = harness(*arguments, *world)
+    assert code == 0, err
+    quiet = json.loads(out)
+    assert quiet["verdict"].startswith("worse than")
+    loud = json.loads(harness(*arguments, *world, "--set", "shout=true")[1])
+    assert loud["run"] != quiet["run"]
+    listed = json.loads(harness("list", "methods", "--plugin", str(plugin), "--json")[1])
+    assert "parrot" in {row["name"] for row in listed}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--method", "persona_prefx"], "did you mean 'persona_prefix'?"),
+        (["run", "--method", METHOD, "--benchmark", "smarthom"], "did you mean 'smarthome'?"),
+        (["run", "--method", METHOD, "--set", "epoch=3"], "did you mean"),
+        (["run", "--method", METHOD, "--set", "epochs=many"], "epochs"),
+        (["run", "--method", METHOD, "--persona", "persona_999"], "persona_999"),
+        (["run", "--method", METHOD, "--cluster", "9"], "no cluster 9"),
+        (["run", "--method", METHOD, "--backbone", "tinny"], "tiny"),
+        (["run", "--metod", METHOD], "--method"),
+        (["rum"], "did you mean 'run'?"),
+        (["run"], "method is missing"),
+        (["run", "--method", METHOD, "--plugin", "no_such.py"], "no_such.py"),
+        (["run", "--config", "no_such.yaml"], "no_such.yaml"),
+        (["run", "--method", METHOD, "--benchmark", "jsonl", "--set", "data=no_such.jsonl"], "no_such.jsonl"),
+        (["show", "nothing"], "nothing"),
+        (["list", "methds"], "did you mean 'methods'?"),
+        (["leaderboard", "--runs-dir", "no_such_folder"], "no_such_folder"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
+)
+def test_a_mistake_gets_a_helpful_line_and_exit_code_2(harness, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = harness(*arguments)
+    assert code == 2
+    assert out == ""
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_every_command_has_help_with_an_example(harness):
+    for command in ("run", "leaderboard", "list", "show"):
+        code, out, _ = harness(command, "--help")
+        assert code == 0
+        assert f"harness {command}" in out.split("Example:")[1]
+
+
+def test_data_can_be_written_and_not_over_something(harness, tmp_path):
+    code, out, err = harness("data", "write", str(tmp_path / "world"), "--personas", "3")
+    assert code == 0, err
+    assert "3 personas" in out
+    assert (tmp_path / "world" / "sessions.jsonl").is_file()
+    code, _, err = harness("data", "write", str(tmp_path / "world"), "--personas", "3")
+    assert code == 2
+    assert "not empty" in err
+
+
+def test_the_backbone_card_is_shown(harness):
+    code, out, _ = harness("backbone", "show", "tiny")
+    assert code == 0
+    assert "profile" in out
+    assert harness("backbone", "show", "tinny")[0] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
+def test_a_run_stopped_half_way_goes_on_and_ends_with_the_same_scores(tmp_path, how):
+    """The stopped process leaves no complete run; the same command then gives what an undisturbed one gives."""
+    arguments = ["run", "--method", METHOD, "--personas", "6", "--set", "dialogues=6,2,2", "--set", "epochs=6"]
+
+    def start(folder: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", "from harness.cli import main; main()", *arguments]
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        return subprocess.Popen(
+            [*command, "--runs-dir", str(folder), "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=env,
+            # A test run in the background has SIGINT ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    stopped = start(tmp_path / "stopped")
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and stopped.poll() is None:
+        if list((tmp_path / "stopped").glob(f"{METHOD}-*/run.json")):
+            break
+        time.sleep(0.05)
+    assert stopped.poll() is None, "the run ended before it could be stopped"
+    stopped.send_signal(how)
+    stopped.wait(60)
+    assert stopped.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    states = [json.loads(p.read_text())["status"] for p in (tmp_path / "stopped").glob("*/run.json")]
+    assert "incomplete" in states
+    outputs = [json.loads(start(tmp_path / name).communicate(timeout=280)[0]) for name in ("stopped", "undisturbed")]
+    for output in outputs:
+        output.pop("cost")
+    assert outputs[0] == outputs[1]

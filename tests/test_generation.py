@@ -1,0 +1,217 @@
+"""harness.generation: batched decoding gives the replies of decoding one by one, in any company."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from harness import decoding
+from harness.adapters import LoRA, SoftPrompt, create_bank
+from harness.adapters.bank import Bank
+from harness.backbone import Backbone
+from harness.decoding import plan_batches
+from harness.errors import HarnessError
+from harness.generation import generate
+
+V, STOP, NEW = 61, 3, 12
+
+
+class Vocabulary:
+    """As much of a tokenizer as making a bank asks for."""
+
+    all_special_ids = (0, STOP)
+
+    def __len__(self) -> int:
+        return V
+
+
+def make_backbone(**options: Any) -> Backbone:
+    torch.manual_seed(5)
+    config = Qwen2Config(
+        vocab_size=V,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=96,
+        tie_word_embeddings=False,
+        initializer_range=0.5,  # peaked enough that greedy replies vary and some end early
+        **options,
+    )
+    model = Qwen2ForCausalLM(config).eval().requires_grad_(False)
+    model.lm_head.weight[STOP] *= 1.5
+    return Backbone("random", model, Vocabulary(), "random")
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return make_backbone()
+
+
+def make_bank(backbone: Backbone, kind: str, adapters: int = 5) -> Bank | None:
+    if kind == "none":
+        return None
+    spec = SoftPrompt(tokens=4) if kind == "soft prompt" else LoRA(rank=2, targets=("q_proj", "v_proj"))
+    bank = create_bank(backbone, spec, [f"p{i}" for i in range(adapters)], 0)
+    for name, tensor in bank.tensors.items():
+        if name.endswith("lora_B"):  # zero at the start: such an adapter would test nothing
+            torch.nn.init.normal_(tensor, std=0.3, generator=torch.Generator().manual_seed(1))
+    return bank
+
+
+def make_prompts(count: int, longest: int = 40) -> list[list[int]]:
+    draw = random.Random(7)
+    return [[draw.randrange(4, V) for _ in range(draw.randint(1, longest))] for _ in range(count)]
+
+
+def make_rows(count: int, bank: Bank | None) -> list[int]:
+    return [-1 if bank is None else i * 7 % 6 - 1 for i in range(count)]
+
+
+def one_by_one(backbone: Backbone, bank: Bank | None, row: int, prompt: Sequence[int]) -> list[int]:
+    """The plainest decoding: no cache, no padding, the whole sequence again for each token."""
+    reply: list[int] = []
+    rows = torch.tensor([row])
+    with torch.no_grad():
+        while len(reply) < NEW:
+            ids = torch.tensor([[*prompt, *reply]])
+            if bank is None or row < 0:
+                logits = backbone.model(input_ids=ids).logits
+            else:
+                embeddings = backbone.model.get_input_embeddings()(ids)
+                prefix = bank.prefix(rows)
+                if prefix is not None:
+                    embeddings = torch.cat([prefix, embeddings], dim=1)
+                with bank.applied(backbone.model, rows):
+                    logits = backbone.model(inputs_embeds=embeddings).logits
+            token = int(logits[0, -1].argmax())
+            if token == STOP:
+                break
+            reply.append(token)
+    return reply
+
+
+@pytest.mark.parametrize("kind", ["none", "soft prompt", "lora"])
+@pytest.mark.parametrize("batch_tokens", [120, 32_768])
+def test_batched_replies_equal_decoding_one_by_one(
+    backbone: Backbone, kind: str, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(decoding, "FORWARD_TOKENS_CPU", 150)  # several prefills per batch
+    bank = make_bank(backbone, kind)
+    prompts = make_prompts(40)
+    rows = make_rows(40, bank)
+    replies = generate(backbone, bank, rows, prompts, max_new_tokens=NEW, stop_id=STOP, batch_tokens=batch_tokens)
+    expected = [one_by_one(backbone, bank, row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
+    assert replies == expected
+    lengths = {len(reply) for reply in replies}
+    assert min(lengths) < NEW / 2, "the case must hold early stops"
+    assert max(lengths) == NEW, "the case must hold replies that reach the limit"
+
+
+def test_models_with_sliding_windows_are_decoded_alike(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decoding, "FORWARD_TOKENS_CPU", 150)
+    backbone = make_backbone(use_sliding_window=True, sliding_window=8, max_window_layers=1)
+    prompts = make_prompts(12, longest=20)
+    replies = generate(backbone, None, [-1] * 12, prompts, max_new_tokens=NEW, stop_id=STOP)
+    assert replies == [one_by_one(backbone, None, -1, prompt) for prompt in prompts]
+
+
+@pytest.mark.parametrize("kind", ["soft prompt", "lora"])
+def test_adapters_matter_and_row_minus_one_has_none(backbone: Backbone, kind: str):
+    bank = make_bank(backbone, kind)
+    prompts = make_prompts(30)
+    bare = generate(backbone, None, [-1] * 30, prompts, max_new_tokens=NEW, stop_id=STOP)
+    without = generate(backbone, bank, [-1] * 30, prompts, max_new_tokens=NEW, stop_id=STOP)
+    first = generate(backbone, bank, [0] * 30, prompts, max_new_tokens=NEW, stop_id=STOP)
+    second = generate(backbone, bank, [1] * 30, prompts, max_new_tokens=NEW, stop_id=STOP)
+    assert bare == without
+    assert bare != first != second
+
+
+def test_the_order_of_prompts_does_not_change_a_reply(backbone: Backbone):
+    bank = make_bank(backbone, "lora")
+    prompts, rows = make_prompts(20), make_rows(20, bank)
+    replies = generate(backbone, bank, rows, prompts, max_new_tokens=NEW, stop_id=STOP)
+    again = generate(backbone, bank, rows[::-1], prompts[::-1], max_new_tokens=NEW, stop_id=STOP)
+    assert again[::-1] == replies
+
+
+def test_a_reply_may_be_empty_and_no_tokens_may_be_asked_for(backbone: Backbone):
+    prompts = make_prompts(10)
+    first = generate(backbone, None, [-1] * 10, prompts, max_new_tokens=1, stop_id=STOP)
+    stop = first[4][0]
+    assert generate(backbone, None, [-1] * 10, prompts, max_new_tokens=5, stop_id=stop)[4] == []
+    assert generate(backbone, None, [-1] * 10, prompts, max_new_tokens=0, stop_id=STOP) == [[]] * 10
+    assert generate(backbone, None, [], [], max_new_tokens=5, stop_id=STOP) == []
+
+
+def test_progress_counts_finished_replies(backbone: Backbone):
+    seen: list[tuple[int, int]] = []
+    prompts = make_prompts(20)
+    generate(
+        backbone,
+        None,
+        [-1] * 20,
+        prompts,
+        max_new_tokens=NEW,
+        stop_id=STOP,
+        batch_tokens=150,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (20, 20)
+    assert seen[0][0] < 20
+
+
+def test_finished_rows_leave_the_batch(backbone: Backbone, monkeypatch: pytest.MonkeyPatch):
+    sizes: list[int] = []
+    feed = decoding.CachedBatch.feed
+
+    def counting(self: decoding.CachedBatch, tokens: torch.Tensor) -> None:
+        sizes.append(len(tokens))
+        feed(self, tokens)
+
+    monkeypatch.setattr(decoding.CachedBatch, "feed", counting)
+    generate(backbone, None, [-1] * 40, make_prompts(40), max_new_tokens=NEW, stop_id=STOP)
+    assert sizes[0] > sizes[-1]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_too_long_a_prompt_is_refused_before_any_work(backbone: Backbone, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decoding, "forward", lambda *_, **__: pytest.fail("work was started"))
+    bank = make_bank(backbone, "soft prompt")  # 4 virtual tokens
+    prompts = [[5] * 3, [5] * (96 - NEW - 4 + 1)]
+    with pytest.raises(HarnessError, match=r"prompt 1 needs 97 positions: 81 tokens, 12 new ones and 4 virtual"):
+        generate(backbone, bank, [0, 0], prompts, max_new_tokens=NEW, stop_id=STOP)
+
+
+def test_a_row_that_the_bank_does_not_have_is_a_mistake_of_the_caller(backbone: Backbone):
+    with pytest.raises(ValueError, match="row 5 is not in the bank of 5"):
+        generate(backbone, make_bank(backbone, "lora"), [5], [[5]], max_new_tokens=1, stop_id=STOP)
+    with pytest.raises(ValueError, match="row 0 is not in the bank of 0"):
+        generate(backbone, None, [0], [[5]], max_new_tokens=1, stop_id=STOP)
+
+
+def test_batches_follow_from_content_alone():
+    prompts = make_prompts(100)
+    rows = [i % 4 - 1 for i in range(100)]
+    extra = [10] * 100
+    batches = plan_batches(prompts, rows, extra, 300)
+    assert sorted(index for batch in batches for index in batch) == list(range(100))
+    for batch in batches:
+        width = max(len(prompts[index]) for index in batch) + 10
+        assert len(batch) == 1 or len(batch) * width <= 300
+        assert len({rows[index] < 0 for index in batch}) == 1
+        assert [rows[index] for index in batch] == sorted(rows[index] for index in batch)
+    order = list(range(100))
+    random.Random(3).shuffle(order)
+    shuffled = plan_batches([prompts[i] for i in order], [rows[i] for i in order], extra, 300)
+    assert [[prompts[order[i]] for i in batch] for batch in shuffled] == [
+        [prompts[i] for i in batch] for batch in batches
+    ]

@@ -1,0 +1,104 @@
+"""The leaderboard: same runs same bytes, ranked only among the comparable, nothing from data is markup."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.cli import main
+from leaderboard import publish_records, read_runs, render, rows_as_json
+from leaderboard.markdown import md
+
+ROOT = Path(__file__).parent.parent
+BASE = np.linspace(0.7, 0.9, 24)
+NOISE = np.random.default_rng(1).normal(0, 0.01, len(BASE))
+
+
+@pytest.fixture
+def runs(tmp_path, stored):
+    return [
+        stored(tmp_path, "base", BASE),
+        stored(tmp_path, "good", BASE + 0.03 + NOISE),
+        stored(tmp_path, "bad", BASE - 0.03 + NOISE),
+        stored(tmp_path, "elsewhere", BASE, hashes={"examples": "f" * 64}),
+        stored(tmp_path, "half", BASE, status="incomplete", error="killed"),
+    ]
+
+
+def test_same_runs_same_bytes_in_any_order(runs):
+    assert render(runs) == render(list(reversed(runs)))
+
+
+def test_rows_are_ranked_within_comparable_groups_only(runs):
+    rows = rows_as_json(runs)
+    assert [(r["group"], r["rank"], r["method"]) for r in rows] == [
+        (1, 1, "good"),
+        (1, 2, "base"),
+        (1, 3, "bad"),
+        (2, 1, "elsewhere"),
+    ] or [(r["group"], r["rank"], r["method"]) for r in rows] == [
+        (1, 1, "elsewhere"),
+        (2, 1, "good"),
+        (2, 2, "base"),
+        (2, 3, "bad"),
+    ]
+    by_name = {r["method"]: r for r in rows}
+    assert by_name["good"]["verdict"].startswith("better than base")
+    assert by_name["bad"]["verdict"].startswith("worse than base")
+    assert "delta_pts" not in by_name["elsewhere"]
+
+
+def test_fair_24_unfinished_runs_are_listed_with_the_reason_and_not_ranked(runs):
+    text = render(runs)
+    tables, _, rest = text.partition("## Not in the tables")
+    assert "half" not in tables
+    assert "killed" in rest
+
+
+def test_text_from_data_is_inert(tmp_path, stored):
+    evil = "<script>alert(1)</script> | [x](javascript:y) `z` **b**\n# head"
+    run = stored(
+        tmp_path, "m", BASE, flags=[evil], benchmark={"name": evil, "options": {}, "facts": {evil: evil}, "sha256": ""}
+    )
+    text = render([run])
+    assert "<script>" not in text
+    assert "\n# head" not in text
+    assert "[x](javascript" not in text
+    assert md("a|b") == r"a\|b"
+
+
+def test_published_records_give_the_same_leaderboard_and_are_small(runs, tmp_path):
+    complete = [run for run in runs if run.complete]
+    for path in publish_records(complete, tmp_path / "records"):
+        assert path.stat().st_size <= 100_000
+    again = read_runs(None, tmp_path / "records", tmp_path / "nothing")
+    assert render(again) == render(complete)
+
+
+def test_the_committed_leaderboard_comes_from_the_committed_records_to_the_byte(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no runs of the developer's own
+    board = ROOT / "leaderboard"
+    records = board / "records"
+    assert list(records.glob("*.json")), "the committed leaderboard has records behind it"
+    assert all(path.stat().st_size <= 100_000 for path in records.glob("*.json"))
+    (tmp_path / "leaderboard").mkdir()
+    (tmp_path / "leaderboard" / "records").symlink_to(records)
+    with pytest.raises(SystemExit) as ended:
+        main(["leaderboard"])
+    assert not ended.value.code
+    assert (tmp_path / "leaderboard" / "README.md").read_bytes() == (board / "README.md").read_bytes()
+
+
+def test_every_row_says_how_to_make_it_again(runs):
+    text = render(runs)
+    for run in runs:
+        if run.complete:
+            assert f"harness run --method {run.record['method']}" in text
+            assert run.id in text
+
+
+def test_json_is_strict(runs):
+    json.dumps(rows_as_json(runs), allow_nan=False)

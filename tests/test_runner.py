@@ -1,0 +1,276 @@
+"""What a run promises: nothing leaks, failures are stored, controls do what they say, personas are told apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config import load_config
+from harness.errors import HarnessError, PluginError
+from harness.plugins import load_plugin
+from harness.progress import Progress
+from harness.runner import Session, execute
+from harness.store import Store
+
+pytestmark = pytest.mark.slow
+
+HEAD = """
+from dataclasses import dataclass
+from harness import MethodCard, SoftPrompt, TrainOptions, hookimpl
+
+@dataclass(frozen=True)
+class Options:
+    pass
+
+@hookimpl
+def card():
+    return MethodCard("a test", Options, shares="persona")
+"""
+BARE = """
+@hookimpl
+def fit(study):
+    return study.bare()
+"""
+
+
+def options_of(files: Sequence[Path] = ()) -> Any:
+    return lambda kind, name: load_plugin(kind, name, files).card.options
+
+
+@dataclass
+class Lab:
+    """Runs plugins given as source text on six small personas."""
+
+    folder: Path
+
+    def config(self, method: str, files=(), sets=(), **flags):
+        defaults = {"runs_dir": str(self.folder / "runs"), "personas": 6, "method": method}
+        return load_config(
+            options_of=options_of(files),
+            flags={**defaults, **flags},
+            sets=["dialogues=4,2,2", *sets],
+        )
+
+    def write(self, name: str, source: str) -> Path:
+        path = self.folder / f"{name}.py"
+        path.write_text(HEAD + source)
+        return path
+
+    def run(self, name: str, source: str, **flags):
+        path = self.write(name, source)
+        return execute(self.config(name, [path], **flags), [path], Progress("silent"))
+
+    def own(self, method: str, sets=("train.epochs=2",), **flags):
+        return execute(self.config(method, (), sets, **flags), (), Progress("silent"))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    return Lab(tmp_path_factory.mktemp("lab"))
+
+
+def test_prompts_show_history_only_after_its_replies_are_in_and_never_a_reference(lab):
+    log = lab.folder / "seen.jsonl"
+    outcome = lab.run(
+        "watcher",
+        BARE
+        + f"""
+import json
+@hookimpl
+def predict(study, prompts):
+    with open({str(log)!r}, "a") as f:
+        call = [[p.id, p.depth, [m.text for m in p.messages], sorted(p.__slots__)] for p in prompts]
+        f.write(json.dumps(call) + "\\n")
+    return ["ok"] * len(prompts)
+""",
+    )
+    calls = [json.loads(line) for line in log.read_text().splitlines()]
+    depths = [{item[1] for item in call} for call in calls]
+    assert all(len(d) == 1 for d in depths)
+    assert [min(d) for d in depths] == sorted(min(d) for d in depths), "turn depth by turn depth"
+    assert {tuple(item[3]) for call in calls for item in call} == {("depth", "id", "messages", "persona")}
+    assert outcome.run.record["n_replies"] == sum(len(call) for call in calls)
+
+
+def test_a_plugin_that_looks_for_test_references_finds_none(lab):
+    """It searches everything reachable from the study, the fitted object and the prompts for a later reply."""
+    found = lab.folder / "found.txt"
+    lab.run(
+        "thief",
+        BARE
+        + f"""
+import gc
+def reach(root):
+    seen, stack, texts = set(), [root], set()
+    while stack:
+        thing = stack.pop()
+        if id(thing) in seen or len(seen) > 300000:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, str):
+            texts.add(thing)
+        elif isinstance(thing, dict):
+            stack.extend(thing.values())
+        elif isinstance(thing, (list, tuple, set)):
+            stack.extend(thing)
+        elif type(thing).__module__.startswith(("harness", "benchmarks")):
+            stack.extend(getattr(thing, n) for n in getattr(type(thing), "__slots__", ()) if hasattr(thing, n))
+            stack.extend(vars(thing).values() if hasattr(thing, "__dict__") else ())
+    return texts
+@hookimpl
+def predict(study, fitted, prompts):
+    texts = reach([study, fitted, list(prompts)])
+    last = max(p.depth for p in prompts) == 4
+    with open({str(found)!r}, "a") as f:
+        f.write("\\n".join("TEXT " + t.replace(chr(10), " ") for t in texts) + "\\n")
+    return [""] * len(prompts)
+""",
+    )
+    texts = {line.removeprefix("TEXT ") for line in found.read_text().splitlines()}
+    assert len(texts) > 50, "the search reached the study's train dialogues"
+    session = Session(lab.config("zero_shot"), (), Progress("silent"))
+    train = {m.text for d in session.dataset.dialogues if d.split != "test" for m in d.messages}
+    deepest = max(e.prompt.depth for e in session.examples)
+    answers = {e.reference for e in session.examples if e.prompt.depth == deepest} - train
+    shown = {m.text for e in session.examples for m in e.prompt.messages}
+    assert answers - shown
+    assert not (answers - shown) & texts
+
+
+def test_a_study_refuses_to_hand_out_test_dialogues(lab):
+    with pytest.raises(HarnessError, match="test dialogues are not available"):
+        lab.run(
+            "peeker",
+            """
+@hookimpl
+def fit(study):
+    study.dialogues(study.personas[0].id, "test")
+@hookimpl
+def predict(study, prompts):
+    return [""] * len(prompts)
+""",
+        )
+
+
+def test_a_failing_plugin_is_stored_as_failed_with_its_error(lab):
+    with pytest.raises(ZeroDivisionError):
+        lab.run("broken", BARE + "@hookimpl\ndef predict(study, prompts):\n    return [1 / 0]\n")
+    failed = [r for r in Store(lab.folder / "runs").runs() if r.record["method"] == "broken"]
+    assert [r.record["status"] for r in failed] == ["failed"]
+    assert "ZeroDivisionError" in failed[0].record["error"]
+
+
+def test_changing_the_backbone_is_found_out(lab):
+    with pytest.raises(PluginError, match="changed the frozen backbone"):
+        lab.run(
+            "vandal",
+            """
+@hookimpl
+def fit(study):
+    next(study.backbone.model.parameters()).data.add_(1)
+    return study.bare()
+@hookimpl
+def predict(study, prompts):
+    return [""] * len(prompts)
+""",
+        )
+
+
+def test_a_wrong_number_of_replies_is_refused(lab):
+    with pytest.raises(PluginError, match="replies to"):
+        lab.run("short", BARE + "@hookimpl\ndef predict(study, prompts):\n    return ['x']\n")
+
+
+def test_many_empty_replies_are_flagged(lab):
+    outcome = lab.run("silent", BARE + "@hookimpl\ndef predict(study, prompts):\n    return [''] * len(prompts)\n")
+    assert any("empty replies" in flag for flag in outcome.run.record["flags"])
+
+
+def test_circular_requirements_are_refused(lab):
+    source = """
+@hookimpl
+def fit(study):
+    return study.bare()
+@hookimpl
+def predict(study, prompts):
+    return [""] * len(prompts)
+"""
+    one = lab.folder / "one.py"
+    two = lab.folder / "two.py"
+    one.write_text(HEAD.replace('shares="persona"', 'requires=("two",)') + source)
+    two.write_text(HEAD.replace('shares="persona"', 'requires=("one",)') + source)
+    with pytest.raises(PluginError, match="circle"):
+        execute(lab.config("one", [one, two]), [one, two], Progress("silent"))
+
+
+def test_the_fit_is_shared_by_all_that_stand_on_it_and_the_record_says_what_that_was(lab):
+    outcome = lab.own("persona_prefix")
+    assert outcome.run.record["base"] != outcome.run.record["hashes"]["backbone"]
+    assert outcome.baseline.record["method"] == "unified"
+    adapters = Store(lab.folder / "runs").cache / "adapters"
+    before = set(adapters.iterdir())
+    lab.own("unified", sets=())
+    assert set(adapters.iterdir()) == before, "the baseline's adapters were not fitted again"
+    cost = outcome.run.record["cost"]
+    assert cost["trainable_parameters"] == 6 * 10 * 128
+    assert cost["parameters_per_adapter"] == 10 * 128
+
+
+def test_controls(lab):
+    plain = lab.own("persona_prefix")
+    swapped = lab.own("persona_prefix", control="swapped")
+    shared = lab.own("persona_prefix", control="global")
+    assert len({plain.run.id, swapped.run.id, shared.run.id}) == 3
+    assert plain.run.record["cost"]["adapters"] == swapped.run.record["cost"]["adapters"] == 6
+    assert shared.run.record["cost"]["adapters"] == 1
+    # The shared prefix makes as many steps as each of the six made.
+    assert shared.run.record["cost"]["steps"] <= plain.run.record["cost"]["steps"]
+    assert swapped.run.record["scores"]["similarity"] < plain.run.record["scores"]["similarity"]
+
+
+def test_a_subset_keeps_the_full_worlds_baseline(lab):
+    full = Session(lab.config("persona_prefix"), (), Progress("silent"))
+    some = [p.id for p in full.dataset.personas][:2]
+    source = HEAD + BARE + "@hookimpl\ndef predict(study, prompts):\n    return [p.persona for p in prompts]\n"
+    path = lab.folder / "names.py"
+    path.write_text(source)
+    config = lab.config("names", [path], persona=",".join(some), personas=None, baseline=None)
+    run = Session(config, [path], Progress("silent")).run("names")
+    assert run.record["subset"]
+    assert set(run.per_persona()["personas"]) == set(some)
+
+
+def test_hostile_persona_ids_stay_data(lab):
+    ids = ["../../x", "<script>alert(1)</script>", "a|b`c", "x" * 300, "日本", "CON"]
+    lines = []
+    for persona in ids:
+        for i in range(10):
+            lines.append(json.dumps({"persona_id": persona, "prompt": f"say {i % 3}", "reply": f"it is {i % 3}"}))
+    data = lab.folder / "hostile.jsonl"
+    data.write_text("\n".join(lines))
+    config = load_config(
+        options_of=options_of(),
+        flags={
+            "runs_dir": str(lab.folder / "hostile_runs"),
+            "method": "persona_prefix",
+            "benchmark": "jsonl",
+            "personas": "all",
+        },
+        sets=[f"data={data}", "train.epochs=1", "metrics=exact_match,nll"],
+    )
+    outcome = execute(config, (), Progress("silent"))
+    assert outcome.run.record["n_personas"] == len(ids)
+    inside = (lab.folder / "hostile_runs").resolve()
+    for path in inside.rglob("*"):
+        assert path.resolve().is_relative_to(inside)
+    assert not (lab.folder.parent / "x").exists()
+
+    from leaderboard import read_runs, render
+
+    text = render(read_runs(inside, inside, inside))
+    assert "<script>" not in text
