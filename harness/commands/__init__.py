@@ -1,0 +1,8 @@
+"""The commands, a file each family; importing this package enters them all into `app`. No torch at import time."""
+
+from __future__ import annotations
+
+from harness.commands import backbone, data, run, stored  # imported for the commands they enter
+from harness.commands.common import app
+
+__all__ = ["app", "backbone", "data", "run", "stored"]

@@ -1,0 +1,67 @@
+"""What the commands share: the app, the flags that recur, help examples, progress and JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.config import default_values, help_examples
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Does this way of personalising a frozen language model beat the plain baseline? Measure it.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_EXAMPLES = help_examples()
+DEFAULTS = default_values()
+
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of the stored runs.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")]
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A plugin in a loose file; repeatable.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="key=value: an option of method, benchmark or protocol.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+RUNS = Path(str(DEFAULTS.get("runs_dir", "runs")))
+
+
+def example(command: str) -> Callable[[Any], Any]:
+    """Decorator: the command's docstring with its example line from configs/default.yaml."""
+
+    def add(function: Any) -> Any:
+        line = _EXAMPLES.get(command)
+        if line:
+            function.__doc__ = f"{function.__doc__}\n\n\b\nExample:\n  {line}"
+        return function
+
+    return add
+
+
+def shown(name: str) -> str:
+    value = DEFAULTS.get(name)
+    return f" [default: {value}]" if value is not None else ""
+
+
+def options_of(files: list[Path]) -> Any:
+    """(kind, plugin name) -> its options dataclass, as `load_config` wants it."""
+    from harness.plugins import load_plugin
+
+    return lambda kind, name: load_plugin(kind, name, files).card.options
+
+
+def progress(quiet: bool) -> Any:
+    from harness.progress import Progress
+
+    return Progress("silent" if quiet else "auto")
+
+
+def print_json(value: Any) -> None:
+    from harness.store import clean_json
+
+    typer.echo(json.dumps(clean_json(value), indent=2, ensure_ascii=False, allow_nan=False))

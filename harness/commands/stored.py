@@ -1,0 +1,97 @@
+"""`harness leaderboard`, `list` and `show`: what the stored runs say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness import printing
+from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, example, print_json
+from harness.errors import HarnessError, did_you_mean
+
+
+@app.command("leaderboard")
+@example("leaderboard")
+def leaderboard_command(
+    runs_dir: Annotated[
+        Path | None, typer.Option(help="Only these stored runs. [default: runs, and the published records]")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("leaderboard/README.md"),
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Also keep the runs' records beside the output, in records/.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Regenerate the leaderboard in markdown from the stored runs."""
+    from leaderboard import publish_records, published, read_runs, render, rows_as_json
+
+    runs = read_runs(runs_dir, output.parent / "records", RUNS)
+    if publish:
+        publish_records(runs, output.parent / "records")
+        runs = published(output.parent / "records")  # what a fresh clone will have, so that it makes the same bytes
+    text = render(runs)
+    from harness.store import write_atomically
+
+    write_atomically(output, text)
+    if as_json:
+        print_json(rows_as_json(runs))
+    else:
+        complete = sum(run.complete for run in runs)
+        typer.echo(
+            f"{output}: {complete} complete runs" + (f", {len(runs) - complete} not" if len(runs) > complete else "")
+        )
+
+
+@app.command("list")
+@example("list")
+def list_command(
+    what: Annotated[str, typer.Argument(help="methods, benchmarks, backbones or runs.")] = "methods",
+    plugin: Plugins = None,
+    runs_dir: RunsDir = RUNS,
+    as_json: Json = False,
+) -> None:
+    """List methods, benchmarks, backbones or runs, with where each comes from."""
+    rows = _listing(what, plugin or [], runs_dir)
+    if as_json:
+        print_json(rows)
+    else:
+        typer.echo(printing.table(rows) if rows else f"no {what}")
+
+
+def _listing(what: str, files: list[Path], runs_dir: Path) -> list[dict[str, Any]]:
+    import dataclasses
+
+    match what:
+        case "methods" | "benchmarks":
+            from harness.plugins import list_plugins
+
+            return [dataclasses.asdict(x) for x in list_plugins("method" if what == "methods" else "benchmark", files)]
+        case "backbones":
+            from harness.backbone import EMBEDDED_FOLDER, embedded_names
+
+            return [{"name": name, "folder": str(EMBEDDED_FOLDER / name)} for name in embedded_names()]
+        case "runs":
+            from harness.store import Store
+
+            return [printing.run_line(run) for run in Store(runs_dir).runs()]
+    raise HarnessError(f"cannot list '{what}'; {did_you_mean(what, ['methods', 'benchmarks', 'backbones', 'runs'])}")
+
+
+@app.command("show")
+@example("show")
+def show_command(
+    run: Annotated[str, typer.Argument(help="Id of a stored run, or the beginning of one.")],
+    runs_dir: RunsDir = RUNS,
+    samples: Annotated[int, typer.Option(help="Replies to show.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Show a stored run: its scores, cost, flags and sample replies."""
+    from harness.store import Store
+
+    stored = Store(runs_dir).find(run)
+    if as_json:
+        print_json(dict(stored.record))
+    else:
+        typer.echo(printing.run_text(stored, samples))
