@@ -248,6 +248,7 @@ class Session:
             "requires": list(method.card.requires),
             "shares": method.card.shares,
             "trials": method.card.trials,
+            "validation": method.card.validation,
             "method_options": _plain(options),
             "changed": self._changed(method, options),
             "config": config,

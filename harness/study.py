@@ -102,6 +102,7 @@ class Study:
     seed       of the run
     backbone   frozen; its weights are checked after `fit`
     protocol   how prompts are built and replies decoded
+    validation_read   whether the method asked for validation dialogues itself, which its card has to declare
     """
 
     def __init__(
@@ -130,11 +131,16 @@ class Study:
         self._required = dict(required)
         self._store = store
         self._control: Control | None = control
+        self.validation_read = False
 
     def dialogues(self, persona: str, split: Split) -> list[Dialogue]:
-        """A persona's train or validation dialogues, in order. Raises HarnessError for "test"."""
+        """A persona's train or validation dialogues, in order. Raises HarnessError for "test".
+
+        A method that reads validation dialogues says on its card what for (`MethodCard.validation`).
+        """
         if split == "test":
             raise HarnessError("test dialogues are not available to a method; use 'train' or 'validation'")
+        self.validation_read |= split == "validation"
         return [d for d in self._dialogues if d.persona == persona and d.split == split]
 
     def by_persona(self) -> Grouping:
