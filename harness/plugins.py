@@ -136,6 +136,16 @@ def load_method(name: str, files: Sequence[str | Path] = ()) -> Method:
     return plugin
 
 
+def load_with_required(name: str, files: Sequence[str | Path] = (), above: tuple[str, ...] = ()) -> dict[str, Method]:
+    """A method and all that it requires, by name. Raises PluginError for a circle (`above`: who asks) or a typo."""
+    if name in above:
+        raise PluginError(f"methods require each other in a circle: {' -> '.join((*above, name))}")
+    found = {name: load_method(name, files)}
+    for required in found[name].card.requires:
+        found |= load_with_required(required, files, (*above, name))
+    return found
+
+
 def load_benchmark(name: str, files: Sequence[str | Path] = ()) -> Benchmark:
     """The benchmark of that name, from an entry point or one of the loose `files`. Raises PluginError."""
     plugin = load_plugin("benchmark", name, files)

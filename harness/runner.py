@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import backbone as backbones
-from harness import facts, metrics, prompts
+from harness import facts, metrics, prompts, stages
 from harness.comparison import Family, comparison_rows, row_name
 from harness.config import RunConfig
-from harness.errors import ConfigError, HarnessError, PluginError, did_you_mean
+from harness.errors import ConfigError, HarnessError, did_you_mean
 from harness.metrics.similarity import Embedder, locate_scorer
-from harness.plugins import Method, load_benchmark, load_method
+from harness.plugins import Method, load_benchmark, load_with_required
 from harness.progress import Advance, Progress
 from harness.records import Dataset, Dialogue, Example, Persona
 from harness.scoring import EMPTY_SHARE_FLAGGED, needs_embedder, overall, persona_sums, score_replies
@@ -52,10 +52,9 @@ class Session:
         self.progress = progress
         self.store = Store(config.runs_dir)
         # Everything that can be wrong with names and data is found before anything slow begins.
-        self.methods: dict[str, Method] = {}
-        self._load_method(config.method, ())
+        self.methods = load_with_required(config.method, self.files)
         if config.baseline:
-            self._load_method(config.baseline, ())
+            self.methods |= load_with_required(config.baseline, self.files)
         self.benchmark = load_benchmark(config.benchmark, self.files)
         loaded = self.benchmark.load(config.benchmark_options)
         self.dataset = _with_config(loaded, config, self.benchmark.card.options)
@@ -147,22 +146,16 @@ class Session:
 
     def _fit(self, method: Method, study: Study, key: str) -> Fitted:
         if (method.name, key) not in self._fitted:
-            fitted = method.fit(study)
-            if not isinstance(fitted, Fitted):
-                raise PluginError(f"method '{method.name}': fit returned {type(fitted).__name__}, not a harness.Fitted")
-            self._check_backbone(method.name)
+            fitted = stages.fit(method, study)
+            stages.check_backbone(method.name, study.backbone)
             self._fitted[method.name, key] = fitted
         return self._fitted[method.name, key]
 
     def _predict(self, method: Method, study: Study, fitted: Fitted) -> tuple[list[str], float]:
         """Replies in the order of the examples, asked for turn depth by turn depth."""
         started = time.perf_counter()
-        replies: dict[int, str] = {}
-        for depth in sorted({e.prompt.depth for e in self.examples}):
-            places = [i for i, e in enumerate(self.examples) if e.prompt.depth == depth]
-            given = method.predict(study, fitted, [self.examples[i].prompt for i in places])
-            replies.update(zip(places, given, strict=True))
-        return [replies[i] for i in range(len(self.examples))], time.perf_counter() - started
+        replies = stages.predict(method, study, fitted, [e.prompt for e in self.examples])
+        return replies, time.perf_counter() - started
 
     def _score(self, fitted: Fitted, replies: Sequence[str]) -> tuple[dict[str, list[float]], int]:
         asked = [e.prompt for e in self.examples]
@@ -182,29 +175,17 @@ class Session:
 
     # ---- the pieces of a run ----
 
-    def _load_method(self, name: str, above: tuple[str, ...]) -> None:
-        """Load a method and all that it requires. Raises PluginError for a circle or an unknown name."""
-        if name in above:
-            raise PluginError(f"methods require each other in a circle: {' -> '.join((*above, name))}")
-        if name not in self.methods:
-            method = load_method(name, self.files)
-            for required in method.card.requires:
-                self._load_method(required, (*above, name))
-            self.methods[name] = method
-
     def _study(self, method: Method, options: Any, control: Control | None) -> Study:
-        personas = _fitted_for(self.dataset, self.scope, method.card.shares)
-        ids = {p.id for p in personas}
         required = {}
         for name in method.card.requires:
             base = self.methods[name]
             defaults = base.card.options()
             required[name] = self._fit(base, self._study(base, defaults, None), self._fit_key(base, defaults, None))
-        return Study(
+        return stages.make_study(
+            method,
+            self.dataset,
+            self.scope,
             backbone=self.backbone,
-            personas=personas,
-            dialogues=[d for d in self.dataset.dialogues if d.split != "test" and d.persona in ids],
-            protocol=self.dataset.protocol,
             options=options,
             seed=self.config.seed,
             required=required,
@@ -330,11 +311,6 @@ class Session:
 
         return read_json(self.store.cached("ceilings", key, make) / "ceilings.json")
 
-    def _check_backbone(self, name: str) -> None:
-        now = backbones.fingerprint(self.backbone.model, self.backbone.tokenizer)
-        if now != self.backbone.fingerprint:
-            raise PluginError(f"method '{name}' changed the frozen backbone's weights in fit; train adapters instead")
-
 
 def execute(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Outcome:
     """The command `run`: the method, then the baseline if there is no such run yet, then the test."""
@@ -388,16 +364,6 @@ def _scope(dataset: Dataset, config: RunConfig) -> frozenset[str]:
             raise ConfigError(f"--cluster: there is no cluster {config.cluster}; known: {sorted(clusters)}")
         return frozenset(p.id for p in dataset.personas if p.cluster == config.cluster)
     return frozenset(known)
-
-
-def _fitted_for(dataset: Dataset, scope: frozenset[str], shares: str) -> list[Persona]:
-    """Personas whose data a method may use: the chosen ones, their clusters', or everybody's, by what it shares."""
-    if shares == "all":
-        return list(dataset.personas)
-    if shares == "cluster":
-        clusters = {p.cluster for p in dataset.personas if p.id in scope}
-        return [p for p in dataset.personas if p.id in scope or (p.cluster is not None and p.cluster in clusters)]
-    return [p for p in dataset.personas if p.id in scope]
 
 
 def _chain(method: Method, methods: Mapping[str, Method]) -> list[str]:

@@ -25,7 +25,7 @@ LAYERS = (
     "optimiser train_options",
     "plugin_checks plugin_import plugins backbone adapters store checkpoint fit_report",
     "batching forward decoding fit_loop training generation likelihood comparison pretraining",
-    "study engines runner conformance testing printing",
+    "study stages engines runner conformance testing scaffold printing",
     "commands cli",
 )
 LAYER = {name: height for height, names in enumerate(LAYERS) for name in names.split()}
