@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.conformance.checks import CHECKS
-from harness.conformance.lab import CheckFailed, CheckSkipped, Lab, told
+from harness.conformance.lab import CheckFailed, CheckSkipped, Lab, Trial, told
 from harness.errors import PluginError
 from harness.plugins import list_plugins, load_with_required
 
-__all__ = ["Report", "Result", "check_method", "check_names"]
+__all__ = ["Report", "Result", "Trial", "check_method", "check_names", "tiny_trial"]
 
 LOADS = ("hooks", "its hooks, card and options keep the contract, and what it requires is there")
 
@@ -114,6 +114,15 @@ def check_method(name: str, files: Sequence[str | Path] = ()) -> Report:
             except Exception as error:
                 results.append(Result(check.name, check.proves, "failed", told(error, methods[name])))
     return Report(name, str(methods[name].source), tuple(results), time.perf_counter() - started)
+
+
+def tiny_trial(name: str, folder: Path, files: Sequence[str | Path] = ()) -> Trial:
+    """A method fitted on the tiny world, for tests of its own: `.study`, `.fitted`, `.predict(prompts)`.
+
+    folder       where its adapters are kept, e.g. pytest's tmp_path
+    name, files  as for `check_method`
+    """
+    return Lab(load_with_required(name, files), name, folder).trial()
 
 
 def _source(name: str, files: Sequence[str | Path]) -> str | None:

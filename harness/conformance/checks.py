@@ -226,13 +226,16 @@ def options_read(lab: Lab) -> None:
     seen: set[str] = set()
     # Some options count only where another has a certain value: ask again with others before blaming any.
     for options in [defaults, *variations(defaults)]:
-        trial = lab.trial(options=watched(options, seen), store="main")
-        trial.predict(lab.prompts)
-        if unread := [name for name in types if name not in seen]:
-            continue
-        return
+        try:
+            lab.trial(options=watched(options, seen), store="main").predict(lab.prompts)
+        except Exception:
+            if options is defaults:
+                raise
+        if seen >= types.keys():
+            return
+    unread = [name for name in types if name not in seen]
     raise CheckFailed(
-        f"option '{unread[0]}' is never read in fit or predict{_more(unread)}; use study.options, or drop the option"
+        f"option '{unread[0]}'{_more(unread)} is never read in fit or predict; use study.options, or drop the option"
     )
 
 

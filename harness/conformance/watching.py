@@ -25,10 +25,10 @@ def watched(options: Any, seen: set[str], path: str = "") -> Any:
     def read(self: Any, name: str) -> Any:
         if name in names:
             seen.add(path + name)
-        return kind.__getattribute__(self, name)
+        return super(twin_type, self).__getattribute__(name)
 
     # Of the same name: the harness writes the names of adapter shapes into its records.
-    twin_type = type(kind.__name__, (kind,), {"__getattribute__": read, "__module__": kind.__module__})
+    twin_type: Any = type(kind.__name__, (kind,), {"__getattribute__": read, "__module__": kind.__module__})
     twin = object.__new__(twin_type)
     for name in names:
         value = getattr(options, name)
