@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.records import SPLITS, Dataset, Dialogue, Message, Persona, Prompt, Protocol, Split
 
-DIALOGUES: dict[Split, int] = {"train": 3, "validation": 2, "test": 2}  # per persona
+DIALOGUES: dict[Split, int] = {"train": 3, "validation": 2, "test": 1}  # per persona
 TURNS = 2  # replies in a dialogue
 _WORDS = (
     *("lamp", "oven", "fan", "tea", "jazz", "news", "sofa", "door"),
@@ -34,7 +34,7 @@ def tiny_dataset(clusters: int = 2, per_cluster: int = 2) -> Dataset:
         Persona(f"person_{c}{i}", _phrase(f"about {c} {i}", 4), c) for c in range(clusters) for i in range(per_cluster)
     )
     dialogues = tuple(d for p in personas for split in SPLITS for d in _dialogues(p.id, split, DIALOGUES[split], ""))
-    protocol = Protocol(system="Answer.", max_new_tokens=8, max_prompt_tokens=400)
+    protocol = Protocol(system="Answer.", max_new_tokens=6, max_prompt_tokens=400)
     return Dataset("people made for tests", personas, dialogues, protocol, ("exact_match",))
 
 
@@ -83,7 +83,7 @@ def newcomer_prompts(dataset: Dataset, persona: str = "newcomer") -> list[Prompt
 
 
 def tiny_backbone(dtype: str = "float64", seed: int = 0) -> Any:
-    """A fresh, random Qwen2 of some 10 000 numbers with a byte-level tokenizer: any text, one token a byte.
+    """A fresh, random Qwen2 of some 10 000 numbers in one layer with a byte-level tokenizer: any text, one token a byte.
 
     Double precision by default, so that what does not depend on each other agrees to the last digits.
     Returns a `harness.backbone.Backbone`.
@@ -95,7 +95,7 @@ def tiny_backbone(dtype: str = "float64", seed: int = 0) -> Any:
 
     tokenizer = _tokenizer()
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=1024, tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip

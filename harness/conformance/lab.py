@@ -95,9 +95,9 @@ class Lab:
         self.dataset = tiny_dataset()
         self.progress = Progress("silent")
         self.trials = 0
-        asked = examples(self.dataset, "test")
-        self.prompts = [example.prompt for example in asked]
-        self.references = [example.reference for example in asked]
+        self.examples = examples(self.dataset, "test")  # in memory while replies are made, as in a run
+        self.prompts = [example.prompt for example in self.examples]
+        self.references = [example.reference for example in self.examples]
 
     def trial(
         self,
