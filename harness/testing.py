@@ -83,7 +83,7 @@ def newcomer_prompts(dataset: Dataset, persona: str = "newcomer") -> list[Prompt
 
 
 def tiny_backbone(dtype: str = "float64", seed: int = 0) -> Any:
-    """A fresh, random Qwen2 of some 10 000 numbers in one layer with a byte-level tokenizer: any text, one token a byte.
+    """A fresh, random Qwen2 of one layer with a byte-level tokenizer: any text, one token a byte.
 
     Double precision by default, so that what does not depend on each other agrees to the last digits.
     Returns a `harness.backbone.Backbone`.

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from harness.conformance.checks import CHECKS
 from harness.conformance.lab import CheckFailed, CheckSkipped, Lab, Trial, told
-from harness.errors import PluginError
+from harness.errors import HarnessError
 from harness.plugins import list_plugins, load_with_required
 
 __all__ = ["Report", "Result", "Trial", "check_method", "check_names", "tiny_trial"]
@@ -94,7 +94,7 @@ def check_method(name: str, files: Sequence[str | Path] = ()) -> Report:
     source = _source(name, files)
     try:
         methods = load_with_required(name, files)
-    except PluginError as error:
+    except HarnessError as error:
         if source is None:
             raise
         skipped = [Result(c.name, c.proves, "skipped", "the plugin cannot be loaded, see 'hooks'") for c in CHECKS]

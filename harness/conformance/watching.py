@@ -38,8 +38,14 @@ def watched(options: Any, seen: set[str], path: str = "") -> Any:
 
 
 def variations(options: Any) -> Iterator[Any]:
-    """Copies of an options instance, each with one option changed; those that it refuses are left out."""
-    for name, hint in option_types(type(options)).items():
+    """Copies of an options instance, each with one option changed; those that it refuses are left out.
+
+    Switches come first: they are what other options hang on.
+    """
+    types_by_name = option_types(type(options))
+    switches_first = sorted(types_by_name, key=lambda name: not _is_switch(types_by_name[name]))
+    for name in switches_first:
+        hint = types_by_name[name]
         value = options
         for part in name.split("."):
             value = getattr(value, part)
@@ -48,6 +54,10 @@ def variations(options: Any) -> Iterator[Any]:
                 yield fill(options, {name: other})
             except (ValueError, TypeError, HarnessError):
                 continue
+
+
+def _is_switch(hint: Any) -> bool:
+    return hint is bool or typing.get_origin(hint) is typing.Literal
 
 
 def _others(value: Any, hint: Any) -> list[Any]:
