@@ -71,11 +71,11 @@ def backbone_unchanged(lab: Lab) -> None:
 
 @check("fitted again with the same seed it is the same, whatever the global random generators do")
 def same_seed(lab: Lab) -> None:
-    again = lab.trial(noise=1)
+    replies, again = lab.replies, lab.trial(noise=1)
     everybody = [p.id for p in lab.dataset.personas]
     if difference := same_adapters(lab.main, again, everybody, 0.0):
         raise CheckFailed(f"{difference} between two fits with seed 0; draw every random number from study.seed")
-    if place := _differs(lab.replies, again.predict(lab.prompts)):
+    if place := _differs(replies, again.predict(lab.prompts)):
         raise CheckFailed(
             f"the reply to '{lab.prompts[place - 1].id}' differs between two fits with seed 0; "
             "draw every random number from study.seed"
@@ -102,11 +102,12 @@ def another_seed(lab: Lab) -> None:
 @check("neither the order nor the company of prompts changes a reply")
 def prompt_order(lab: Lab) -> None:
     advice = "reply to each prompt from itself, and by its own persona"
+    replies = lab.replies
     turned = lab.main.predict(lab.prompts[::-1])[::-1]
-    if place := _differs(lab.replies, turned):
+    if place := _differs(replies, turned):
         raise CheckFailed(f"asked in reverse, the reply to '{lab.prompts[place - 1].id}' is another; {advice}")
     alone = [lab.main.predict([prompt])[0] for prompt in lab.prompts]
-    if place := _differs(lab.replies, alone):
+    if place := _differs(replies, alone):
         raise CheckFailed(f"asked alone, the reply to '{lab.prompts[place - 1].id}' is another; {advice}")
 
 
