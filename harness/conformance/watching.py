@@ -93,6 +93,8 @@ def texts_in_reach(*roots: Any) -> set[str]:
             found.add(thing)
         elif isinstance(thing, types.FunctionType):
             waiting += [thing.__closure__, thing.__defaults__, thing.__kwdefaults__]
+        elif isinstance(thing, dict):
+            waiting += [*dict.keys(thing), *gc.get_referents(thing)]  # the collector passes over keys that are texts
         elif not isinstance(thing, types.ModuleType | types.FrameType | type | torch.Tensor):
             waiting += gc.get_referents(thing)
     return found
