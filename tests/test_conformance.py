@@ -444,6 +444,7 @@ def test_text_is_found_through_closures_and_methods_and_not_through_modules():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_strangers_installed_package_is_found_and_passes(tmp_path):
     """A distribution of its own with an entry point, built and installed by pip; no network is needed."""
     source = Path(__file__).parent / "stranger"

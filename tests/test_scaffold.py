@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.commands.common import options_of
 from harness.config import default_values, load_config
 from harness.errors import HarnessError
-from harness.plugins import load_file, load_plugin
+from harness.plugins import load_file
 from harness.scaffold import new_method
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +59,7 @@ def test_the_plugin_is_of_the_size_that_contributing_promises_and_stands_on_the_
 
 def test_the_configuration_is_a_run_of_it(written):
     plugin, config, _ = written
-    found = load_config(options_of=lambda kind, name: load_plugin(kind, name, [plugin]).card.options, file=config)
+    found = load_config(options_of=options_of([plugin]), file=config)
     assert found.method == "my_method"
     assert found.method_options.prompt.tokens == 10
     first = config.read_text().splitlines()[0]
