@@ -60,6 +60,14 @@ class Method:
     source: Source
     hooks: Any = field(repr=False, compare=False)
 
+    def requires(self, options: Any) -> tuple[str, ...]:
+        """Names of the methods that must be fitted first, under these options."""
+        names: list[str] = []
+        for entry in self.card.requires:
+            value = getattr(options, entry[1:-1]) if entry.startswith("{") else entry
+            names += [value] if isinstance(value, str) else list(value)
+        return tuple(dict.fromkeys(names))
+
     def fit(self, study: Study) -> Fitted:
         fitted = self.hooks.fit(study=study)
         if fitted is None:

@@ -13,6 +13,7 @@ from harness.errors import ConfigError, did_you_mean
 
 INITS = ("random", "vocab_sample")
 Schedule = Literal["linear", "cosine", "constant"]
+SOURCES = ("given", "description", "behaviour")
 SCHEDULES = ("linear", "cosine", "constant")
 
 
@@ -76,7 +77,7 @@ class TrainOptions:
     epochs            passes over an adapter's own dialogues, at most
     batch_size        dialogues per step and adapter
     warmup            share of an adapter's steps in which the rate rises, in [0, 1)
-    weight_decay      decoupled, times the rate
+    weight_decay      decoupled, times the rate; towards 0, or with `towards_start` towards the starting values
     clip              largest gradient norm per adapter; 0: off
     patience          epochs without a better validation loss before an adapter stops; 0: never stops early
     schedule          after the warm-up: "linear" or "cosine" to 0, or "constant"
@@ -94,6 +95,7 @@ class TrainOptions:
     schedule: Schedule = "linear"
     microbatch_tokens: int = 4096
     keep_start: bool = False
+    towards_start: bool = False
 
     def __post_init__(self) -> None:
         wanted = {
@@ -111,3 +113,60 @@ class TrainOptions:
             faults.append(f"schedule {self.schedule!r} is unknown; {did_you_mean(self.schedule, SCHEDULES)}")
         if faults:
             raise ConfigError("\n".join(faults))
+
+
+# ---- who shares parameters with whom, for adapters that are trained jointly (harness.designs) ----
+
+
+@dataclass(frozen=True)
+class Levels:
+    """theta_u = mu + c_k + delta_u: everybody's part, the cluster's and the persona's, added and trained together.
+
+    shrink  empirical Bayes: normal priors with mean 0 on c and delta, whose variances are estimated from the data
+            after every epoch; False: no prior, the sum is merely over-parametrised
+    """
+
+    shrink: bool = True
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """LoRA with shared factors A and B; a persona owns a vector of rank scalings s_u = 1 + c_k + d_u for each layer.
+
+    shrink  as for Levels: c towards 0, d towards 0, that is s_u towards its cluster's mean
+    """
+
+    shrink: bool = True
+
+
+@dataclass(frozen=True)
+class FromVector:
+    """theta_u = theta_0 + W2 gelu(W1 e_u + b): a small network maps what is known of a persona to its adapter.
+
+    width  hidden units
+    """
+
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ConfigError(f"a network needs at least 1 hidden unit, not {self.width}")
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Where clusters of personas come from (harness.clusters).
+
+    by  "given": the benchmark's own labels; "description": K-means on embeddings of the personas' descriptions;
+        "behaviour": K-means on the mean embedding of their train replies
+    k   number of clusters; 0: the one with the best silhouette from 2 to 8 (ignored for "given")
+    """
+
+    by: Literal["given", "description", "behaviour"] = "given"
+    k: int = 0
+
+    def __post_init__(self) -> None:
+        if self.by not in SOURCES:
+            raise ConfigError(f"clusters by {self.by!r} are unknown; {did_you_mean(self.by, SOURCES)}")
+        if self.k < 0 or self.k == 1:
+            raise ConfigError(f"the number of clusters must be at least 2, or 0 to choose it, not {self.k}")

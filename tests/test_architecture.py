@@ -20,11 +20,14 @@ PLUGINS = sorted({*POINTS["harness.methods"], *POINTS["harness.benchmarks"]})
 
 # A module imports its own layer and those below. Enter a new module here.
 LAYERS = (
-    "errors records sources facts specs",
+    "errors records sources facts specs clusters",
     "hooks yaml_file options config templates prompts statistics metrics scoring progress",
-    "optimiser train_options",
+    "optimiser",
     "plugin_checks plugin_import plugins backbone adapters store checkpoint fit_report",
-    "batching forward decoding fit_loop training generation likelihood comparison pretraining",
+    "batching forward designs waves decoding fit_loop joint_loop training generation likelihood comparison pretraining",
+    "fitted",
+    "fitting replying",
+    "scope run_record",
     "study engines runner conformance testing printing",
     "commands cli",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.adapters.bank import Bank, BaseFacts
+from harness.adapters.combine import combine_loras
 from harness.adapters.create import AdapterSpec, create_bank
 from harness.adapters.lora import LoRABank
 from harness.adapters.peft_format import load_bank, save_bank
@@ -17,6 +18,7 @@ __all__ = [
     "LoRABank",
     "SoftPrompt",
     "SoftPromptBank",
+    "combine_loras",
     "create_bank",
     "load_bank",
     "save_bank",
