@@ -1,7 +1,8 @@
 """What a plugin author imports: `from harness import MethodCard, hookimpl`.
 
 Nothing here pulls in torch until one of the lazy names is touched. Public besides these names are the modules
-`harness.records`, `harness.errors`, `harness.prompts` and `harness.metrics`; the rest may change without notice.
+`harness.records`, `harness.errors`, `harness.prompts` and `harness.metrics`, and for tests `harness.testing` and
+`harness.conformance`; the rest may change without notice.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ class Fitter:
             grouping = dict.fromkeys(grouping, "all")
             train = replace(train, batch_size=train.batch_size * factor)
         keys = sorted(set(grouping.values()))
-        data = {split: self._encoded(backbone, grouping, split) for split in ("train", "validation")}
+        data = {split: self.encoded(backbone, grouping, split) for split in ("train", "validation")}
         if not any(data["train"].values()):
             raise HarnessError("no persona has train dialogues; nothing can be fitted (check the splits of the data)")
         return _Plan(backbone, grouping, train, keys, data)
@@ -190,7 +190,8 @@ class Fitter:
         otherwise = "all" if set(plan.keys) == {"all"} and self.control is None else None
         return Fitted(plan.backbone, bank, served, otherwise, report, folder / "adapters", fallback=fallback)
 
-    def _encoded(self, backbone: Backbone, grouping: Grouping, split: Split) -> dict[str, list[Encoded]]:
+    def encoded(self, backbone: Backbone, grouping: Grouping, split: Split) -> dict[str, list[Encoded]]:
+        """The dialogues of a split by adapter key; a dialogue without anything to learn is left out."""
         people = {p.id: p for p in self.personas}
         made: dict[str, list[Encoded]] = {key: [] for key in sorted(set(grouping.values()))}
         for dialogue in self.dialogues:

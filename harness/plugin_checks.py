@@ -17,10 +17,11 @@ from pydantic import TypeAdapter
 
 from harness.errors import did_you_mean
 from harness.hooks import PROJECT, hook_arguments
-from harness.records import BenchmarkCard, MethodCard
+from harness.records import BenchmarkCard, MethodCard, ValidationUse
 
 _MARK = PROJECT + "_impl"  # the attribute that hookimpl sets
 _SHARES = ("persona", "cluster", "all")
+_VALIDATION = typing.get_args(ValidationUse)
 
 
 def hook_faults(plugin: Any, hooks: type) -> list[str]:
@@ -95,6 +96,8 @@ def card_faults(name: str, card: Any, wanted: type) -> list[str]:
             faults.append(f"card().shares is {card.shares!r}; known: {', '.join(_SHARES)}")
         if not isinstance(card.trials, int) or card.trials < 1:
             faults.append("card().trials must be a whole number from 1 (how many settings were tried)")
+        if card.validation not in _VALIDATION:
+            faults.append(f"card().validation is {card.validation!r}; known: {', '.join(_VALIDATION)}")
     return faults + option_faults(card.options)
 
 

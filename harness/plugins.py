@@ -144,6 +144,22 @@ def load_method(name: str, files: Sequence[str | Path] = ()) -> Method:
     return plugin
 
 
+def load_with_required(
+    name: str, files: Sequence[str | Path] = (), options: Any = None, above: tuple[str, ...] = ()
+) -> dict[str, Method]:
+    """A method and all that it requires under its options (None: the defaults), by name.
+
+    Raises PluginError for a circle (`above`: who asks) or a typo.
+    """
+    if name in above:
+        raise PluginError(f"methods require each other in a circle: {' -> '.join((*above, name))}")
+    found = {name: load_method(name, files)}
+    method = found[name]
+    for required in method.requires(method.card.options() if options is None else options):
+        found |= load_with_required(required, files, None, (*above, name))
+    return found
+
+
 def load_benchmark(name: str, files: Sequence[str | Path] = ()) -> Benchmark:
     """The benchmark of that name, from an entry point or one of the loose `files`. Raises PluginError."""
     plugin = load_plugin("benchmark", name, files)

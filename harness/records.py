@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 Split = Literal["train", "validation", "test"]
 Role = Literal["system", "user", "assistant"]
+ValidationUse = Literal["early_stopping", "selection", "training"]  # what a method may use validation dialogues for
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -180,6 +181,8 @@ class MethodCard:
               that the option `base` names
     shares    whose data may shape one persona's replies: its own, its cluster's, or everybody's
     trials    how many settings were tried on validation data to choose the defaults (shown, FAIR_COMPARISON row 5)
+    validation  what validation dialogues are for: only to stop each adapter early, as `study.fit_adapters` does;
+              to choose between settings, weights or adapters ("selection"); or as more data to learn from ("training")
     """
 
     summary: str
@@ -187,6 +190,7 @@ class MethodCard:
     requires: tuple[str, ...] = ()
     shares: Literal["persona", "cluster", "all"] = "persona"
     trials: int = 1
+    validation: ValidationUse = "early_stopping"
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ def opening(
         "requires": list(method.requires(options)),
         "shares": method.card.shares,
         "trials": method.card.trials,
+        "validation": method.card.validation,
         "method_options": plain(options),
         "changed": _changed(config, method, options, benchmark),
         "config": asked,

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from harness import backbone as backbones
-from harness import metrics, prompts
+from harness import metrics, prompts, stages
 from harness.comparison import Family, comparison_rows, row_name
 from harness.config import RunConfig
-from harness.errors import ConfigError, HarnessError, PluginError
+from harness.errors import ConfigError, HarnessError
 from harness.facts import numerics
 from harness.fitted import Fitted
 from harness.fitting import Control
 from harness.metrics.similarity import Embedder, locate_scorer
-from harness.plugins import Method, load_benchmark, load_method
+from harness.plugins import Method, load_benchmark, load_with_required
 from harness.progress import Advance, Progress
 from harness.replying import choice_log_probs, reply_nll
 from harness.run_record import cost_of, flags_of, opening, plain, score_lines
-from harness.scope import fitted_for, held_out, scope_of, with_config
+from harness.scope import held_out, scope_of, with_config
 from harness.scoring import needs_embedder, overall, persona_sums, score_replies
 from harness.sources import RUN_SOURCES, source_hash
 from harness.statistics import ComparisonRow, ScoreRow
@@ -54,10 +54,9 @@ class Session:
         self.progress = progress
         self.store = Store(config.runs_dir)
         # Everything that can be wrong with names and data is found before anything slow begins.
-        self.methods: dict[str, Method] = {}
-        self._load_method(config.method, (), config.method_options)
+        self.methods = load_with_required(config.method, self.files, config.method_options)
         if config.baseline:
-            self._load_method(config.baseline, ())
+            self.methods |= load_with_required(config.baseline, self.files)
         self.benchmark = load_benchmark(config.benchmark, self.files)
         loaded = self.benchmark.load(config.benchmark_options)
         self.dataset = with_config(loaded, config, self.benchmark.card.options)
@@ -125,7 +124,9 @@ class Session:
         started = time.perf_counter()
         fitted, notes = self._fit(method, study, self._fit_key(method, options, control))
         fit_seconds = time.perf_counter() - started
-        replies, predict_seconds = self._predict(method, study, fitted)
+        started = time.perf_counter()
+        replies = stages.predict(method, study, fitted, [e.prompt for e in self.examples])
+        predict_seconds = time.perf_counter() - started
         started = time.perf_counter()
         columns, cut = self._score(fitted, replies)
         score_seconds = time.perf_counter() - started
@@ -172,22 +173,10 @@ class Session:
     def _fit(self, method: Method, study: Study, key: str) -> tuple[Fitted, dict[str, Any]]:
         """What the method has fitted, and its notes; once a session."""
         if (method.name, key) not in self._fitted:
-            fitted = method.fit(study)
-            if not isinstance(fitted, Fitted):
-                raise PluginError(f"method '{method.name}': fit returned {type(fitted).__name__}, not a harness.Fitted")
-            self._check_backbone(method.name)
+            fitted = stages.fit(method, study)
+            stages.check_backbone(method.name, study.backbone)
             self._fitted[method.name, key] = fitted, study.notes
         return self._fitted[method.name, key]
-
-    def _predict(self, method: Method, study: Study, fitted: Fitted) -> tuple[list[str], float]:
-        """Replies in the order of the examples, asked for turn depth by turn depth."""
-        started = time.perf_counter()
-        replies: dict[int, str] = {}
-        for depth in sorted({e.prompt.depth for e in self.examples}):
-            places = [i for i, e in enumerate(self.examples) if e.prompt.depth == depth]
-            given = method.predict(study, fitted, [self.examples[i].prompt for i in places])
-            replies.update(zip(places, given, strict=True))
-        return [replies[i] for i in range(len(self.examples))], time.perf_counter() - started
 
     def _score(self, fitted: Fitted, replies: Sequence[str]) -> tuple[dict[str, list[float]], int]:
         asked = [e.prompt for e in self.examples]
@@ -207,38 +196,24 @@ class Session:
 
     # ---- the pieces of a run ----
 
-    def _load_method(self, name: str, above: tuple[str, ...], options: Any = None) -> None:
-        """Load a method and all that it requires. Raises PluginError for a circle or an unknown name."""
-        if name in above:
-            raise PluginError(f"methods require each other in a circle: {' -> '.join((*above, name))}")
-        method = self.methods.get(name) or load_method(name, self.files)
-        for required in method.requires(method.card.options() if options is None else options):
-            self._load_method(required, (*above, name))
-        self.methods[name] = method
-
     def _study(self, method: Method, options: Any, control: Control | None) -> Study:
-        within = fitted_for(self.dataset, self.scope, method.card.shares)
-        out = held_out(self.dataset)
-        personas = [p for p in within if p.id not in out]
-        ids = {p.id for p in personas}
         required = {}
         for name in method.requires(options):
             base = self.methods[name]
             defaults = base.card.options()
             key = self._fit_key(base, defaults, None)
             required[name], _ = self._fit(base, self._study(base, defaults, None), key)
-        return Study(
+        return stages.make_study(
+            method,
+            self.dataset,
+            self.scope,
             backbone=self.backbone,
-            personas=personas,
-            dialogues=[d for d in self.dataset.dialogues if d.split != "test" and d.persona in ids],
-            protocol=self.dataset.protocol,
             options=options,
             seed=self.config.seed,
             required=required,
             store=self.store,
             progress=self.progress,
             control=control,
-            newcomers=[p for p in self.dataset.personas if p.id in self.held_out],
             scorer=_local_scorer(self.config.scorer),
         )
 
@@ -286,11 +261,6 @@ class Session:
             dump_json(rows, folder / "ceilings.json")
 
         return read_json(self.store.cached("ceilings", key, make) / "ceilings.json")
-
-    def _check_backbone(self, name: str) -> None:
-        now = backbones.fingerprint(self.backbone.model, self.backbone.tokenizer)
-        if now != self.backbone.fingerprint:
-            raise PluginError(f"method '{name}' changed the frozen backbone's weights in fit; train adapters instead")
 
 
 def execute(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Outcome:

@@ -39,7 +39,7 @@ class Study:
     backbone   frozen; its weights are checked after `fit`
     protocol   how prompts are built and replies decoded
     notes      what the method wants printed and recorded with its run, see `note`
-    validation_read  whether the method itself has looked at validation dialogues, beyond early stopping
+    validation_read  whether the method asked for validation dialogues itself, which its card has to declare
     """
 
     def __init__(
@@ -79,7 +79,10 @@ class Study:
     # ---- people and their data ----
 
     def dialogues(self, persona: str, split: Split) -> list[Dialogue]:
-        """A persona's train or validation dialogues, in order. Raises HarnessError for "test"."""
+        """A persona's train or validation dialogues, in order. Raises HarnessError for "test".
+
+        A method that reads validation dialogues says on its card what for (`MethodCard.validation`).
+        """
         if split == "test":
             raise HarnessError("test dialogues are not available to a method; use 'train' or 'validation'")
         self.validation_read |= split == "validation"

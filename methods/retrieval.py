@@ -75,11 +75,12 @@ def _turns(study: Study, persona: str) -> list[tuple[str, str]]:
 
 def _bm25(texts: list[str]) -> Search:
     index = bm25s.BM25()
-    index.index(bm25s.tokenize(texts, stopwords=None, show_progress=False), show_progress=False)
+    index.index(bm25s.tokenize(texts, stopwords=[], show_progress=False), show_progress=False)
 
     def search(question: str, k: int) -> list[int]:
-        asked = bm25s.tokenize([question], stopwords=None, return_ids=False, show_progress=False)[0]
-        scores = index.get_scores(list(asked)) if len(asked) else np.zeros(len(texts))
+        words = bm25s.tokenize([question], stopwords=[], return_ids=False, show_progress=False)
+        asked = [str(word) for word in words[0]]  # pyright: ignore[reportIndexIssue]
+        scores = index.get_scores(asked) if asked else np.zeros(len(texts))
         return np.argsort(-scores, kind="stable")[:k].tolist()
 
     return search

@@ -93,6 +93,7 @@ def stored(
         "requires": [],
         "shares": "persona",
         "trials": 1,
+        "validation": "early_stopping",
         "method_options": {},
         "changed": {},
         "config": {

@@ -28,7 +28,7 @@ LAYERS = (
     "fitted",
     "fitting replying",
     "scope run_record",
-    "study engines runner conformance testing printing",
+    "study stages engines runner conformance testing scaffold printing",
     "commands cli",
 )
 LAYER = {name: height for height, names in enumerate(LAYERS) for name in names.split()}
