@@ -29,7 +29,7 @@ from harness.records import (
     Role,
     Split,
 )
-from harness.specs import LoRA, SoftPrompt, TrainOptions
+from harness.specs import GatedPrefix, LoRA, SoftPrompt, TrainOptions
 
 if TYPE_CHECKING:
     from harness.study import Fitted, Study
@@ -53,6 +53,7 @@ __all__ = [
     "Dialogue",
     "Example",
     "Fitted",
+    "GatedPrefix",
     "HarnessError",
     "LoRA",
     "Message",

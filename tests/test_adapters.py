@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness import backbone as backbones
-from harness.adapters import LoRA, SoftPrompt, create_bank, load_bank, save_bank
+from harness.adapters import GatedPrefix, LoRA, SoftPrompt, create_bank, load_bank, save_bank
 from harness.adapters.dropout import dropped
 from harness.errors import ConfigError, HarnessError, StoreError
 
@@ -52,7 +52,13 @@ IDS = torch.tensor([[5, 9, 11, 30, 7], [8, 8, 12, 3, 40], [60, 4, 21, 33, 10], [
 # ---- creation ----
 
 
-@pytest.mark.parametrize("spec", [SoftPrompt(4), SoftPrompt(4, init="random"), LoRA(rank=2)])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(SoftPrompt(4), SoftPrompt(4, init="random"), SoftPrompt(4, kind="kv"), SoftPrompt(4, kind="discrete")),
+        *(GatedPrefix(4), LoRA(rank=2)),
+    ],
+)
 def test_initial_values_follow_from_seed_and_key_alone(base, spec):
     wide = create_bank(base, spec, ("a", "b", "c"), seed=3)
     alone = create_bank(base, spec, ("b",), seed=3)
@@ -61,7 +67,7 @@ def test_initial_values_follow_from_seed_and_key_alone(base, spec):
     for name, tensor in wide.tensors.items():
         assert torch.equal(tensor[1], alone.tensors[name][0])
         assert torch.equal(tensor[1], turned.tensors[name][1])
-        if not name.endswith("lora_B"):
+        if not name.endswith(("lora_B", "gate")):
             assert not torch.equal(tensor[0], tensor[1])
             assert not torch.equal(tensor[1], other.tensors[name][0])
 
@@ -209,7 +215,13 @@ def test_dropout_masks_depend_on_seed_layer_and_place_only():
 # ---- files ----
 
 
-@pytest.mark.parametrize("spec", [SoftPrompt(3), LoRA(rank=2, alpha=4.0, targets=("q_proj", "o_proj"), dropout=0.1)])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(SoftPrompt(3), SoftPrompt(3, kind="kv"), SoftPrompt(3, kind="discrete", init="text", text="w4 w9")),
+        *(GatedPrefix(3), LoRA(rank=2, alpha=4.0, targets=("q_proj", "o_proj"), dropout=0.1)),
+    ],
+)
 def test_a_saved_bank_comes_back_under_hostile_keys(base, tmp_path, spec):
     bank = create_bank(base, spec, HOSTILE, seed=2)
     place = tmp_path / "deep" / "er" / "adapters"
