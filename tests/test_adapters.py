@@ -26,8 +26,8 @@ def random_lora(backbone, keys, spec=LoRA(rank=3, alpha=5.0), seed=0):  # noqa: 
     return bank
 
 
-def logits(backbone, ids, bank=None, rows=None):
-    """Logits [B, T, V] of token rows ids [B, T] with adapter rows[b] in row b."""
+def logits(backbone, ids, bank=None, rows=None, past=None):
+    """Logits [B, T, V] of token rows ids [B, T] with adapter rows[b] in row b; `past`: a cache to stand behind."""
     with torch.no_grad():
         if bank is None:
             return backbone.model(input_ids=ids).logits
@@ -36,7 +36,7 @@ def logits(backbone, ids, bank=None, rows=None):
         prefix = bank.prefix(rows)
         with bank.applied(backbone.model, rows):
             if prefix is None:
-                return backbone.model(inputs_embeds=embedded).logits
+                return backbone.model(inputs_embeds=embedded, past_key_values=past).logits
             whole = torch.cat([prefix, embedded], 1)
             return backbone.model(inputs_embeds=whole).logits[:, prefix.shape[1] :]
 
@@ -237,19 +237,24 @@ def test_a_saved_bank_comes_back_under_hostile_keys(base, tmp_path, spec):
 
 @pytest.mark.parametrize(
     ("architecture", "kind"),
-    [("qwen2", "prompt"), ("llama", "prompt"), ("gpt2", "prompt"), ("qwen2", "lora"), ("llama", "lora")],
+    [
+        *(("qwen2", "input"), ("llama", "input"), ("gpt2", "input"), ("qwen2", "lora"), ("llama", "lora")),
+        *(("qwen2", "kv"), ("llama", "kv"), ("gpt2", "kv"), ("qwen2", "discrete")),
+    ],
 )
-def test_peft_loads_our_folder_and_gives_the_same_logits(make_backbone, tmp_path, architecture, kind):
+def test_peft_loads_our_folder_and_gives_the_same_logits(make_backbone, cache_of, tmp_path, architecture, kind):
     from peft import PeftModel
 
     base = make_backbone("float32", architecture)
-    if kind == "prompt":
-        bank = create_bank(base, SoftPrompt(3), ("a", "../b"), seed=0)
-    else:
+    if kind == "lora":
         bank = random_lora(base, ("a", "../b"))
+    else:
+        bank = create_bank(base, SoftPrompt(3, kind=kind), ("a", "../b"), seed=0)
+        for tensor in bank.tensors.values():  # away from the start, where kv is an input prompt too
+            tensor += 0.3 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1))
     save_bank(bank, tmp_path, "base")
     folder = json.loads((tmp_path / "index.json").read_text())["adapters"][1]["folder"]
-    ours = logits(base, IDS[:1], bank, [1])
+    ours = logits(base, IDS[:1], bank, [1], cache_of(bank, 1))
     fresh = make_backbone("float32", architecture)  # PEFT changes the model it wraps
     with torch.no_grad():
         theirs = PeftModel.from_pretrained(fresh.model, str(tmp_path / folder))(input_ids=IDS[:1]).logits

@@ -70,9 +70,8 @@ def make_bank(backbone: Backbone, kind: str, adapters: int = 5) -> Bank | None:
     bank = create_bank(backbone, SPECS[kind], [f"p{i}" for i in range(adapters)], 0)
     for name, tensor in bank.tensors.items():
         if name.endswith(("lora_B", "gate")):  # zero at the start: such an adapter would test nothing
-            torch.nn.init.normal_(
-                tensor, std=1.0 if name == "gate" else 0.3, generator=torch.Generator().manual_seed(1)
-            )
+            spread = 1.0 if name == "gate" else 0.3
+            torch.nn.init.normal_(tensor, std=spread, generator=torch.Generator().manual_seed(1))
     return bank
 
 
