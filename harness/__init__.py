@@ -30,7 +30,7 @@ from harness.records import (
     Role,
     Split,
 )
-from harness.specs import Clusters, Coefficients, FromVector, Levels, LoRA, SoftPrompt, TrainOptions
+from harness.specs import Clusters, Coefficients, FromVector, GatedPrefix, Levels, LoRA, SoftPrompt, TrainOptions
 
 if TYPE_CHECKING:
     from harness.fitted import Fitted
@@ -58,6 +58,7 @@ __all__ = [
     "Example",
     "Fitted",
     "FromVector",
+    "GatedPrefix",
     "HarnessError",
     "Levels",
     "LoRA",

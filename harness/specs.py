@@ -1,4 +1,4 @@
-"""What a method says about its adapters: shape (SoftPrompt, LoRA) and training (TrainOptions), checked when made.
+"""What a method says about its adapters: shape (SoftPrompt, GatedPrefix, LoRA) and training, checked when made.
 
 Plain dataclasses without torch, so that listing methods stays quick. The adapters themselves are in `adapters`.
 """
@@ -11,7 +11,8 @@ from typing import Literal
 
 from harness.errors import ConfigError, did_you_mean
 
-INITS = ("random", "vocab_sample")
+KINDS = ("input", "kv", "discrete")
+INITS = ("random", "vocab_sample", "text")
 Schedule = Literal["linear", "cosine", "constant"]
 SOURCES = ("given", "description", "behaviour")
 SCHEDULES = ("linear", "cosine", "constant")
@@ -23,17 +24,47 @@ class SoftPrompt:
 
     tokens  P, virtual tokens
     init    "vocab_sample": embeddings of P tokens drawn from the vocabulary, special tokens left out;
-            "random": normal numbers with the embedding matrix's mean and standard deviation
+            "random": normal numbers with the embedding matrix's mean and standard deviation;
+            "text": embeddings of `text`, repeated or cut to P tokens
+    kind    "input": vectors before the input embeddings (prompt tuning);
+            "kv": keys and values of every layer (prefix tuning), begun as those of the input prompt;
+            "discrete": as "input", each vector held to the nearest entry of the vocabulary
+    text    what init "text" begins with
     """
 
     tokens: int = 10
-    init: Literal["random", "vocab_sample"] = "vocab_sample"
+    init: Literal["random", "vocab_sample", "text"] = "vocab_sample"
+    kind: Literal["input", "kv", "discrete"] = "input"
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.tokens < 1:
+            faults.append(f"a soft prompt needs at least 1 token, not {self.tokens}")
+        if self.init not in INITS:
+            faults.append(f"soft prompt init {self.init!r} is unknown; {did_you_mean(self.init, INITS)}")
+        if self.kind not in KINDS:
+            faults.append(f"soft prompt kind {self.kind!r} is unknown; {did_you_mean(self.kind, KINDS)}")
+        if self.init == "text" and not self.text.strip():
+            faults.append("soft prompt init 'text' needs a text to begin with; give `text`, or another init")
+        if self.init != "text" and self.text:
+            faults.append(f"soft prompt init {self.init!r} does not use `text`; leave it out, or set init to 'text'")
+        if faults:
+            raise ConfigError("\n".join(faults))
+
+
+@dataclass(frozen=True)
+class GatedPrefix:
+    """Shape of a gated prefix: attention over trained keys and values, added by a gate that starts closed.
+
+    tokens  P, virtual tokens of each layer
+    """
+
+    tokens: int = 10
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
-            raise ConfigError(f"a soft prompt needs at least 1 token, not {self.tokens}")
-        if self.init not in INITS:
-            raise ConfigError(f"soft prompt init {self.init!r} is unknown; {did_you_mean(self.init, INITS)}")
+            raise ConfigError(f"a gated prefix needs at least 1 token, not {self.tokens}")
 
 
 @dataclass(frozen=True)
