@@ -96,5 +96,5 @@ def _serving(fitted: Fitted, prompts: Sequence[Prompt]) -> tuple[Backbone, Bank 
     """Backbone, bank and bank row per prompt; a single LoRA that serves everybody is merged, which is faster."""
     rows = [fitted.row(p.persona) for p in prompts]
     if isinstance(fitted.bank, LoRABank) and len(fitted.bank) == 1 and all(row == 0 for row in rows):
-        return fitted.base(), None, [-1] * len(prompts)
+        return fitted.merged, None, [-1] * len(prompts)
     return fitted.backbone, fitted.bank, rows
