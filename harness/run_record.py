@@ -101,11 +101,11 @@ def cost_of(fitted: Fitted, fit: float, predict: float, score: float) -> dict[st
 
 def _validation_loss(adapters: Iterable[Mapping[str, Any]]) -> float | None:
     """Mean over the adapters of the loss (nats a token) by which their best epoch was chosen; None without any."""
-    best = [
-        min([*a["validation_loss"], *([start] if (start := a["start_validation_loss"]) is not None else [])])
-        for a in adapters
-        if a["validation_loss"]
-    ]
+    best: list[float] = []
+    for report in adapters:
+        start = report["start_validation_loss"]
+        if report["validation_loss"]:
+            best.append(min([*report["validation_loss"], *([] if start is None else [start])]))
     return sum(best) / len(best) if best else None
 
 
