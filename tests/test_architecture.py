@@ -26,6 +26,7 @@ LAYERS = (
     "plugin_checks plugin_import plugins backbone adapters store checkpoint fit_report",
     "batching forward decoding fit_loop training generation likelihood comparison pretraining",
     "study engines runner conformance testing printing",
+    "selection score_file importing joint persona_view planning stored_text",
     "commands cli",
 )
 LAYER = {name: height for height, names in enumerate(LAYERS) for name in names.split()}

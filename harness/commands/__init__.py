@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from harness.commands import backbone, data, run, stored  # imported for the commands they enter
+from harness.commands import (
+    backbone,
+    compare,
+    data,
+    importing,
+    power,
+    run,
+    stored,
+)  # imported for the commands they enter
 from harness.commands.common import app
 
-__all__ = ["app", "backbone", "data", "run", "stored"]
+__all__ = ["app", "backbone", "compare", "data", "importing", "power", "run", "stored"]
