@@ -105,9 +105,8 @@ class LevelsDesign(Design):
         self.cluster_of = nn.Buffer(torch.tensor(list(cluster_of), device=start.device))
         self.prior = None
         if shrink:
-            parts = start[:1].split(flat.sizes, dim=1)
-            # A start at 0 (a closed gate) has no scale of its own to begin from.
-            scale = [max(float(part.var()), 1e-2) for part in parts]
+            # From weak to as strong as the data make it: a strong start would hold the levels where they began.
+            scale = [1.0] * len(flat.sizes)
             self.prior = Prior({"cluster": self.cluster, "persona": self.persona}, flat.sizes, scale)
 
     def forward(self) -> Tensor:

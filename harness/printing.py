@@ -1,8 +1,7 @@
-"""Text for people: the small table and the sentence after a run, a stored run, listings. No computing."""
+"""Text for people: the small table and the sentence after a run, listings. Stored runs: `stored_text`. No computing."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -180,28 +179,3 @@ def run_line(run: StoredRun) -> dict[str, Any]:
         "created": record["created"],
         "error": None,
     }
-
-
-def run_text(run: StoredRun, samples: int) -> str:
-    """A stored run for reading: what it is, scores, cost, flags, and the first replies."""
-    record = run.record
-    if not run.complete:
-        return f"{run.id}: {record.get('status')}: {record.get('error', 'not finished; run the same command again')}"
-    lines = [
-        f"{run.id}: {row_name(record)} on {record['benchmark']['name']}, backbone {record['config']['backbone']}, "
-        f"seed {record['seed']}",
-        f"{record['n_personas']} personas, {record['n_replies']} replies; made {record['created']}",
-        "",
-        table([{"metric": m, "score": number(shown(m, v), 3)} for m, v in record["scores"].items()]),
-        "",
-        table([{"cost": k, "": f"{v:,}"} for k, v in record["cost"].items()]),
-    ]
-    if record["flags"]:
-        lines.append("flags: " + "; ".join(record["flags"]))
-    if samples > 0 and (run.path / "scores.jsonl").is_file():
-        decides = record["metrics"][0]
-        lines += ["", "replies:"]
-        for line in itertools.islice(run.scores(), samples):
-            value = number(shown(decides, line.get(decides)))
-            lines.append(f"  {line['id']}  {decides} {value}  {line['reply']!r}")
-    return "\n".join(lines)

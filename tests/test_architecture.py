@@ -29,6 +29,7 @@ LAYERS = (
     "fitting replying",
     "scope run_record",
     "study stages engines runner conformance testing scaffold printing",
+    "selection score_file importing joint persona_view planning stored_text",
     "commands cli",
 )
 LAYER = {name: height for height, names in enumerate(LAYERS) for name in names.split()}
