@@ -151,11 +151,11 @@ def test_row_08_replies_are_whole_and_many_empty_ones_are_flagged(tiny):
 
     asked = [encode_prompt(tiny.tokenizer, e.prompt.messages, 768)[0] for e in examples(world(), "test")[:3]]
     bank = create_bank(tiny, SoftPrompt(4), ["a"], 0)
-    stop = prompts.end_of_turn_id(tiny.tokenizer)
-    together = generate(tiny, bank, [0] * 3, asked, max_new_tokens=8, stop_id=stop)
-    alone = [generate(tiny, bank, [0], [ids], max_new_tokens=8, stop_id=stop)[0] for ids in asked]
+    never = -1  # no token ends a reply: eight new ones must come back, and none of the prompt
+    together = generate(tiny, bank, [0] * 3, asked, max_new_tokens=8, stop_id=never)
+    alone = [generate(tiny, bank, [0], [ids], max_new_tokens=8, stop_id=never)[0] for ids in asked]
     assert together == alone
-    assert any(together), "a second slicing off of the prompt would leave nothing"
+    assert [len(reply) for reply in together] == [8, 8, 8]
     fitted = Fitted(tiny)
     assert flags_of(fitted, ["yes"] * 94 + [""] * 6) == ["6% empty replies"]
     assert flags_of(fitted, ["yes"] * 95 + [""] * 5) == []
