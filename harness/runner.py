@@ -7,6 +7,7 @@ run, and what it requires on the way. What a method sees is `harness.study`; wha
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import time
@@ -53,16 +54,13 @@ class Session:
         self.store = Store(config.runs_dir)
         # Everything that can be wrong with names and data is found before anything slow begins.
         self.methods: dict[str, Method] = {}
-        self._load_method(config.method, ())
+        self.load(config.method)
         if config.baseline:
-            self._load_method(config.baseline, ())
+            self.load(config.baseline)
         self.benchmark = load_benchmark(config.benchmark, self.files)
         loaded = self.benchmark.load(config.benchmark_options)
         self.dataset = _with_config(loaded, config, self.benchmark.card.options)
-        self.scope = _scope(self.dataset, config)
-        self.examples = [e for e in prompts.examples(self.dataset, "test") if e.prompt.persona in self.scope]
-        if not self.examples:
-            raise HarnessError(f"{self.dataset.name} has no test replies for the chosen personas; check its splits")
+        self.scope, self.examples = _asked(self.dataset, config)
         for name in metrics.expand(self.dataset.metrics):
             if "schema" in metrics.get(name).needs and not self.dataset.schema:
                 raise ConfigError(f"metric '{name}' needs a device schema, and {self.dataset.name} has none")
@@ -83,14 +81,32 @@ class Session:
         }
         self._fitted: dict[tuple[str, str], Fitted] = {}
 
+    def twin(self, seed: int, persona: tuple[str, ...] = (), cluster: int | None = None) -> Session:
+        """A session for another seed, or for some of the personas; data, backbone, scorer and store are shared.
+
+        Fits stay apart: they come from the store, so that a long sweep does not hold all of them in memory.
+        """
+        other = copy.copy(self)
+        other.config = replace(self.config, seed=seed, persona=persona, cluster=cluster)
+        other.scope, other.examples = _asked(self.dataset, other.config)
+        other.hashes = {**self.hashes, "examples": prompts.example_set_hash(other.examples)}
+        other._fitted = {}
+        return other
+
     # ---- one run ----
+
+    def run_id(self, name: str, options: Any = None, control: Control | None = None) -> str:
+        """The id under which that run is or will be stored; everything that decides on its scores is in it."""
+        method = self.methods[name]
+        options = method.card.options() if options is None else options
+        digest = canonical_hash(self._identity(method, options, control))
+        return f"{name}-{control + '-' if control else ''}{digest[:12]}"
 
     def run(self, name: str, options: Any = None, control: Control | None = None) -> StoredRun:
         """The complete run of a method under this session's configuration, from the store or made now."""
         method = self.methods[name]
         options = method.card.options() if options is None else options
-        identity = self._identity(method, options, control)
-        run_id = f"{name}-{control + '-' if control else ''}{canonical_hash(identity)[:12]}"
+        run_id = self.run_id(name, options, control)
         stored = self.store.run(run_id)
         if stored and stored.complete:
             return stored
@@ -117,6 +133,7 @@ class Session:
         fitted = self._fit(method, study, self._fit_key(method, options, control))
         fit_seconds = time.perf_counter() - started
         replies, predict_seconds = self._predict(method, study, fitted)
+        self._check_backbone(method.name, "predict")  # the next run of this session stands on the same weights
         started = time.perf_counter()
         columns, cut = self._score(fitted, replies)
         score_seconds = time.perf_counter() - started
@@ -150,7 +167,7 @@ class Session:
             fitted = method.fit(study)
             if not isinstance(fitted, Fitted):
                 raise PluginError(f"method '{method.name}': fit returned {type(fitted).__name__}, not a harness.Fitted")
-            self._check_backbone(method.name)
+            self._check_backbone(method.name, "fit")
             self._fitted[method.name, key] = fitted
         return self._fitted[method.name, key]
 
@@ -182,14 +199,17 @@ class Session:
 
     # ---- the pieces of a run ----
 
-    def _load_method(self, name: str, above: tuple[str, ...]) -> None:
-        """Load a method and all that it requires. Raises PluginError for a circle or an unknown name."""
+    def load(self, name: str, above: tuple[str, ...] = ()) -> None:
+        """Make a method, and all that it requires, known to this session and its twins.
+
+        Raises PluginError for a circle or an unknown name.
+        """
         if name in above:
             raise PluginError(f"methods require each other in a circle: {' -> '.join((*above, name))}")
         if name not in self.methods:
             method = load_method(name, self.files)
             for required in method.card.requires:
-                self._load_method(required, (*above, name))
+                self.load(required, (*above, name))
             self.methods[name] = method
 
     def _study(self, method: Method, options: Any, control: Control | None) -> Study:
@@ -329,19 +349,26 @@ class Session:
 
         return read_json(self.store.cached("ceilings", key, make) / "ceilings.json")
 
-    def _check_backbone(self, name: str) -> None:
+    def _check_backbone(self, name: str, hook: str) -> None:
         now = backbones.fingerprint(self.backbone.model, self.backbone.tokenizer)
         if now != self.backbone.fingerprint:
-            raise PluginError(f"method '{name}' changed the frozen backbone's weights in fit; train adapters instead")
+            raise PluginError(
+                f"method '{name}' changed the frozen backbone's weights in {hook}; train adapters instead"
+            )
 
 
-def execute(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Outcome:
-    """The command `run`: the method, then the baseline if there is no such run yet, then the test."""
+def open_session(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Session:
+    """A session with torch set as the configuration says; what every command that makes runs begins with."""
     import torch
 
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    session = Session(config, plugin_files, progress)
+    return Session(config, plugin_files, progress)
+
+
+def execute(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Outcome:
+    """The command `run`: the method, then the baseline if there is no such run yet, then the test."""
+    session = open_session(config, plugin_files, progress)
     return judge(session, session.run(config.method, config.method_options, config.control))
 
 
@@ -371,6 +398,15 @@ def _with_config(dataset: Dataset, config: RunConfig, options: type) -> Dataset:
         dialogues: tuple[Dialogue, ...] = tuple(d for d in dataset.dialogues if d.persona in kept)
         dataset = replace(dataset, personas=personas, dialogues=dialogues)
     return dataset
+
+
+def _asked(dataset: Dataset, config: RunConfig) -> tuple[frozenset[str], list[Example]]:
+    """The personas that are fitted and scored, and their test examples. Raises HarnessError if there are none."""
+    scope = _scope(dataset, config)
+    asked = [e for e in prompts.examples(dataset, "test") if e.prompt.persona in scope]
+    if not asked:
+        raise HarnessError(f"{dataset.name} has no test replies for the chosen personas; check its splits")
+    return scope, asked
 
 
 def _scope(dataset: Dataset, config: RunConfig) -> frozenset[str]:
