@@ -188,7 +188,7 @@ def _read_document(
         if key in _TYPES:
             fields[key] = _Given(value, where, layer)
         elif key == "set" and isinstance(value, dict):
-            for name, item in _flat(value):
+            for name, item in flat(value):
                 options.append((name, _Given(item, document.where(f"set.{name}"), layer)))
         elif key == "set":
             faults.append(f"{where}: 'set' must be a mapping of option names to values")
@@ -197,10 +197,11 @@ def _read_document(
             faults.append(f"{where}: unknown key '{key}'; {hint} (options of plugins go under 'set:')")
 
 
-def _flat(values: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted name -> value of nested mappings, as options are written."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{path}{key}.")
+            yield from flat(value, f"{path}{key}.")
         else:
             yield path + key, value
 
