@@ -1,7 +1,8 @@
 """What a plugin author imports: `from harness import MethodCard, hookimpl`.
 
 Nothing here pulls in torch until one of the lazy names is touched. Public besides these names are the modules
-`harness.records`, `harness.errors`, `harness.prompts` and `harness.metrics`; the rest may change without notice.
+`harness.records`, `harness.errors`, `harness.prompts` and `harness.metrics`, and for tests `harness.testing` and
+`harness.conformance`; the rest may change without notice.
 """
 
 from __future__ import annotations
@@ -29,16 +30,17 @@ from harness.records import (
     Role,
     Split,
 )
-from harness.specs import LoRA, SoftPrompt, TrainOptions
+from harness.specs import Clusters, Coefficients, FromVector, GatedPrefix, Levels, LoRA, SoftPrompt, TrainOptions
 
 if TYPE_CHECKING:
-    from harness.study import Fitted, Study
+    from harness.fitted import Fitted
+    from harness.study import Study
 
 __version__ = "0.1.0"
 
 # Names whose modules import torch (seconds): resolved on first use by __getattr__ below.
 _LAZY = {
-    "Fitted": "harness.study",
+    "Fitted": "harness.fitted",
     "Study": "harness.study",
 }
 
@@ -46,6 +48,8 @@ __all__ = [
     "SPLITS",
     "BenchmarkCard",
     "Ceiling",
+    "Clusters",
+    "Coefficients",
     "ConfigError",
     "DataError",
     "Dataset",
@@ -53,7 +57,10 @@ __all__ = [
     "Dialogue",
     "Example",
     "Fitted",
+    "FromVector",
+    "GatedPrefix",
     "HarnessError",
+    "Levels",
     "LoRA",
     "Message",
     "MethodCard",

@@ -89,9 +89,10 @@ def rows_of_data(backbone: Backbone, bank: Bank, data: Mapping[str, Sequence[Enc
         rows.append([row for row in made if row is not None])
         for row in rows[-1]:
             what = f"a {split} dialogue of {key!r}"
-            if longest is not None and bank.prefix_tokens + len(row.inputs) > longest:
+            virtual = bank.prefix_tokens + bank.cached_tokens
+            if longest is not None and virtual + len(row.inputs) > longest:
                 raise HarnessError(
-                    f"{what} has {len(row.inputs)} tokens behind {bank.prefix_tokens} virtual ones, "
+                    f"{what} has {len(row.inputs)} tokens behind {virtual} virtual ones, "
                     f"the model takes {longest}; cut its history or leave it out"
                 )
             ids = np.concatenate([row.inputs, row.targets])

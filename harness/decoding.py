@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from harness.adapters import cache as caches
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -62,11 +62,8 @@ def forward_tokens(backbone: Backbone, batch_tokens: int = BATCH_TOKENS) -> int:
 
 
 def prefix_tokens(backbone: Backbone, bank: Bank | None) -> int:
-    """Virtual tokens P that the bank puts before a prompt; 0 without a bank or with one that adds none."""
-    if bank is None or not bank.keys:
-        return 0
-    prefix = bank.prefix(torch.zeros(1, dtype=torch.long, device=backbone.device))
-    return 0 if prefix is None else prefix.shape[1]
+    """Virtual tokens P that the bank puts before a prompt, fed or cached; 0 without any."""
+    return 0 if bank is None else bank.prefix_tokens + bank.cached_tokens
 
 
 def check_prompts(
@@ -108,12 +105,17 @@ def check_prompts(
 
 def plain_cache(backbone: Backbone) -> bool:
     """Whether the model's cache is keys and values only, so that rows can be joined and tokens taken back."""
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=backbone.model.config).layers)
+    return caches.plain_cache(backbone.model)
 
 
 def adapted(backbone: Backbone, bank: Bank | None, rows: Tensor) -> AbstractContextManager[Any]:
     """The context in which batch row i runs with adapter rows[i] [B]; nothing to do without a bank."""
     return nullcontext() if bank is None else bank.applied(backbone.model, rows)
+
+
+def prefilled(backbone: Backbone, bank: Bank | None, rows: Tensor) -> DynamicCache:
+    """A new cache for batch rows with adapters `rows` [B]: empty, or begun with their prefix of keys and values."""
+    return caches.filled_cache(backbone.model, None if bank is None else bank.cache_prefix(rows))
 
 
 def forward(backbone: Backbone, **inputs: Any) -> Any:
@@ -128,8 +130,9 @@ def forward(backbone: Backbone, **inputs: Any) -> Any:
 class CachedBatch:
     """A batch in decoding: the prompts are in the key-value cache, tokens are fed one per row and call.
 
-    Layout [pad | prefix | tokens], left-padded, with a 2-D mask; positions are counted from the mask. Use it
-    in a `with` block, which holds the adapters in place. `logits` [B, V] are the latest next-token logits.
+    Layout [pad | prefix | tokens], left-padded, with a 2-D mask; a prefix that is keys and values only stands in
+    the cache before the padding: [prefix | pad | tokens]. Positions are counted from the mask. Use it in a `with`
+    block, which holds the adapters in place. `logits` [B, V] are the latest next-token logits.
 
     rows     bank row of each batch row; all >= 0 where there is a bank
     prompts  token ids of each batch row
@@ -151,7 +154,9 @@ class CachedBatch:
         lengths = torch.tensor([virtual + len(prompt) for prompt in prompts], device=backbone.device)
         self._columns = int(lengths.max())
         column = torch.arange(self._columns + room, device=backbone.device)
-        self._mask = (column >= (self._columns - lengths)[:, None]).long()  # [B, W + room]
+        self._cached = 0 if bank is None else bank.cached_tokens  # columns that are in the cache from the start
+        seen = (column >= (self._columns - lengths + self._cached)[:, None]) | (column < self._cached)
+        self._mask = seen.long()  # [B, W + room]
         self._next_position = lengths  # [B]
         self._adapters: AbstractContextManager[Any] = nullcontext()
         self.logits = self._prefill(prompts)
@@ -195,7 +200,6 @@ class CachedBatch:
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Fill the cache, a few rows at a time on a CPU; returns the logits [B, V] after the prompts."""
-        config = self._backbone.model.config
         share = max(1, forward_tokens(self._backbone) // self._columns)
         if not plain_cache(self._backbone):
             share = len(prompts)
@@ -203,14 +207,14 @@ class CachedBatch:
         logits: list[Tensor] = []
         for start in range(0, len(prompts), share):
             part = slice(start, start + share)
-            cache = DynamicCache(config=config)
+            cache = prefilled(self._backbone, self._bank, self._rows[part])
             mask = self._mask[part, : self._columns]
             with adapted(self._backbone, self._bank, self._rows[part]):
                 output = forward(
                     self._backbone,
                     **self._inputs(prompts[part], self._rows[part]),
                     attention_mask=mask,
-                    position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+                    position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, self._cached :],
                     past_key_values=cache,
                     use_cache=True,
                     logits_to_keep=1,
@@ -225,16 +229,15 @@ class CachedBatch:
         return torch.cat(logits)
 
     def _inputs(self, prompts: Sequence[Sequence[int]], rows: Tensor) -> dict[str, Tensor]:
-        """Token ids [B, W], or embeddings [B, W, D] where a prefix stands before the tokens."""
+        """What is fed, padded on the left: token ids, or embeddings where a prefix stands before the tokens."""
         prefix = None if self._bank is None else self._bank.prefix(rows)  # [B, P, D]
         virtual = 0 if prefix is None else prefix.shape[1]
-        ids = torch.tensor(
-            [[0] * (self._columns - len(prompt)) + list(prompt) for prompt in prompts], device=rows.device
-        )
+        width = self._columns - self._cached
+        ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=rows.device)
         if prefix is None:
             return {"input_ids": ids}
         embeddings = self._backbone.model.get_input_embeddings()(ids)
-        first = torch.tensor([self._columns - len(prompt) - virtual for prompt in prompts], device=rows.device)
+        first = torch.tensor([width - len(prompt) - virtual for prompt in prompts], device=rows.device)
         columns = first[:, None] + torch.arange(virtual, device=rows.device)  # [B, P]
         batch_row = torch.arange(len(prompts), device=rows.device)[:, None]
         embeddings[batch_row, columns] = prefix.to(embeddings.dtype)

@@ -1,6 +1,6 @@
 """The state of a fit and its step: each adapter has its own loss, schedule, order, stop and failure.
 
-Callers use training.fit_bank. Legend: N adapters, K numbers of one adapter, n label positions of a wave.
+Callers use training.fit_bank; what goes through the model is in waves. Legend: N adapters, K numbers of one adapter.
 """
 
 from __future__ import annotations
@@ -14,19 +14,16 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from harness.adapters import Bank
-from harness.adapters.bank import key_seed
 from harness.backbone import Backbone
-from harness.batching import Entry, Wave, collate, cut, epoch_order, rows_of_data
-from harness.errors import HarnessError
+from harness.batching import Entry, epoch_order, rows_of_data
 from harness.fit_report import AdapterState, FitReport
-from harness.forward import prepare
-from harness.optimiser import BankAdamW, Flat, learning_rate_factor
+from harness.optimiser import BankAdamW, learning_rate_factor
 from harness.prompts import Encoded
 from harness.specs import TrainOptions
+from harness.waves import WaveRunner
 
 # A step loss above this multiple of a uniform guess's (ln V nats a token) counts as exploded.
 EXPLODED = 4.0
@@ -48,19 +45,18 @@ class FitLoop:
     ) -> None:
         self.started = time.monotonic()
         self.backbone, self.bank, self.options, self.seed = backbone, bank, options, seed
-        self.prefix = bank.prefix_tokens
         self.train_rows = rows_of_data(backbone, bank, train, "train")
         self.validation_rows = rows_of_data(backbone, bank, validation, "validation")
-        self.forward = prepare(backbone)
+        self.waves = WaveRunner(backbone, bank, options.microbatch_tokens, seed)
         ranks = {key: rank for rank, key in enumerate(sorted(bank.keys))}
         self.ranks = [ranks[key] for key in bank.keys]
-        self.flat = Flat(bank.tensors)
-        self.optimiser = BankAdamW(self.flat.join(bank.tensors), options.weight_decay, options.clip)
+        self.flat = self.waves.flat
+        start = self.flat.join(bank.tensors)
+        anchor = start.clone() if options.towards_start and options.weight_decay else None
+        self.optimiser = BankAdamW(start, options.weight_decay, options.clip, anchor)
         self.best = self.optimiser.values.clone()
         self.adapters = [AdapterState(status="ok" if rows else "no data", done=not rows) for rows in self.train_rows]
         self.step = 0  # of the fit; an adapter that still learns has made as many
-        self.padded_tokens = 0
-        self.rewaved = False
         self.orders: dict[int, tuple[int, np.ndarray]] = {}  # adapter -> epoch and its permutation
         vocabulary = backbone.model.get_input_embeddings().weight.shape[0]
         self.explosion = EXPLODED * math.log(vocabulary)
@@ -106,9 +102,9 @@ class FitLoop:
         """One step of every adapter that has one; returns a note for a progress display."""
         in_batch = self._in_batch()
         entries = [entry for adapter in in_batch for entry in self._entries(adapter)]
-        tokens, labels = self._count(entries)
-        self.optimiser.gradients.zero_()
-        losses = self._losses(entries, labels) / np.maximum(labels, 1)
+        tokens, labels = self.waves.count(entries)
+        values, gradients = self.optimiser.values, self.optimiser.gradients
+        losses = self.waves.gradients(entries, labels, values, gradients, self.step) / np.maximum(labels, 1)
         norms = self.optimiser.gradient_norms()
         good = []
         for i in self.learning():
@@ -118,8 +114,7 @@ class FitLoop:
             else:
                 self._give_up(i)
         if good:
-            rates = np.array([self._rate(i) for i in good])
-            self.optimiser.step(np.array(good), self.step + 1, rates, norms[good])
+            self._update(good, norms, labels)
         self.step += 1
         ended = [i for i in in_batch if self.step % self._steps_per_epoch(i) == 0]
         if ended:
@@ -127,13 +122,10 @@ class FitLoop:
         mean = float(losses[good].mean()) if good else math.nan
         return f"{len(self.learning())} of {len(self.adapters)} adapters training, loss {mean:.3f}"
 
-    def _count(self, entries: list[Entry]) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens [N], label tokens [N]) of a step, without padding."""
-        tokens, labels = np.zeros((2, len(self.adapters)), dtype=np.int64)
-        for entry in entries:
-            tokens[entry.adapter] += self.prefix + len(entry.row.inputs)
-            labels[entry.adapter] += len(entry.row.targets)
-        return tokens, labels
+    def _update(self, good: list[int], norms: np.ndarray, labels: np.ndarray) -> None:
+        """Change the adapters `good` by their gradients, whose norms [N] and label tokens [N] are known."""
+        rates = np.array([self._rate(i) for i in good])
+        self.optimiser.step(np.array(good), self.step + 1, rates, norms[good])
 
     def _rate(self, adapter: int) -> float:
         options = self.options
@@ -144,56 +136,6 @@ class FitLoop:
         self.adapters[adapter].status = "diverged"
         self.adapters[adapter].done = True
         self.optimiser.values[adapter] = self.best[adapter]
-
-    # ---- through the model ----
-
-    def _losses(self, entries: list[Entry], labels: np.ndarray | None = None) -> np.ndarray:
-        """Summed loss [N] of each adapter's entries; given `labels` [N], gradients of sum / labels too."""
-        pieces: list[tuple[np.ndarray, Tensor]] = []
-        for wave in cut(entries, self.prefix, self.options.microbatch_tokens):
-            self._try(wave, labels, pieces)
-        owners = np.concatenate([owners for owners, _ in pieces])
-        # Summed here, in a fixed order, not by atomics on a device; a NaN stays with its owner.
-        values = torch.cat([losses for _, losses in pieces]).double().cpu().numpy()
-        return np.bincount(owners, weights=values, minlength=len(self.adapters))
-
-    def _try(self, entries: list[Entry], labels: np.ndarray | None, pieces: list) -> None:
-        """Run a wave; halve it where memory does not suffice."""
-        try:
-            pieces.append(self._run(collate(entries, self.prefix, self.backbone.device), entries, labels))
-            return
-        except torch.OutOfMemoryError as fault:
-            if len(entries) == 1:
-                raise HarnessError(
-                    f"one dialogue of {len(entries[0].row.inputs)} tokens does not fit into the memory of "
-                    f"{self.backbone.device}; shorten it or use a smaller model"
-                ) from fault
-        self.rewaved = True
-        half = len(entries) // 2
-        self._try(entries[:half], labels, pieces)
-        self._try(entries[half:], labels, pieces)
-
-    def _run(self, wave: Wave, entries: list[Entry], labels: np.ndarray | None) -> tuple[np.ndarray, Tensor]:
-        train = labels is not None
-        used = torch.tensor(wave.adapters, device=self.backbone.device)
-        # Only this wave's adapters become a leaf: no gradient of the whole bank is made per wave.
-        leaf = self.optimiser.values[used].requires_grad_(train)
-        local = self.bank.with_tensors(self.flat.split(leaf), [self.bank.keys[i] for i in wave.adapters])
-        seeds = self._dropout_seeds(wave.entries) if train and self.bank.dropout else None
-        with torch.set_grad_enabled(train):
-            losses = self.forward.token_losses(local, wave, seeds)
-        if train:
-            # A vector of weights instead of a weighted sum: a NaN loss never meets its neighbours.
-            weights = torch.as_tensor(1.0 / labels[wave.owners], dtype=losses.dtype, device=losses.device)
-            losses.backward(weights)
-            assert leaf.grad is not None
-            self.optimiser.gradients.index_add_(0, used, leaf.grad)
-            self.padded_tokens += wave.tokens
-        return wave.owners, losses.detach()
-
-    def _dropout_seeds(self, entries: Sequence[Entry]) -> Tensor:
-        keys = self.bank.keys
-        return torch.tensor([key_seed(self.seed, keys[e.adapter], "dropout", self.step, e.place) for e in entries])
 
     # ---- ends of epochs ----
 
@@ -224,10 +166,13 @@ class FitLoop:
                 if loss < state.best_loss - SMALLEST_GAIN * abs(loss):
                     state.best_loss = loss
                     self._keep(i, epoch)
-                elif self.options.patience and epoch - state.best_epoch >= self.options.patience:
+                elif self._out_of_patience(state, epoch):
                     state.done = True
             if epoch >= self.options.epochs:
                 state.done = True
+
+    def _out_of_patience(self, state: AdapterState, epoch: int) -> bool:
+        return bool(self.options.patience) and epoch - state.best_epoch >= self.options.patience
 
     def _keep(self, adapter: int, epoch: int) -> None:
         self.adapters[adapter].best_epoch = epoch
@@ -240,8 +185,8 @@ class FitLoop:
         ]
         if not entries:
             return np.zeros(len(self.adapters))
-        _, labels = self._count(entries)
-        return self._losses(entries) / np.maximum(labels, 1)
+        _, labels = self.waves.count(entries)
+        return self.waves.losses(entries, self.optimiser.values) / np.maximum(labels, 1)
 
     # ---- interruption and end ----
 
@@ -275,8 +220,8 @@ class FitLoop:
         }
         facts = {
             "step": self.step,
-            "padded_tokens": self.padded_tokens,
-            "rewaved": self.rewaved,
+            "padded_tokens": self.waves.padded_tokens,
+            "rewaved": self.waves.rewaved,
             "seconds": time.monotonic() - self.started,
             "adapters": [asdict(state) for state in self.adapters],
         }
@@ -288,8 +233,8 @@ class FitLoop:
         self.optimiser.moment1.copy_(tensors["moment1"])
         self.optimiser.moment2.copy_(tensors["moment2"])
         self.best.copy_(tensors["best"])
-        self.step, self.padded_tokens = facts["step"], facts["padded_tokens"]
-        self.rewaved = facts["rewaved"]
+        self.step = facts["step"]
+        self.waves.padded_tokens, self.waves.rewaved = facts["padded_tokens"], facts["rewaved"]
         self.started = time.monotonic() - facts["seconds"]
         self.adapters = [AdapterState(**state) for state in facts["adapters"]]
 
@@ -313,6 +258,6 @@ class FitLoop:
             seconds=time.monotonic() - self.started,
             tokens=sum(state.tokens for state in self.adapters),
             label_tokens=sum(state.label_tokens for state in self.adapters),
-            padded_tokens=self.padded_tokens,
-            rewaved=self.rewaved,
+            padded_tokens=self.waves.padded_tokens,
+            rewaved=self.waves.rewaved,
         )

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.adapters import Bank
+from harness.adapters.cache import filled_cache
 from harness.backbone import Backbone
 from harness.batching import Wave
 from harness.errors import HarnessError
@@ -46,12 +47,16 @@ class LabelForward:
         prefix = bank.prefix(wave.rows)
         if prefix is not None:
             embedded = torch.cat([prefix, embedded], dim=1)
+        inputs: dict[str, Any] = {"inputs_embeds": embedded, "attention_mask": self.mask, "use_cache": False}
+        past = bank.cache_prefix(wave.rows)
+        if past is not None:
+            # Behind a cache the model must build its mask: causal attention without one would hide the last columns.
+            inputs |= {"attention_mask": None, "use_cache": True, "past_key_values": filled_cache(model, past)}
         with bank.applied(model, wave.rows, dropout_seeds=dropout_seeds):
             if not self.split:
-                logits = model(inputs_embeds=embedded, attention_mask=self.mask, use_cache=False).logits
-                chosen = logits.flatten(0, 1).index_select(0, wave.index)
+                chosen = model(**inputs).logits.flatten(0, 1).index_select(0, wave.index)
                 return F.cross_entropy(_wide(chosen), wave.targets, reduction="none")
-            hidden = _body(model, embedded, self.mask).flatten(0, 1).index_select(0, wave.index)
+            hidden = model.base_model(**inputs).last_hidden_state.flatten(0, 1).index_select(0, wave.index)
         head = model.get_output_embeddings()
         return _HeadLoss.apply(hidden, head.weight, head.bias, wave.targets)  # pyright: ignore[reportReturnType]
 

@@ -41,7 +41,8 @@ class MethodHooks:
             a `harness.MethodCard`: one line of summary; `options`, a frozen dataclass in which every field
             has a type and a default (`--set name=value` is validated against it); `requires`, the names of
             the methods whose fitted adapters this one stands on, e.g. ``requires=("their_name",)`` (mind the
-            comma); `shares`, whose data may shape a persona's replies.
+            comma); `shares`, whose data may shape a persona's replies; `validation`, what validation dialogues
+            are used for.
         Raises
             nothing. An exception here makes the plugin unusable and is listed with it.
         """
@@ -58,7 +59,8 @@ class MethodHooks:
                     `study.options`, the seed, progress, and the service
                     `study.fit_adapters(spec, grouping, base, train)`, which trains all adapters of a grouping
                     together on top of `base` (None: the bare backbone), caches them and resumes after an
-                    interruption.
+                    interruption. `study.dialogues(persona, "validation")` is for methods whose card declares
+                    `validation` as "selection" or "training".
         May change
             nothing in `study`. The backbone's weights are checked by fingerprint after the call.
         Returns

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from harness.decoding import (
     forward_tokens,
     plain_cache,
     plan_batches,
+    prefilled,
     prefix_tokens,
 )
 from harness.errors import HarnessError
@@ -63,7 +64,8 @@ def reply_nll(
         for indices in plan_batches(fed, rows, extra, forward_tokens(backbone, batch_tokens)):
             used = bank if rows[indices[0]] >= 0 else None
             batch_rows = torch.tensor([rows[index] for index in indices], device=backbone.device)
-            starts = [extra[index] + len(prompts[index]) - 1 for index in indices]
+            fed_before = 0 if used is None else used.prefix_tokens
+            starts = [fed_before + len(prompts[index]) - 1 for index in indices]
             nats = _reply_nats(
                 backbone,
                 used,
@@ -97,18 +99,20 @@ def _reply_nats(
     """
     width = max(len(ids) for ids in fed)
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in fed], device=backbone.device)  # [B, T]
-    inputs = {"input_ids": ids}
+    inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
     prefix = None if bank is None else bank.prefix(rows)  # [B, P, D]
     if prefix is not None:
         embeddings = backbone.model.get_input_embeddings()(ids)
-        inputs = {"inputs_embeds": torch.cat([prefix.to(embeddings.dtype), embeddings], dim=1)}
+        inputs = {"inputs_embeds": torch.cat([prefix.to(embeddings.dtype), embeddings], dim=1), "use_cache": False}
         width += prefix.shape[1]
+    if bank is not None and bank.cached_tokens:
+        inputs |= {"past_key_values": prefilled(backbone, bank, rows), "use_cache": True}
     column = torch.arange(width, device=backbone.device)
     first = torch.tensor(starts, device=backbone.device)[:, None]
     count = torch.tensor([len(reply) for reply in replies], device=backbone.device)[:, None]
     wanted = (column >= first) & (column < first + count)  # [B, W]
     with adapted(backbone, bank, rows):
-        logits = forward(backbone, **inputs, use_cache=False, logits_to_keep=wanted).logits
+        logits = forward(backbone, **inputs, logits_to_keep=wanted).logits
     if logits.dim() == 3:  # an architecture that always returns all positions
         logits = logits[wanted]
     targets = torch.tensor([token for reply in replies for token in reply], device=backbone.device)

@@ -57,8 +57,10 @@ class Flat:
 class BankAdamW:
     """Values, gradients and moments of N adapters; all [N, K]."""
 
-    def __init__(self, values: Tensor, weight_decay: float, clip: float) -> None:
+    def __init__(self, values: Tensor, weight_decay: float, clip: float, anchor: Tensor | None = None) -> None:
+        """anchor [N, K]: what weight decay pulls towards; None: 0."""
         self.values = values
+        self.anchor = anchor
         self.gradients = torch.zeros_like(values)
         self.moment1 = torch.zeros_like(values)
         self.moment2 = torch.zeros_like(values)
@@ -82,7 +84,11 @@ class BankAdamW:
         values, gradients, moment1, moment2 = state if everybody else (part[index] for part in state)
         if self.clip:
             gradients = gradients * self._column(np.minimum(1.0, self.clip / (norms + 1e-6)))
-        values.mul_(self._column(1.0 - rates * self.weight_decay))
+        decay = self._column(rates * self.weight_decay)
+        if self.anchor is None:
+            values.mul_(1.0 - decay)
+        else:
+            values.sub_((values - (self.anchor if everybody else self.anchor[index])) * decay)
         moment1.lerp_(gradients, 1.0 - BETA1)
         moment2.mul_(BETA2).addcmul_(gradients, gradients, value=1.0 - BETA2)
         denominator = (moment2.sqrt() / math.sqrt(1.0 - BETA2**step)).add_(EPSILON)

@@ -17,10 +17,11 @@ from pydantic import TypeAdapter
 
 from harness.errors import did_you_mean
 from harness.hooks import PROJECT, hook_arguments
-from harness.records import BenchmarkCard, MethodCard
+from harness.records import BenchmarkCard, MethodCard, ValidationUse
 
 _MARK = PROJECT + "_impl"  # the attribute that hookimpl sets
 _SHARES = ("persona", "cluster", "all")
+_VALIDATION = typing.get_args(ValidationUse)
 
 
 def hook_faults(plugin: Any, hooks: type) -> list[str]:
@@ -87,12 +88,16 @@ def card_faults(name: str, card: Any, wanted: type) -> list[str]:
             faults.append(f"card().requires is text: write requires=({requires!r},) with a comma")
         elif not isinstance(requires, tuple) or not all(isinstance(item, str) for item in requires):
             faults.append("card().requires must be a tuple of method names")
+        elif unknown := [r for r in requires if r.startswith("{") and not hasattr(card.options, r[1:-1])]:
+            faults.append(f"card().requires has {unknown[0]!r}, but there is no such option")
         elif name in requires:
             faults.append(f"card().requires names '{name}' itself")
         if card.shares not in _SHARES:
             faults.append(f"card().shares is {card.shares!r}; known: {', '.join(_SHARES)}")
         if not isinstance(card.trials, int) or card.trials < 1:
             faults.append("card().trials must be a whole number from 1 (how many settings were tried)")
+        if card.validation not in _VALIDATION:
+            faults.append(f"card().validation is {card.validation!r}; known: {', '.join(_VALIDATION)}")
     return faults + option_faults(card.options)
 
 

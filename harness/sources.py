@@ -8,15 +8,18 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 FIT_SOURCES = (
-    *("adapters/*.py", "backbone.py", "batching.py", "fit_loop.py", "forward.py", "optimiser.py"),
-    *("prompts.py", "templates.py", "training.py"),
+    *("adapters/*.py", "backbone.py", "batching.py", "designs.py", "fit_loop.py", "forward.py", "fitting.py"),
+    *("joint_loop.py", "optimiser.py", "prompts.py", "templates.py", "training.py", "waves.py"),
 )
 RUN_SOURCES = (
     *FIT_SOURCES,
+    "clusters.py",
     "decoding.py",
+    "fitted.py",
     "generation.py",
     "likelihood.py",
     "metrics/*.py",
+    "replying.py",
     "study.py",
     "scoring.py",
 )

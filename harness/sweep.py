@@ -98,7 +98,7 @@ class Workshop:
         if self._root is None:
             self._root = open_session(self.shared, self.files, self.progress)
             for entry in self.entries:
-                self._root.load(entry.config.method)
+                self._root.load(entry.config.method, entry.config.method_options)
         if (seed, scope) not in self._sessions:
             self._sessions[seed, scope] = self._root.twin(seed, scope.persona, scope.cluster)
         return self._sessions[seed, scope]

@@ -74,6 +74,22 @@ def make_backbone(tiny_tokenizer):
     return make
 
 
+@pytest.fixture(scope="session")
+def cache_of():
+    """cache_of(bank, row) -> the cache that keys and values as a prefix begin with, or None; from tensors alone."""
+    from transformers import DynamicCache
+
+    def make(bank, row: int):
+        if not bank.cached_tokens:
+            return None
+        cache = DynamicCache()
+        for layer in range(bank.tensors["key"].shape[1]):
+            cache.update(bank.tensors["key"][row, layer][None], bank.tensors["value"][row, layer][None], layer)
+        return cache
+
+    return make
+
+
 HASHES = {"protocol": "p" * 64, "examples": "e" * 64, "split": "s" * 64, "backbone": "b" * 64, "scorer": "c" * 64}
 
 
@@ -93,6 +109,7 @@ def stored(
         "requires": [],
         "shares": "persona",
         "trials": 1,
+        "validation": "early_stopping",
         "method_options": {},
         "changed": {},
         "config": {

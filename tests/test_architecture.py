@@ -20,12 +20,15 @@ PLUGINS = sorted({*POINTS["harness.methods"], *POINTS["harness.benchmarks"]})
 
 # A module imports its own layer and those below. Enter a new module here.
 LAYERS = (
-    "errors records sources facts specs",
+    "errors records sources facts specs clusters",
     "hooks yaml_file options config sweep_file plan_file templates prompts statistics metrics scoring progress",
-    "optimiser train_options",
+    "optimiser",
     "plugin_checks plugin_import plugins backbone adapters store checkpoint fit_report",
-    "batching forward decoding fit_loop training generation likelihood comparison pretraining",
-    "study engines runner conformance testing printing sweep sweep_text plan plan_text",
+    "batching forward designs waves decoding fit_loop joint_loop training generation likelihood comparison pretraining",
+    "fitted",
+    "fitting replying",
+    "scope run_record",
+    "study stages engines runner conformance testing scaffold printing sweep sweep_text plan plan_text",
     "commands cli",
 )
 LAYER = {name: height for height, names in enumerate(LAYERS) for name in names.split()}

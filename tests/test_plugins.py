@@ -198,6 +198,7 @@ CARDS = {
     "no summary": ('MethodCard(" ", Options)', "one line"),
     "two lines": ('MethodCard("a\\nb", Options)', "one line"),
     "trials": ('MethodCard("x", Options, trials=0)', "whole number from 1"),
+    "validation": ('MethodCard("x", Options, validation="testing")', "known: early_stopping, selection, training"),
     "a failing card": ("1 / 0", r"echo.py:\d+: ZeroDivisionError"),
 }
 

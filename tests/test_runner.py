@@ -56,13 +56,13 @@ class Lab:
             sets=["dialogues=4,2,2", *sets],
         )
 
-    def write(self, name: str, source: str) -> Path:
+    def write(self, name: str, source: str, head: str = HEAD) -> Path:
         path = self.folder / f"{name}.py"
-        path.write_text(HEAD + source)
+        path.write_text(head + source)
         return path
 
-    def run(self, name: str, source: str, **flags):
-        path = self.write(name, source)
+    def run(self, name: str, source: str, head: str = HEAD, **flags):
+        path = self.write(name, source, head)
         return execute(self.config(name, [path], **flags), [path], Progress("silent"))
 
     def own(self, method: str, sets=("train.epochs=2",), **flags):
@@ -155,6 +155,27 @@ def predict(study, prompts):
     return [""] * len(prompts)
 """,
         )
+
+
+def test_a_study_notes_that_validation_was_read_and_the_record_says_what_for(lab):
+    outcome = lab.run(
+        "chooser",
+        """
+@hookimpl
+def fit(study):
+    study.dialogues(study.personas[0].id, "train")
+    before = study.validation_read
+    study.dialogues(study.personas[0].id, "validation")
+    assert (before, study.validation_read) == (False, True)
+    return study.bare()
+@hookimpl
+def predict(study, prompts):
+    return ["x"] * len(prompts)
+""",
+        head=HEAD.replace('shares="persona"', 'shares="persona", validation="selection"'),
+    )
+    assert outcome.run.record["validation"] == "selection"
+    assert outcome.baseline.record["validation"] == "early_stopping"
 
 
 def test_a_failing_plugin_is_stored_as_failed_with_its_error(lab):
