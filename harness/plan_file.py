@@ -120,7 +120,7 @@ def _phase(reader: Reader, path: str, item: Any, fallbacks: list[Any], shared: R
         reader.fault(path, f"a phase is a mapping of {', '.join(PHASE_KEYS)}")
         return None
     reader.keys(path, item, PHASE_KEYS, "a phase")
-    name = reader.value(path, item, "name", str) or f"phase {int(path.rsplit('.', 1)[-1]) + 1}"
+    name: str = reader.value(path, item, "name", str) or f"phase {int(path.rsplit('.', 1)[-1]) + 1}"
     persona = reader.value(path, item, "persona", tuple[str, ...], ())
     cluster = reader.value(path, item, "cluster", Annotated[int, Field(ge=0)])
     if persona and cluster is not None:

@@ -103,7 +103,9 @@ def _who(phase: Phase) -> str:
 
 def _size(result: PhaseResult) -> str:
     score = next((one.score for one in result.tries if one.score), None)
-    return f"; {score.n_personas} personas, {score.n_replies} replies" if score else ""
+    if score is None:
+        return ""
+    return f"; {score.n_personas} persona{'s' if score.n_personas > 1 else ''}, {score.n_replies} replies"
 
 
 def _score(one: Try) -> str:

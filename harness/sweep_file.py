@@ -116,7 +116,7 @@ class Reader:
             )
         except ConfigError as error:
             # Several phases may name the same entry; each fault is told once.
-            self.faults += [line for line in str(error).splitlines() if line not in self.faults]
+            self.faults.extend(line for line in str(error).splitlines() if line not in self.faults)
             return None
         if own.protocol:
             self.fault(f"{path}.set", "the protocol is the same for all methods: put it under the file's own 'set:'")
@@ -163,16 +163,19 @@ class Reader:
                 flags={k: v for k, v in flags.items() if k != "seeds"} | {"method": "-"},
             )
         except ConfigError as error:
-            self.faults += [_hinted(line) for line in str(error).splitlines()]
-            return None, seeds
-        if not shared.baseline:
+            self.faults.extend(map(_hinted, str(error).splitlines()))
+            shared = None
+        baseline = shared.baseline if shared else values.get("baseline", "-")
+        if not baseline:
             self.fault("baseline", "a sweep compares with a baseline; name one")
             return None, seeds
         try:
-            return self.plain(shared.baseline, replace(shared, seed=seeds[0])).config, seeds
+            plain = self.plain(str(baseline), replace(shared or RunConfig("-", "-"), seed=seeds[0]))
         except HarnessError as error:
-            self.fault("baseline", str(error))
+            if shared or "baseline" in values:
+                self.fault("baseline", str(error))
             return None, seeds
+        return replace(plain.config, control=shared.control) if shared else None, seeds
 
     def _seeds(self, flag: str | None) -> tuple[int, ...]:
         values = self.document.values
