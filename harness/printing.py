@@ -15,6 +15,7 @@ from harness.store import StoredRun
 
 if TYPE_CHECKING:
     from harness.runner import Outcome
+    from harness.statistics import ComparisonRow
 
 
 def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
@@ -55,32 +56,41 @@ def shown(name: str, value: float | None) -> float | None:
     return value * scale(metrics.get(name).unit)
 
 
+def metric_head(name: str) -> str:
+    """A metric as the head of a column, with its unit."""
+    unit = metrics.get(name).unit
+    return f"{name} ({unit})" if unit != "raw" else name
+
+
+def score_line(
+    name: str, head: str, score: float | None, row: ComparisonRow | None, cost: Mapping[str, Any]
+) -> dict[str, str]:
+    """One line of the table of scores: a method with its difference from the baseline and what it cost."""
+    return {
+        "": name,
+        head: number(score),
+        "delta": number(row.delta_pts, sign=True) if row else "",
+        "95 % CI": interval(row.ci95_pts) if row else "",
+        "simultaneous CI": interval(row.sim_ci_pts) if row else "",
+        "p": p_value(row.p_raw) if row else "",
+        "p adj.": p_value(row.p_adj) if row else "",
+        "parameters": f"{cost['trainable_parameters']:,}",
+        "fit s": f"{cost['fit_seconds']:.0f}",
+        "reply s": f"{cost['predict_seconds']:.0f}",
+    }
+
+
 def outcome_text(outcome: Outcome) -> str:
     """The table, ceilings and verdict of a run."""
     record, row = outcome.run.record, outcome.row
     decides = record["metrics"][0]
-    unit = metrics.get(decides).unit
-    head = f"{decides} ({unit})" if unit != "raw" else decides
+    head = metric_head(decides)
     lines = []
     for run, delta in ((outcome.run, row), (outcome.baseline, None)):
         if run.id == outcome.baseline.id and lines and outcome.row is None:
             break
-        scores = run.record["scores"]
-        cost = run.record["cost"]
-        lines.append(
-            {
-                "": row_name(run.record),
-                head: number(shown(decides, scores[decides])),
-                "delta": number(delta.delta_pts, sign=True) if delta else "",
-                "95 % CI": interval(delta.ci95_pts) if delta else "",
-                "simultaneous CI": interval(delta.sim_ci_pts) if delta else "",
-                "p": p_value(delta.p_raw) if delta else "",
-                "p adj.": p_value(delta.p_adj) if delta else "",
-                "parameters": f"{cost['trainable_parameters']:,}",
-                "fit s": f"{cost['fit_seconds']:.0f}",
-                "reply s": f"{cost['predict_seconds']:.0f}",
-            }
-        )
+        score = shown(decides, run.record["scores"][decides])
+        lines.append(score_line(row_name(run.record), head, score, delta, run.record["cost"]))
     for ceiling in outcome.ceilings:
         lines.append({"": ceiling["name"], head: number(shown(decides, ceiling["scores"][decides]))})
     keys = list(lines[0])

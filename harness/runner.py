@@ -7,9 +7,10 @@ run, and what it requires on the way. What a method sees is `harness.study`; wha
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,20 +55,14 @@ class Session:
         self.progress = progress
         self.store = Store(config.runs_dir)
         # Everything that can be wrong with names and data is found before anything slow begins.
-        self.methods = load_with_required(config.method, self.files, config.method_options)
+        self.methods: dict[str, Method] = {}
+        self.load(config.method, config.method_options)
         if config.baseline:
-            self.methods |= load_with_required(config.baseline, self.files)
+            self.load(config.baseline)
         self.benchmark = load_benchmark(config.benchmark, self.files)
         loaded = self.benchmark.load(config.benchmark_options)
         self.dataset = with_config(loaded, config, self.benchmark.card.options)
-        self.scope = scope_of(self.dataset, config)
-        self.held_out = held_out(self.dataset) & self.scope
-        self.examples = [e for e in prompts.examples(self.dataset, "test") if e.prompt.persona in self.scope]
-        self.seen = [i for i, e in enumerate(self.examples) if e.prompt.persona not in self.held_out]
-        self.unseen = [i for i, e in enumerate(self.examples) if e.prompt.persona in self.held_out]
-        if not self.seen:
-            why = "they are held out" if self.unseen else "check its splits"
-            raise HarnessError(f"{self.dataset.name} has no test replies for the chosen personas; {why}")
+        self._choose()
         for name in metrics.expand(self.dataset.metrics):
             if "schema" in metrics.get(name).needs and not self.dataset.schema:
                 raise ConfigError(f"metric '{name}' needs a device schema, and {self.dataset.name} has none")
@@ -88,14 +83,47 @@ class Session:
         }
         self._fitted: dict[tuple[str, str], tuple[Fitted, dict[str, Any]]] = {}
 
+    def load(self, name: str, options: Any = None) -> None:
+        """Make a method, and all that it requires with these options, known to this session and its twins."""
+        self.methods |= load_with_required(name, self.files, options)
+
+    def twin(self, seed: int, persona: tuple[str, ...] = (), cluster: int | None = None) -> Session:
+        """A session for another seed, or for some of the personas; data, backbone, scorer and store are shared.
+
+        Fits stay apart: they come from the store, so that a long sweep does not hold all of them in memory.
+        """
+        other = copy.copy(self)
+        other.config = replace(self.config, seed=seed, persona=persona, cluster=cluster)
+        other._choose()
+        other.hashes = {**self.hashes, "examples": prompts.example_set_hash(other.examples)}
+        other._fitted = {}
+        return other
+
+    def _choose(self) -> None:
+        """Whose replies are asked for, and which of them stand in the table."""
+        self.scope = scope_of(self.dataset, self.config)
+        self.held_out = held_out(self.dataset) & self.scope
+        self.examples = [e for e in prompts.examples(self.dataset, "test") if e.prompt.persona in self.scope]
+        self.seen = [i for i, e in enumerate(self.examples) if e.prompt.persona not in self.held_out]
+        self.unseen = [i for i, e in enumerate(self.examples) if e.prompt.persona in self.held_out]
+        if not self.seen:
+            why = "they are held out" if self.unseen else "check its splits"
+            raise HarnessError(f"{self.dataset.name} has no test replies for the chosen personas; {why}")
+
     # ---- one run ----
+
+    def run_id(self, name: str, options: Any = None, control: Control | None = None) -> str:
+        """The id under which that run is or will be stored; everything that decides on its scores is in it."""
+        method = self.methods[name]
+        options = method.card.options() if options is None else options
+        digest = canonical_hash(self._identity(method, options, control))
+        return f"{name}-{control + '-' if control else ''}{digest[:12]}"
 
     def run(self, name: str, options: Any = None, control: Control | None = None) -> StoredRun:
         """The complete run of a method under this session's configuration, from the store or made now."""
         method = self.methods[name]
         options = method.card.options() if options is None else options
-        identity = self._identity(method, options, control)
-        run_id = f"{name}-{control + '-' if control else ''}{canonical_hash(identity)[:12]}"
+        run_id = self.run_id(name, options, control)
         stored = self.store.run(run_id)
         if stored and stored.complete:
             return stored
@@ -127,6 +155,7 @@ class Session:
         started = time.perf_counter()
         replies = stages.predict(method, study, fitted, [e.prompt for e in self.examples])
         predict_seconds = time.perf_counter() - started
+        stages.check_backbone(method.name, study.backbone, "predict")  # the session's next run stands on it too
         started = time.perf_counter()
         columns, cut = self._score(fitted, replies)
         score_seconds = time.perf_counter() - started
@@ -263,13 +292,18 @@ class Session:
         return read_json(self.store.cached("ceilings", key, make) / "ceilings.json")
 
 
-def execute(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Outcome:
-    """The command `run`: the method, then the baseline if there is no such run yet, then the test."""
+def open_session(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Session:
+    """A session with torch set as the configuration says; what every command that makes runs begins with."""
     import torch
 
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    session = Session(config, plugin_files, progress)
+    return Session(config, plugin_files, progress)
+
+
+def execute(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Outcome:
+    """The command `run`: the method, then the baseline if there is no such run yet, then the test."""
+    session = open_session(config, plugin_files, progress)
     return judge(session, session.run(config.method, config.method_options, config.control))
 
 

@@ -68,10 +68,10 @@ def fit(method: Method, study: Study) -> Fitted:
     return fitted
 
 
-def check_backbone(name: str, backbone: Backbone) -> None:
-    """Raises PluginError if, after `fit`, the weights are not those that were frozen."""
+def check_backbone(name: str, backbone: Backbone, hook: str = "fit") -> None:
+    """Raises PluginError if, after a hook, the weights are not those that were frozen."""
     if backbones.fingerprint(backbone.model, backbone.tokenizer) != backbone.fingerprint:
-        raise PluginError(f"method '{name}' changed the frozen backbone's weights in fit; train adapters instead")
+        raise PluginError(f"method '{name}' changed the frozen backbone's weights in {hook}; train adapters instead")
 
 
 def predict(method: Method, study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:

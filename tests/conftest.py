@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from harness.cli import main
 from harness.store import StoredRun
 
 TINY_VOCABULARY = 64
@@ -205,3 +207,90 @@ def harness(capsys):
         return int(ended.value.code or 0), out, err
 
     return call
+
+
+GUESSER = '''
+"""Knows the right reply to some prompts; says in a file when it is fitted."""
+import hashlib, pathlib, re
+from dataclasses import dataclass
+from harness import MethodCard, hookimpl
+
+@dataclass(frozen=True)
+class Options:
+    right: float = {right}
+    shift: int = 0
+
+@hookimpl
+def card():
+    return MethodCard("guesses", Options, shares="persona")
+
+@hookimpl
+def fit(study):
+    log = pathlib.Path(__file__).with_suffix(".log")
+    with log.open("a") as lines:
+        lines.write(f"{{study.seed}}\\n")
+    {trouble}
+    return study.bare()
+
+@hookimpl
+def predict(study, prompts):
+    def reply(prompt):
+        key = f"{{prompt.id}} {{study.seed}} {{study.options.shift}}"
+        luck = int(hashlib.sha256(key.encode()).hexdigest()[:6], 16) / 16**6
+        number = re.findall(r"\\d+", prompt.messages[-1].text)[-1]
+        return f"it is {{number}}" if luck < study.options.right else "no"
+    return [reply(p) for p in prompts]
+'''
+
+
+class SweepLab:
+    """Guessing methods in loose files, a small file of data, and the command line in this process."""
+
+    stops_once = """if not log.with_suffix(".stopped").exists():
+        log.with_suffix(".stopped").touch()
+        raise KeyboardInterrupt"""
+
+    def __init__(self, folder: Path, capsys) -> None:
+        self.folder, self.capsys, self.plugins = folder, capsys, []
+        lines = [
+            {"persona_id": f"p{p}", "prompt": f"say {p * 7 + i}", "reply": f"it is {p * 7 + i}"}
+            for p in range(7)
+            for i in range(25)
+        ]
+        (folder / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        self.runs = folder / "runs"
+
+    def method(self, name: str, right: float = 0.5, trouble: str = "") -> None:
+        path = self.folder / f"{name}.py"
+        path.write_text(GUESSER.format(right=right, trouble=trouble))
+        self.plugins.append(path)
+
+    def fits(self, name: str) -> list[str]:
+        log = self.folder / f"{name}.log"
+        return log.read_text().split() if log.exists() else []
+
+    def write(self, text: str) -> Path:
+        options = f"data: {self.folder / 'data.jsonl'}, metrics: exact_match, splits: '1,1,23'"
+        head = f"benchmark: jsonl\nset: {{{options}}}\n"
+        path = self.folder / "sweep.yaml"
+        path.write_text(head + text)
+        return path
+
+    def call(self, text: str, *flags: str) -> tuple[int, str, str]:
+        plugins = [word for path in self.plugins for word in ("--plugin", str(path))]
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["sweep", str(self.write(text)), "--runs-dir", str(self.runs), *plugins, *flags])
+        out, err = self.capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    def json(self, text: str, *flags: str) -> tuple[int, dict]:
+        code, out, err = self.call(text, "--json", "--quiet", *flags)
+        assert out, err
+        return code, json.loads(out)
+
+
+@pytest.fixture
+def sweep_lab(tmp_path, capsys):
+    """A SweepLab in a folder of its own."""
+    return SweepLab(tmp_path, capsys)

@@ -21,7 +21,7 @@ PLUGINS = sorted({*POINTS["harness.methods"], *POINTS["harness.benchmarks"]})
 # A module imports its own layer and those below. Enter a new module here.
 LAYERS = (
     "errors records sources facts specs clusters",
-    "hooks yaml_file options config templates prompts statistics metrics scoring progress",
+    "hooks yaml_file options config sweep_file plan_file templates prompts statistics metrics scoring progress",
     "optimiser",
     "plugin_checks plugin_import plugins backbone adapters store checkpoint fit_report",
     "batching forward designs waves decoding fit_loop joint_loop training generation likelihood comparison pretraining",
@@ -29,7 +29,7 @@ LAYERS = (
     "fitting replying",
     "scope run_record",
     "study stages engines runner conformance testing scaffold printing",
-    "selection score_file importing joint persona_view planning stored_text",
+    "selection score_file importing joint persona_view planning stored_text sweep sweep_text plan plan_text plan_file",
     "commands cli",
 )
 LAYER = {name: height for height, names in enumerate(LAYERS) for name in names.split()}

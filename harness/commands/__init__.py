@@ -11,7 +11,8 @@ from harness.commands import (
     power,
     run,
     stored,
+    sweep,
 )  # imported for the commands they enter
 from harness.commands.common import app
 
-__all__ = ["app", "backbone", "compare", "data", "importing", "kit", "power", "run", "stored"]
+__all__ = ["app", "backbone", "compare", "data", "importing", "kit", "power", "run", "stored", "sweep"]
