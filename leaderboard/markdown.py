@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from harness import metrics
 from harness.comparison import Family
-from harness.printing import interval, number, p_value, shown
+from harness.reports.printing import interval, number, p_value, shown
 from harness.store import StoredRun
 from leaderboard.remake import command
 from leaderboard.rows import Group, Outsider, arranged

@@ -19,17 +19,17 @@ from harness.adapters import LoRA, SoftPrompt, create_bank
 from harness.comparison import Family, NotComparableError, check_comparable, comparison_rows, families
 from harness.config import RunConfig
 from harness.errors import HarnessError, StoreError
-from harness.importing import Source, import_scores
-from harness.joint import as_json, joint
+from harness.fits.training import TrainOptions, fit_bank
 from harness.metrics.actions import Counts, count_actions
-from harness.persona_view import view
 from harness.progress import Progress
 from harness.prompts import dialogue_messages, encode_dialogue, encode_prompt, encode_reply, examples
 from harness.records import Dataset, Dialogue, Message, Persona, Prompt, Protocol, ReferenceScore
+from harness.reports.importing import Source, import_scores
+from harness.reports.joint import as_json, joint
+from harness.reports.persona_view import view
 from harness.statistics import PersonaScores, compare, score_row
 from harness.store import Store
 from harness.study import Fitted, Study
-from harness.training import TrainOptions, fit_bank
 from leaderboard import published, render
 
 ROOT = Path(__file__).parent.parent
@@ -146,7 +146,7 @@ def test_row_07_the_better_of_two_test_scores_gains_from_noise_alone_and_a_run_a
 
 def test_row_08_replies_are_whole_and_many_empty_ones_are_flagged(tiny):
     """Generation returns new tokens only: a second slicing would leave nothing of a short reply."""
-    from harness.generation import generate
+    from harness.replies.generation import generate
     from harness.run_record import flags_of
 
     asked = [encode_prompt(tiny.tokenizer, e.prompt.messages, 768)[0] for e in examples(world(), "test")[:3]]

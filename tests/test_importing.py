@@ -10,10 +10,10 @@ import pytest
 
 from harness.comparison import NotComparableError, check_comparable
 from harness.errors import DataError, StoreError
-from harness.importing import Source, import_scores
-from harness.joint import joint
-from harness.persona_view import view
-from harness.score_file import read_scores
+from harness.reports.importing import Source, import_scores
+from harness.reports.joint import joint
+from harness.reports.persona_view import view
+from harness.reports.score_file import read_scores
 from harness.store import Store
 from leaderboard import publish_records, published, render, rows_as_json
 

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from harness.adapters import GatedPrefix, LoRA, SoftPrompt, create_bank
-from harness.designs import CoefficientsDesign, FromVectorDesign, LevelsDesign, Prior
 from harness.errors import HarnessError
-from harness.optimiser import Flat
+from harness.fits.designs import CoefficientsDesign, FromVectorDesign, LevelsDesign, Prior
+from harness.fits.optimiser import Flat
+from harness.fits.training import fit_jointly
 from harness.prompts import Encoded
 from harness.specs import Coefficients, FromVector, Levels, TrainOptions
-from harness.training import fit_jointly
 
 KEYS = ("a", "b", "c", "d", "e")  # e has no dialogues
 CLUSTERS = [0, 0, 1, 1, 1]

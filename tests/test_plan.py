@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import ConfigError
-from harness.plan import place_in_bands
-from harness.plan_file import Band, load_plan
 from harness.plugins import load_plugin
-from harness.sweep_file import open_reader
+from harness.sweeps.plan import place_in_bands
+from harness.sweeps.plan_file import Band, load_plan
+from harness.sweeps.sweep_file import open_reader
 
 BANDS = (Band(83, 85, "good"), Band(85, 87, "excellent"))
 

@@ -15,11 +15,11 @@ import torch
 from harness.adapters import GatedPrefix, SoftPrompt, create_bank, discrete_prompt, load_bank, save_bank
 from harness.adapters.discrete_prompt import DiscretePromptBank
 from harness.errors import ConfigError, HarnessError
-from harness.forward import LabelForward, prepare
-from harness.generation import generate
-from harness.likelihood import choice_log_probs, reply_nll
+from harness.fits.forward import LabelForward, prepare
+from harness.fits.training import TrainOptions, fit_bank
 from harness.prompts import Encoded
-from harness.training import TrainOptions, fit_bank
+from harness.replies.generation import generate
+from harness.replies.likelihood import choice_log_probs, reply_nll
 
 IDS = torch.tensor([[5, 9, 11, 30, 7]])
 TRAIN = {
@@ -269,7 +269,7 @@ def test_no_prefix_can_be_merged_and_gradients_reach_it_without_the_split(make_b
     whole = create_bank(base, spec, ("a", "b"), 0)
     options = TrainOptions(learning_rate=0.05, epochs=2)
     fit_bank(base, bank, TRAIN, {}, options, seed=0)
-    monkeypatch.setattr("harness.fit_loop.prepare", lambda backbone: LabelForward(backbone, None, split=False))
+    monkeypatch.setattr("harness.fits.fit_loop.prepare", lambda backbone: LabelForward(backbone, None, split=False))
     fit_bank(base, whole, TRAIN, {}, options, seed=0)
     for name, tensor in bank.tensors.items():
         torch.testing.assert_close(tensor, whole.tensors[name], rtol=0, atol=1e-12)

@@ -11,11 +11,11 @@ from harness.cli import main
 from harness.comparison import Family, comparison_rows
 from harness.config import shipped
 from harness.errors import ConfigError
-from harness.plan_file import load_plan
 from harness.plugins import list_plugins, load_plugin
 from harness.store import Store
-from harness.sweep import Made, Order, Scope, joint_rows
-from harness.sweep_file import Entry, load_sweep, open_reader
+from harness.sweeps.plan_file import load_plan
+from harness.sweeps.sweep import Made, Order, Scope, joint_rows
+from harness.sweeps.sweep_file import Entry, load_sweep, open_reader
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -44,7 +44,7 @@ def write(folder: Path) -> None:
 CODE = """
 import time, sys
 w, c = time.perf_counter(), time.process_time()
-from harness.joint import joint
+from harness.reports.joint import joint
 from harness.store import Store
 from pathlib import Path
 w1, c1 = time.perf_counter(), time.process_time()

@@ -30,9 +30,9 @@ def compare_command(
     """Compare stored methods with a stored baseline, jointly: differences in points, persona-clustered errors,
     simultaneous intervals, adjusted p-values, verdicts. All seeds of a method are taken together; runs that were not
     asked and scored alike are refused."""
-    from harness.joint import as_json as joint_json
-    from harness.joint import joint
-    from harness.stored_text import joint_text
+    from harness.reports.joint import as_json as joint_json
+    from harness.reports.joint import joint
+    from harness.reports.stored_text import joint_text
 
     base, *others = [baseline, *names] if baseline is not None else names
     found = joint(
@@ -63,9 +63,9 @@ def diff_command(
     """Show where two stored runs differ most, example by example."""
     import dataclasses
 
-    from harness.persona_view import diff
+    from harness.reports.persona_view import diff
+    from harness.reports.stored_text import diff_text
     from harness.store import Store
-    from harness.stored_text import diff_text
 
     store = Store(runs_dir)
     runs_in(runs_dir)

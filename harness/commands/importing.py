@@ -33,7 +33,7 @@ def import_command(
 
     A line is one reply (persona, example, score) or one persona (persona, n, score: the mean of n replies).
     """
-    from harness.importing import Source, import_scores
+    from harness.reports.importing import Source, import_scores
     from harness.store import Store
 
     baseline = baseline or DEFAULTS.get("baseline")
@@ -42,8 +42,8 @@ def import_command(
     if as_json:
         print_json(dict(run.record))
         return
-    from harness.printing import number
-    from harness.printing import shown as points
+    from harness.reports.printing import number
+    from harness.reports.printing import shown as points
 
     score = number(points(metric, run.record["scores"][metric]))
     typer.echo(

@@ -36,8 +36,8 @@ def power_command(
     """Plan a comparison: the smallest difference that so many personas find, and how many a difference takes."""
     import dataclasses
 
-    from harness.planning import Spread, plan, spread_of
-    from harness.stored_text import plan_text
+    from harness.reports.planning import Spread, plan, spread_of
+    from harness.reports.stored_text import plan_text
 
     if sd is not None:
         if method or baseline:

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import printing
 from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, example, print_json
 from harness.errors import HarnessError, did_you_mean
+from harness.reports import printing
 
 
 @app.command("leaderboard")
@@ -92,10 +92,10 @@ def show_command(
     """Show a stored run: scores, cost, flags, clusters, best and worst personas, sample replies."""
     import dataclasses
 
-    from harness.persona_view import samples as sampled
-    from harness.persona_view import view
+    from harness.reports.persona_view import samples as sampled
+    from harness.reports.persona_view import view
+    from harness.reports.stored_text import run_text
     from harness.store import Store
-    from harness.stored_text import run_text
 
     stored = Store(runs_dir).find(run)
     seen = view(stored, metric) if stored.complete else None

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness import metrics
 from harness.errors import DataError, HarnessError, StoreError
-from harness.score_file import ScoreLine, Unit, read_scores
+from harness.reports.score_file import ScoreLine, Unit, read_scores
 from harness.scoring import overall
 from harness.store import SCHEMA_VERSION, Store, StoredRun, canonical_hash, dump_json
 

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from harness import likelihood
 from harness.adapters import Bank, LoRABank
 from harness.backbone import Backbone
 from harness.fitted import Fitted, parts
-from harness.generation import generate
 from harness.progress import Advance, Progress
 from harness.prompts import encode_prompt, encode_reply, end_of_turn_id
 from harness.records import Prompt, Protocol
+from harness.replies import likelihood
+from harness.replies.generation import generate
 
 T = TypeVar("T")
 # (backbone, bank, rows, prompt ids, places, report done) -> one result a prompt

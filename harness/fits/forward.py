@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from harness.adapters import Bank
 from harness.adapters.cache import filled_cache
 from harness.backbone import Backbone
-from harness.batching import Wave
 from harness.errors import HarnessError
+from harness.fits.batching import Wave
 
 # Logits that exist at one time. On a CPU a block should stay in the second-level cache.
 BLOCK_NUMBERS = {"cpu": 2**19, "cuda": 2**27}

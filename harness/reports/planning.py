@@ -14,8 +14,8 @@ import numpy as np
 from harness import metrics
 from harness.comparison import Family, NotComparableError, check_comparable, persona_scores
 from harness.errors import HarnessError
+from harness.reports.selection import select
 from harness.scoring import scale
-from harness.selection import select
 from harness.statistics import (
     Estimand,
     differences,

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from harness.adapters import Bank
 from harness.backbone import Backbone
-from harness.batching import Entry, epoch_order, rows_of_data
-from harness.fit_report import AdapterState, FitReport
-from harness.optimiser import BankAdamW, learning_rate_factor
+from harness.fits.batching import Entry, epoch_order, rows_of_data
+from harness.fits.fit_report import AdapterState, FitReport
+from harness.fits.optimiser import BankAdamW, learning_rate_factor
+from harness.fits.waves import WaveRunner
 from harness.prompts import Encoded
 from harness.specs import TrainOptions
-from harness.waves import WaveRunner
 
 # A step loss above this multiple of a uniform guess's (ln V nats a token) counts as exploded.
 EXPLODED = 4.0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from harness.adapters import Bank
 from harness.adapters.bank import key_seed
 from harness.errors import HarnessError
-from harness.optimiser import Flat
+from harness.fits.optimiser import Flat
 from harness.specs import Coefficients, FromVector, Levels
 
 DesignSpec = Levels | Coefficients | FromVector

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.decoding import (
+from harness.errors import HarnessError
+from harness.replies.decoding import (
     BATCH_TOKENS,
     CachedBatch,
     ProgressCallback,
@@ -27,7 +28,6 @@ from harness.decoding import (
     prefilled,
     prefix_tokens,
 )
-from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from harness.adapters import Bank

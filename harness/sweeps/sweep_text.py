@@ -1,6 +1,6 @@
 """A sweep for people and as JSON: the joint table, the list of a dry run. No computing.
 
-The single run's text is `harness.printing`'s, a plan's `harness.plan_text`'s.
+The single run's text is `harness.reports.printing`'s, a plan's `harness.sweeps.plan_text`'s.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from harness import metrics, printing
+from harness import metrics
+from harness.reports import printing
 from harness.store import StoredRun
-from harness.sweep import Made, Order, Row, SweepOutcome, Workshop
+from harness.sweeps.sweep import Made, Order, Row, SweepOutcome, Workshop
 
 
 def sweep_text(outcome: SweepOutcome) -> str:

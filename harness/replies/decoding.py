@@ -1,7 +1,7 @@
 """From prompts of unequal length to batches of a causal LM: how they are cut, padded and kept in a cache.
 
-Serves `harness.generation` and `harness.likelihood`, which decide what is done with the logits; training cuts
-its own batches. Legend: B rows, T tokens, P virtual tokens, W = P + T columns, D hidden, V vocabulary.
+Serves its neighbours generation and likelihood, which decide what is done with the logits; training cuts its own
+batches. Legend: B rows, T tokens, P virtual tokens, W = P + T columns, D hidden, V vocabulary.
 """
 
 from __future__ import annotations

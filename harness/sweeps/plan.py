@@ -1,7 +1,7 @@
 """A plan's phases: a method must pass the gates, else the fallbacks are tried; at the end the band of the best score.
 
 Gates are decided on the same comparison as a sweep's table. With fewer than 6 personas nothing is tested: a gate then
-compares plain means and says so, and there is no verdict at the end. Runs are made by `harness.sweep.Workshop`.
+compares plain means and says so, and there is no verdict at the end. Runs are made by `harness.sweeps.sweep.Workshop`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness import metrics, printing
+from harness import metrics
 from harness.comparison import ESTIMAND, Family, comparison_rows
 from harness.errors import HarnessError
-from harness.plan_file import Band, Gate, Phase, Plan
+from harness.reports import printing
 from harness.statistics import ComparisonRow, ScoreRow
 from harness.statistics.family import FEWEST_FOR_VERDICT
 from harness.statistics.reference import reference_test
-from harness.sweep import Made, Order, Scope, Workshop, family
-from harness.sweep_file import Entry
+from harness.sweeps.plan_file import Band, Gate, Phase, Plan
+from harness.sweeps.sweep import Made, Order, Scope, Workshop, family
+from harness.sweeps.sweep_file import Entry
 
 ALPHA = 0.05
 

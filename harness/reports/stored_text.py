@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.comparison import row_name
-from harness.joint import Joint
-from harness.persona_view import Diff, View
-from harness.planning import Plan
-from harness.printing import interval, number, p_value, shown, table
+from harness.reports.joint import Joint
+from harness.reports.persona_view import Diff, View
+from harness.reports.planning import Plan
+from harness.reports.printing import interval, number, p_value, shown, table
 from harness.scoring import scale
 from harness.store import StoredRun
 

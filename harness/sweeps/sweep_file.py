@@ -1,7 +1,7 @@
 """A sweep's YAML file -> `Sweep`: shared settings, one entry per row, seeds; all faults with file and line.
 
-Each entry is read by `harness.config`, as a run's configuration is. Plans with phases are read by `harness.plan_file`
-on the helpers here; running is `harness.sweep`'s.
+Each entry is read by `harness.config`, as a run's configuration is. Plans with phases are read by plan_file on the
+helpers here; running is in sweep.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.decoding import (
+from harness.replies.decoding import (
     BATCH_TOKENS,
     CachedBatch,
     ProgressCallback,

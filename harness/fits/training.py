@@ -17,11 +17,11 @@ from torch import Tensor
 
 from harness.adapters import Bank
 from harness.backbone import Backbone
-from harness.checkpoint import SECONDS_BETWEEN, Checkpoint
-from harness.designs import DesignSpec, create_design
-from harness.fit_loop import FitLoop
-from harness.fit_report import AdapterReport, FitReport
-from harness.joint_loop import JointLoop
+from harness.fits.checkpoint import SECONDS_BETWEEN, Checkpoint
+from harness.fits.designs import DesignSpec, create_design
+from harness.fits.fit_loop import FitLoop
+from harness.fits.fit_report import AdapterReport, FitReport
+from harness.fits.joint_loop import JointLoop
 from harness.prompts import Encoded
 from harness.specs import TrainOptions
 

@@ -1,6 +1,6 @@
 """A YAML file with phases -> `Plan`: what is tried, the gates it must pass, fallbacks, bands; all faults at once.
 
-Entries and shared settings are read as a sweep's are (`harness.sweep_file`). What passes a gate is `harness.plan`'s.
+Entries and shared settings are read as a sweep's are (sweep_file). What passes a gate is decided in plan.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from harness.config import SETTINGS, RunConfig
 from harness.errors import ConfigError, HarnessError
-from harness.sweep_file import Entry, Reader
+from harness.sweeps.sweep_file import Entry, Reader
 
 PLAN_KEYS = ("phases", "fallbacks", "bands", "seeds")
 PHASE_KEYS = ("name", "persona", "cluster", "method", "label", "control", "set", "gates", "published", "if_failed")
@@ -91,7 +91,7 @@ class Plan:
 
 
 def load_plan(reader: Reader, flags: Mapping[str, Any]) -> Plan:
-    """Check all of a plan's file; `flags` as in `harness.sweep_file.load_sweep`.
+    """Check all of a plan's file; `flags` as in `harness.sweeps.sweep_file.load_sweep`.
 
     Raises ConfigError listing every fault, one a line.
     """

@@ -15,10 +15,10 @@ from torch import Tensor
 from harness.adapters import Bank
 from harness.adapters.bank import key_seed
 from harness.backbone import Backbone
-from harness.batching import Entry, Wave, collate, cut
 from harness.errors import HarnessError
-from harness.forward import prepare
-from harness.optimiser import Flat
+from harness.fits.batching import Entry, Wave, collate, cut
+from harness.fits.forward import prepare
+from harness.fits.optimiser import Flat
 
 
 class WaveRunner:

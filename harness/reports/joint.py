@@ -13,8 +13,8 @@ from typing import Any
 from harness import metrics
 from harness.comparison import ESTIMAND, Family, NotComparableError, comparison_rows, persona_scores
 from harness.errors import HarnessError, did_you_mean
+from harness.reports.selection import select
 from harness.scoring import scale
-from harness.selection import select
 from harness.statistics import ComparisonRow, Estimand, ScoreRow, Subgroups, subgroup_comparison
 from harness.store import StoredRun
 

@@ -1,6 +1,6 @@
 """State of an unfinished fit in one safetensors file: replaced atomically, tied to exactly one fit.
 
-No pickle. What the state means is `harness.training`'s business.
+No pickle. What the state means is `harness.fits.training`'s business.
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.designs import Design
-from harness.fit_loop import FitLoop
-from harness.fit_report import AdapterState
-from harness.optimiser import BETA1, BETA2, EPSILON, learning_rate_factor
+from harness.fits.designs import Design
+from harness.fits.fit_loop import FitLoop
+from harness.fits.fit_report import AdapterState
+from harness.fits.optimiser import BETA1, BETA2, EPSILON, learning_rate_factor
 
 
 class JointLoop(FitLoop):

@@ -1,7 +1,7 @@
 """Several methods x seeds in one go: runs made one after another on shared data, then one joint comparison.
 
 `Workshop` makes runs (of a sweep, or of a plan's phases), from the store where they are complete; a run that fails is
-noted and the others go on. What is asked for is `harness.sweep_file`'s, the text `harness.sweep_text`'s.
+noted and the others go on. What is asked for is `harness.sweeps.sweep_file`'s, the text `harness.sweeps.sweep_text`'s.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.progress import Progress, duration
 from harness.runner import Session, open_session
 from harness.statistics import ComparisonRow, ScoreRow
 from harness.store import StoredRun
-from harness.sweep_file import Entry, Sweep
+from harness.sweeps.sweep_file import Entry, Sweep
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from harness.plan import GateResult, PhaseResult, PlanOutcome, Try
-from harness.plan_file import Phase
-from harness.sweep_text import failures, made_json
+from harness.sweeps.plan import GateResult, PhaseResult, PlanOutcome, Try
+from harness.sweeps.plan_file import Phase
+from harness.sweeps.sweep_text import failures, made_json
 
 
 def plan_text(outcome: PlanOutcome) -> str:
