@@ -54,7 +54,7 @@ def main(experiments: int, personas: int, seed_sd: float, seeds: int) -> dict[st
         own = se**4 / (personas - 1)
         sums = (pooled.vbar * k) ** 2 / pooled.nu + (pooled.mbar * k) ** 2 / (pooled.nu * (personas - 1))
         for name, extra in zip(rejected, ((pooled.excess * k) ** 2 / pooled.nu, sums), strict=True):
-            df = variance**2 / (own + (extra if pooled.excess else 0.0))
+            df = max(variance**2 / (own + (extra if pooled.excess else 0.0)), min(pooled.nu, personas - 1))
             scale = stats.t.ppf(0.975, df) / stats.t.ppf(0.975, personas - 1)
             rejected[name] += int(abs(delta) > critical * scale * np.sqrt(variance))
     return {name: count / experiments for name, count in rejected.items()} | {"excess 0": none / experiments}

@@ -270,7 +270,7 @@ class SweepLab:
         return log.read_text().split() if log.exists() else []
 
     def write(self, text: str) -> Path:
-        options = f"data: {self.folder / 'data.jsonl'}, metrics: exact_match, splits: '1,1,23'"
+        options = f"data: {self.folder / 'data.jsonl'}, metrics: exact_match, splits: '1/1/23'"
         head = f"benchmark: jsonl\nset: {{{options}}}\n"
         path = self.folder / "sweep.yaml"
         path.write_text(head + text)

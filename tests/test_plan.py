@@ -114,7 +114,7 @@ phases:
     method: middling
     gates: [{beats: plain}, {reference: 70, source: a paper}]
 fallbacks:
-  - {method: middling, set: {shift: 1}, label: shifted}
+  - {method: middling, set: {shift: 3}, label: shifted}
   - sharp
   - never
 bands: [{from: 80, to: 85, name: good}, {from: 85, to: 99, name: excellent}]

@@ -301,7 +301,7 @@ def test_a_runs_id_and_scores_are_those_that_run_gives_alone(sweep_lab):
         "--set",
         "metrics=exact_match",
         "--set",
-        "splits=1,1,23",
+        "splits=1/1/23",
     ]
     with pytest.raises(SystemExit) as ended:
         main(

@@ -79,6 +79,9 @@ def with_seeds(
     experiments each: false positives .077 at G = 200 (wanted: <= .07), against .059 with the formula here
     (`tests/calibrate_seeds.py` prints both; docs/statistics.md has the table).
 
+    df is never below the lesser of nu and G - 1: a sum of mean squares is at least as well known as its worst part,
+    and with two seeds each and vbar hardly above mbar the formula alone falls below 1.
+
     With one seed each, or no excess, the result is conditional on the seeds: se, G - 1 and 1 come back.
     Source: STATISTICS.md, "Seeds"; Satterthwaite 1946.
     """
@@ -88,6 +91,6 @@ def with_seeds(
     variance = se**2 + pooled.excess * k
     uncertainty = se**4 / (personas - 1)
     uncertainty += (pooled.vbar * k) ** 2 / pooled.nu + (pooled.mbar * k) ** 2 / (pooled.nu * (personas - 1))
-    df = variance**2 / uncertainty
+    df = max(variance**2 / uncertainty, min(pooled.nu, personas - 1))
     scale = float(stats.t.ppf(1 - alpha / 2, df) / stats.t.ppf(1 - alpha / 2, personas - 1))
     return WithSeeds(float(np.sqrt(variance)), float(df), scale)
