@@ -15,7 +15,6 @@ import typer
 from harness.commands import app
 from harness.errors import HarnessError, did_you_mean
 
-
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 

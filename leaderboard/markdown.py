@@ -85,6 +85,13 @@ def _section(group: Group, place: int) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def _unseen(family: Family, metric: str) -> float | None:
+    """Mean over the seeds of the score with personas that were held out of all training; None without any."""
+    found = [shown(metric, u["scores"].get(metric)) for run in family.runs if (u := run.record.get("unseen"))]
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else None
+
+
 def _ranking(group: Group) -> str:
     unit = metrics.get(group.metric).unit
     head = [
@@ -126,6 +133,11 @@ def _ranking(group: Group) -> str:
         )
     for rank, (_, cells) in enumerate(rows, 1):
         cells[0] = str(rank)
+    unseen = [_unseen(line.family, group.metric) for line in group.lines]
+    if any(value is not None for value in unseen):
+        head.insert(-2, "unseen personas")
+        for (_, cells), value in zip(rows, unseen, strict=True):
+            cells.insert(-2, number(value) if value is not None else "")
     for ceiling in group.record.get("ceilings") or []:
         value = shown(group.metric, ceiling["scores"][group.metric])
         if value is not None:
@@ -136,7 +148,7 @@ def _ranking(group: Group) -> str:
                         "",
                         f"*{md(ceiling['name'])}*",
                         number(value),
-                        *[""] * 8,
+                        *[""] * (len(head) - 4),
                         f"ceiling: knows {md(ceiling['knows'])}",
                     ],
                 )
@@ -151,7 +163,7 @@ def _ranking(group: Group) -> str:
                     "*published*",
                     number(reference["score"]),
                     number(reference["se"]),
-                    *[""] * 7,
+                    *[""] * (len(head) - 5),
                     md(reference["source"]),
                 ],
             )

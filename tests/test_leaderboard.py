@@ -122,3 +122,15 @@ def test_every_row_says_how_to_make_it_again(runs):
 
 def test_json_is_strict(runs):
     json.dumps(rows_as_json(runs), allow_nan=False)
+
+
+def test_people_who_were_held_out_have_a_column_of_their_own(tmp_path, stored):
+    held = {"n_personas": 2, "n_replies": 20, "scores": {"similarity": 0.4321}}
+    runs = [stored(tmp_path, "base", [0.5, 0.6] * 6), stored(tmp_path, "m", [0.6, 0.7] * 6, unseen=held)]
+    assert "unseen personas" not in render(runs[:1])
+    text = render(runs)
+    assert "unseen personas" in text
+    row = next(line for line in text.splitlines() if "| m " in line)
+    assert "43.21" in row
+    widths = {line.count("|") for line in text.split("\n\n")[3].splitlines()}
+    assert len(widths) == 1, "every row has every column"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
-    """A figure for a table; an em-free dash where there is none."""
+    """A figure for a table; a plain dash where there is none."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:{'+' if sign else ''}.{digits}f}"
@@ -80,6 +80,19 @@ def score_line(
     }
 
 
+def note_lines(notes: Mapping[str, Any], most: int = 5) -> list[str]:
+    """What a method has noted, a line each; of a long mapping the first few entries."""
+    lines = []
+    for name, value in notes.items():
+        if isinstance(value, Mapping):
+            items = [f"{key}: {' '.join(map(str, v)) if isinstance(v, list) else v}" for key, v in value.items()]
+            more = [f"and {len(items) - most} more in the record"] if len(items) > most + 1 else []
+            lines.append(f"{name}: " + "; ".join([*(items[:most] if more else items), *more]))
+        else:
+            lines.append(f"{name}: {value}")
+    return lines
+
+
 def outcome_text(outcome: Outcome) -> str:
     """The table, ceilings and verdict of a run."""
     record, row = outcome.run.record, outcome.row
@@ -111,6 +124,14 @@ def outcome_text(outcome: Outcome) -> str:
     text.append(
         f"{record['n_personas']} personas, {record['n_replies']} replies, seed {record['seed']}, run {outcome.run.id}"
     )
+    if unseen := record.get("unseen"):
+        before = (outcome.baseline.record.get("unseen") or {}).get("scores", {}).get(decides)
+        text.append(
+            f"{unseen['n_personas']} personas held out of all training, {unseen['n_replies']} replies: "
+            f"{number(shown(decides, unseen['scores'].get(decides)))}"
+            + (f" (baseline {number(shown(decides, before))})" if row else "")
+        )
+    text += note_lines(record.get("notes") or {})
     for run in dict.fromkeys([outcome.run.id, outcome.baseline.id]):
         flags = (outcome.run if run == outcome.run.id else outcome.baseline).record["flags"]
         if flags:
