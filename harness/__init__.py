@@ -30,16 +30,17 @@ from harness.records import (
     Role,
     Split,
 )
-from harness.specs import LoRA, SoftPrompt, TrainOptions
+from harness.specs import Clusters, Coefficients, FromVector, GatedPrefix, Levels, LoRA, SoftPrompt, TrainOptions
 
 if TYPE_CHECKING:
-    from harness.study import Fitted, Study
+    from harness.fitted import Fitted
+    from harness.study import Study
 
 __version__ = "0.1.0"
 
 # Names whose modules import torch (seconds): resolved on first use by __getattr__ below.
 _LAZY = {
-    "Fitted": "harness.study",
+    "Fitted": "harness.fitted",
     "Study": "harness.study",
 }
 
@@ -47,6 +48,8 @@ __all__ = [
     "SPLITS",
     "BenchmarkCard",
     "Ceiling",
+    "Clusters",
+    "Coefficients",
     "ConfigError",
     "DataError",
     "Dataset",
@@ -54,7 +57,10 @@ __all__ = [
     "Dialogue",
     "Example",
     "Fitted",
+    "FromVector",
+    "GatedPrefix",
     "HarnessError",
+    "Levels",
     "LoRA",
     "Message",
     "MethodCard",

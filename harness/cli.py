@@ -15,6 +15,8 @@ import typer
 from harness.commands import app
 from harness.errors import HarnessError, did_you_mean
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `harness` command."""
@@ -28,8 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+        _interrupted()
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:
@@ -43,7 +44,14 @@ def main(arguments: list[str] | None = None) -> None:
         )
         sys.exit(1)
     else:
+        if code == INTERRUPTED:  # newer typer turns Ctrl-C into an exit of its own, without a word
+            _interrupted()
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupted() -> None:
+    print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def _usage_line(error: Any) -> str:

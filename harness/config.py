@@ -75,6 +75,9 @@ _TYPES = {
 }
 
 
+SETTINGS = tuple(_TYPES)  # the keys of a file; options of plugins stand under "set"
+
+
 @dataclass(frozen=True, slots=True)
 class _Given:
     """One value as it was given: `where` names file and line, or the flag; `layer` grows with precedence."""
@@ -84,12 +87,15 @@ class _Given:
     layer: int
 
 
-def shipped(name: str) -> Document:
-    """A file of configs/ as installed, by its stem: "default", or a ready-made run. Raises ConfigError."""
+def shipped(name: str, given: str = "--config ") -> Document:
+    """A file of configs/ as installed, by its stem: "default", or a ready-made run. Raises ConfigError.
+
+    given   what stands before the name in a message
+    """
     folder = files("configs")
     known = [item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")]
     if name not in known:
-        raise ConfigError(f"--config {name}: no such file, nor a ready-made run; {did_you_mean(name, known)}")
+        raise ConfigError(f"{given}{name}: no such file, nor a ready-made run; {did_you_mean(name, known)}")
     return parse(folder.joinpath(name + ".yaml").read_text("utf-8"), f"configs/{name}.yaml")
 
 
@@ -107,14 +113,14 @@ def help_examples() -> dict[str, str]:
 def load_config(
     *,
     options_of: OptionsOf,
-    file: str | Path | None = None,
+    file: str | Path | Document | None = None,
     flags: Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
 ) -> RunConfig:
     """Put a configuration together and check all of it.
 
     options_of  gives the options dataclass of a method or benchmark; raises HarnessError for unknown names
-    file        YAML file, or the name of a ready-made run of configs/
+    file        YAML file, the name of a ready-made run of configs/, or a document already read
     flags       field name -> value of the flags that were given; None values count as not given
     sets        the texts "key=value" of --set
     Raises ConfigError listing every fault, one a line.
@@ -125,7 +131,7 @@ def load_config(
     documents = [shipped("default")]
     if file is not None:
         try:
-            documents.append(_document(file))
+            documents.append(file if isinstance(file, Document) else read_document(file))
         except HarnessError as error:
             faults.append(str(error))
     for layer, document in enumerate(documents):
@@ -155,17 +161,18 @@ def load_config(
     return RunConfig(**values, protocol=filled["protocol"])
 
 
-def _document(file: str | Path) -> Document:
+def read_document(file: str | Path, given: str = "--config ") -> Document:
+    """A YAML file by its path, or a shipped one by its name. Raises ConfigError that begins with `given`."""
     path = Path(file).expanduser()
     if not path.exists() and isinstance(file, str) and Path(file).name == file and not path.suffix:
-        return shipped(file)
+        return shipped(file, given)
     try:
         text = path.read_text("utf-8")
     except OSError as error:
         near = [item.name for item in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise ConfigError(f"--config {file}: {error.strerror}; {did_you_mean(path.name, near)}") from error
+        raise ConfigError(f"{given}{file}: {error.strerror}; {did_you_mean(path.name, near)}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"--config {file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise ConfigError(f"{given}{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     return parse(text, str(file))
 
 
@@ -181,7 +188,7 @@ def _read_document(
         if key in _TYPES:
             fields[key] = _Given(value, where, layer)
         elif key == "set" and isinstance(value, dict):
-            for name, item in _flat(value):
+            for name, item in flat(value):
                 options.append((name, _Given(item, document.where(f"set.{name}"), layer)))
         elif key == "set":
             faults.append(f"{where}: 'set' must be a mapping of option names to values")
@@ -190,10 +197,11 @@ def _read_document(
             faults.append(f"{where}: unknown key '{key}'; {hint} (options of plugins go under 'set:')")
 
 
-def _flat(values: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted name -> value of nested mappings, as options are written."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{path}{key}.")
+            yield from flat(value, f"{path}{key}.")
         else:
             yield path + key, value
 

@@ -1,4 +1,4 @@
-"""What a record says about where and with what it was made: versions, hardware, git state, peak memory."""
+"""What a record says about where and with what it was made: versions, numerics, hardware, git state, memory."""
 
 from __future__ import annotations
 
@@ -22,6 +22,20 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def numerics(backbone: Any) -> dict[str, str]:
+    """What decides on the last bits besides the inputs: dtype, device kind, threads, library versions."""
+    import torch
+    import transformers
+
+    return {
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "device": backbone.device.type,
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def hardware(device: str) -> dict[str, Any]:

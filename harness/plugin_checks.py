@@ -88,6 +88,8 @@ def card_faults(name: str, card: Any, wanted: type) -> list[str]:
             faults.append(f"card().requires is text: write requires=({requires!r},) with a comma")
         elif not isinstance(requires, tuple) or not all(isinstance(item, str) for item in requires):
             faults.append("card().requires must be a tuple of method names")
+        elif unknown := [r for r in requires if r.startswith("{") and not hasattr(card.options, r[1:-1])]:
+            faults.append(f"card().requires has {unknown[0]!r}, but there is no such option")
         elif name in requires:
             faults.append(f"card().requires names '{name}' itself")
         if card.shares not in _SHARES:

@@ -60,6 +60,14 @@ class Method:
     source: Source
     hooks: Any = field(repr=False, compare=False)
 
+    def requires(self, options: Any) -> tuple[str, ...]:
+        """Names of the methods that must be fitted first, under these options."""
+        names: list[str] = []
+        for entry in self.card.requires:
+            value = getattr(options, entry[1:-1]) if entry.startswith("{") else entry
+            names += [value] if isinstance(value, str) else list(value)
+        return tuple(dict.fromkeys(names))
+
     def fit(self, study: Study) -> Fitted:
         fitted = self.hooks.fit(study=study)
         if fitted is None:
@@ -136,13 +144,19 @@ def load_method(name: str, files: Sequence[str | Path] = ()) -> Method:
     return plugin
 
 
-def load_with_required(name: str, files: Sequence[str | Path] = (), above: tuple[str, ...] = ()) -> dict[str, Method]:
-    """A method and all that it requires, by name. Raises PluginError for a circle (`above`: who asks) or a typo."""
+def load_with_required(
+    name: str, files: Sequence[str | Path] = (), options: Any = None, above: tuple[str, ...] = ()
+) -> dict[str, Method]:
+    """A method and all that it requires under its options (None: the defaults), by name.
+
+    Raises PluginError for a circle (`above`: who asks) or a typo.
+    """
     if name in above:
         raise PluginError(f"methods require each other in a circle: {' -> '.join((*above, name))}")
     found = {name: load_method(name, files)}
-    for required in found[name].card.requires:
-        found |= load_with_required(required, files, (*above, name))
+    method = found[name]
+    for required in method.requires(method.card.options() if options is None else options):
+        found |= load_with_required(required, files, None, (*above, name))
     return found
 
 

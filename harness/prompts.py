@@ -49,6 +49,15 @@ def system_text(protocol: Protocol, persona: Persona, dialogue: Dialogue) -> str
     return "\n".join(lines)
 
 
+def with_system_text(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
+    """The messages with a text at the end of the system message, which is made if there is none; empty text: as is."""
+    if not text.strip():
+        return tuple(messages)
+    if messages and messages[0].role == "system":
+        return (Message("system", f"{messages[0].text}\n{text}"), *messages[1:])
+    return (Message("system", text), *messages)
+
+
 def dialogue_messages(protocol: Protocol, persona: Persona, dialogue: Dialogue) -> tuple[Message, ...]:
     """The whole dialogue, its system message in front: what training encodes and prompts are cut from."""
     system = system_text(protocol, persona, dialogue)
@@ -71,18 +80,23 @@ def examples(dataset: Dataset, split: str) -> list[Example]:
                 f"dialogue '{dialogue.id}' of data set '{dataset.name}' belongs to persona "
                 f"'{dialogue.persona}', which is not in the data set; add that persona or drop the dialogue"
             )
-        messages = dialogue_messages(dataset.protocol, personas[dialogue.persona], dialogue)
-        turns: list[Example] = []
-        depth = 0
-        for place, message in enumerate(messages):
-            if message.role != "assistant":
-                continue
-            if place > 0 and messages[place - 1].role == "user":
-                prompt = Prompt(f"{dialogue.id}#{depth}", dialogue.persona, depth, messages[:place])
-                turns.append(Example(prompt, message.text))
-            depth += 1
-        found += turns if dataset.protocol.turns == "all" else turns[-1:]
+        found += dialogue_examples(dataset.protocol, personas[dialogue.persona], dialogue)
     return found
+
+
+def dialogue_examples(protocol: Protocol, persona: Persona, dialogue: Dialogue) -> list[Example]:
+    """The examples of one dialogue: each assistant turn that answers a user, or the last of them."""
+    messages = dialogue_messages(protocol, persona, dialogue)
+    turns: list[Example] = []
+    depth = 0
+    for place, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        if place > 0 and messages[place - 1].role == "user":
+            prompt = Prompt(f"{dialogue.id}#{depth}", dialogue.persona, depth, messages[:place])
+            turns.append(Example(prompt, message.text))
+        depth += 1
+    return turns if protocol.turns == "all" else turns[-1:]
 
 
 # ---- from messages to token ids ----
@@ -200,10 +214,13 @@ def _fit(
 
 def protocol_hash(dataset: Dataset, tokenizer_template: str) -> str:
     """SHA-256 of all that decides how methods are asked and scored; unlike hashes are never compared."""
+    protocol = asdict(dataset.protocol)
+    if not protocol["holdout_personas"]:
+        del protocol["holdout_personas"]  # runs from before there was such a field were made without
     return _sha256(
         {
             "prompt_version": PROMPT_VERSION,
-            "protocol": asdict(dataset.protocol),
+            "protocol": protocol,
             "metrics": list(dataset.metrics),
             "template": tokenizer_template,
         }

@@ -82,6 +82,7 @@ class Protocol:
     max_new_tokens     decoding is greedy and stops at the end of the turn or here
     max_prompt_tokens  longer prompts lose their oldest turns
     choices            closed set of replies; empty means free text
+    holdout_personas   so many personas are kept out of all training; their scores stand apart, as `unseen`
     decision           for choices: "median" minimises the expected absolute error, "mode" takes the most probable
     """
 
@@ -92,6 +93,7 @@ class Protocol:
     max_prompt_tokens: int = 1024
     choices: tuple[str, ...] = ()
     decision: Literal["median", "mode"] = "mode"
+    holdout_personas: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,8 @@ class MethodCard:
 
     summary   one line for `harness list`
     options   a frozen dataclass with a default for every field; the run validates `--set` against it
-    requires  methods that must be fitted first, e.g. ("their_name",)
+    requires  methods that must be fitted first, e.g. ("their_name",); "{base}" stands for the method, or the methods,
+              that the option `base` names
     shares    whose data may shape one persona's replies: its own, its cluster's, or everybody's
     trials    how many settings were tried on validation data to choose the defaults (shown, FAIR_COMPARISON row 5)
     validation  what validation dialogues are for: only to stop each adapter early, as `study.fit_adapters` does;

@@ -7,29 +7,32 @@ run, and what it requires on the way. What a method sees is `harness.study`; wha
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness import backbone as backbones
-from harness import facts, metrics, prompts, stages
+from harness import metrics, prompts, stages
 from harness.comparison import Family, comparison_rows, row_name
 from harness.config import RunConfig
-from harness.errors import ConfigError, HarnessError, did_you_mean
+from harness.errors import ConfigError, HarnessError
+from harness.facts import numerics
+from harness.fitted import Fitted
+from harness.fitting import Control
 from harness.metrics.similarity import Embedder, locate_scorer
 from harness.plugins import Method, load_benchmark, load_with_required
 from harness.progress import Advance, Progress
-from harness.records import Dataset, Dialogue, Example, Persona
-from harness.scoring import EMPTY_SHARE_FLAGGED, needs_embedder, overall, persona_sums, score_replies
+from harness.replies.replying import choice_log_probs, reply_nll
+from harness.run_record import cost_of, flags_of, opening, plain, score_lines
+from harness.scope import held_out, scope_of, with_config
+from harness.scoring import needs_embedder, overall, persona_sums, score_replies
 from harness.sources import RUN_SOURCES, source_hash
 from harness.statistics import ComparisonRow, ScoreRow
-from harness.store import SCHEMA_VERSION, Store, StoredRun, canonical_hash, dump_json, link_tree, read_json
-from harness.study import Control, Fitted, Study, choice_log_probs, numerics, reply_nll
+from harness.store import Store, StoredRun, canonical_hash, dump_json, link_tree, read_json
+from harness.study import Study
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,14 @@ class Session:
         self.progress = progress
         self.store = Store(config.runs_dir)
         # Everything that can be wrong with names and data is found before anything slow begins.
-        self.methods = load_with_required(config.method, self.files)
+        self.methods: dict[str, Method] = {}
+        self.load(config.method, config.method_options)
         if config.baseline:
-            self.methods |= load_with_required(config.baseline, self.files)
+            self.load(config.baseline)
         self.benchmark = load_benchmark(config.benchmark, self.files)
         loaded = self.benchmark.load(config.benchmark_options)
-        self.dataset = _with_config(loaded, config, self.benchmark.card.options)
-        self.scope = _scope(self.dataset, config)
-        self.examples = [e for e in prompts.examples(self.dataset, "test") if e.prompt.persona in self.scope]
-        if not self.examples:
-            raise HarnessError(f"{self.dataset.name} has no test replies for the chosen personas; check its splits")
+        self.dataset = with_config(loaded, config, self.benchmark.card.options)
+        self._choose()
         for name in metrics.expand(self.dataset.metrics):
             if "schema" in metrics.get(name).needs and not self.dataset.schema:
                 raise ConfigError(f"metric '{name}' needs a device schema, and {self.dataset.name} has none")
@@ -80,16 +81,49 @@ class Session:
             "backbone": self.backbone.fingerprint,
             "scorer": self.embedder.digest if self.embedder else "none",
         }
-        self._fitted: dict[tuple[str, str], Fitted] = {}
+        self._fitted: dict[tuple[str, str], tuple[Fitted, dict[str, Any]]] = {}
+
+    def load(self, name: str, options: Any = None) -> None:
+        """Make a method, and all that it requires with these options, known to this session and its twins."""
+        self.methods |= load_with_required(name, self.files, options)
+
+    def twin(self, seed: int, persona: tuple[str, ...] = (), cluster: int | None = None) -> Session:
+        """A session for another seed, or for some of the personas; data, backbone, scorer and store are shared.
+
+        Fits stay apart: they come from the store, so that a long sweep does not hold all of them in memory.
+        """
+        other = copy.copy(self)
+        other.config = replace(self.config, seed=seed, persona=persona, cluster=cluster)
+        other._choose()
+        other.hashes = {**self.hashes, "examples": prompts.example_set_hash(other.examples)}
+        other._fitted = {}
+        return other
+
+    def _choose(self) -> None:
+        """Whose replies are asked for, and which of them stand in the table."""
+        self.scope = scope_of(self.dataset, self.config)
+        self.held_out = held_out(self.dataset) & self.scope
+        self.examples = [e for e in prompts.examples(self.dataset, "test") if e.prompt.persona in self.scope]
+        self.seen = [i for i, e in enumerate(self.examples) if e.prompt.persona not in self.held_out]
+        self.unseen = [i for i, e in enumerate(self.examples) if e.prompt.persona in self.held_out]
+        if not self.seen:
+            why = "they are held out" if self.unseen else "check its splits"
+            raise HarnessError(f"{self.dataset.name} has no test replies for the chosen personas; {why}")
 
     # ---- one run ----
+
+    def run_id(self, name: str, options: Any = None, control: Control | None = None) -> str:
+        """The id under which that run is or will be stored; everything that decides on its scores is in it."""
+        method = self.methods[name]
+        options = method.card.options() if options is None else options
+        digest = canonical_hash(self._identity(method, options, control))
+        return f"{name}-{control + '-' if control else ''}{digest[:12]}"
 
     def run(self, name: str, options: Any = None, control: Control | None = None) -> StoredRun:
         """The complete run of a method under this session's configuration, from the store or made now."""
         method = self.methods[name]
         options = method.card.options() if options is None else options
-        identity = self._identity(method, options, control)
-        run_id = f"{name}-{control + '-' if control else ''}{canonical_hash(identity)[:12]}"
+        run_id = self.run_id(name, options, control)
         stored = self.store.run(run_id)
         if stored and stored.complete:
             return stored
@@ -97,7 +131,10 @@ class Session:
             stored = self.store.run(run_id)
             if stored and stored.complete:  # another process was quicker
                 return stored
-            record = self._opening(run_id, method, options, control)
+            record = opening(
+                run_id, self.config, method, options, control, self.benchmark, self.dataset, self.backbone,
+                self.hashes, subset=len(self.scope) < len(self.dataset.personas),
+            )  # fmt: skip
             self.store.write_run(
                 run_id, lambda folder: dump_json({**record, "status": "incomplete"}, folder / "run.json")
             )
@@ -113,49 +150,62 @@ class Session:
     ) -> StoredRun:
         study = self._study(method, options, control)
         started = time.perf_counter()
-        fitted = self._fit(method, study, self._fit_key(method, options, control))
+        fitted, notes = self._fit(method, study, self._fit_key(method, options, control))
         fit_seconds = time.perf_counter() - started
-        replies, predict_seconds = self._predict(method, study, fitted)
+        started = time.perf_counter()
+        replies = stages.predict(method, study, fitted, [e.prompt for e in self.examples])
+        predict_seconds = time.perf_counter() - started
+        stages.check_backbone(method.name, study.backbone, "predict")  # the session's next run stands on it too
         started = time.perf_counter()
         columns, cut = self._score(fitted, replies)
         score_seconds = time.perf_counter() - started
-        sums = persona_sums(self.dataset, self.examples, columns)
+        sums = self._sums(self.seen, columns)
+        unseen = self._sums(self.unseen, columns) if self.unseen else None
+        names = metrics.expand(self.dataset.metrics)
         record |= {
             "status": "ok",
             "n_personas": len(sums["personas"]),
-            "n_replies": len(self.examples),
-            "scores": {m: overall(sums, m) for m in metrics.expand(self.dataset.metrics)},
+            "n_replies": len(self.seen),
+            "scores": {m: overall(sums, m) for m in names},
+            "unseen": {
+                "n_personas": len(unseen["personas"]),
+                "n_replies": len(self.unseen),
+                "scores": {m: overall(unseen, m) for m in names},
+            }
+            if unseen
+            else None,
+            "notes": notes,
             "cut_prompts": cut,
             "adds_text": fitted.adds_text,
-            "cost": self._cost(fitted, fit_seconds, predict_seconds, score_seconds),
-            "flags": _flags(fitted, replies),
+            "cost": cost_of(fitted, fit_seconds, predict_seconds, score_seconds),
+            "flags": flags_of(fitted, replies),
             "ceilings": self.ceilings(),
             "base": fitted.backbone.fingerprint,  # what the adapters stand on
         }
 
         def fill(folder: Path) -> None:
             with (folder / "scores.jsonl").open("w", encoding="utf-8", newline="\n") as lines:
-                for line in _score_lines(self.examples, replies, columns):
+                for line in score_lines(self.examples, replies, columns):
                     lines.write(line + "\n")
-            dump_json(sums, folder / "personas.json")
+            dump_json({**sums, "unseen": unseen} if unseen else sums, folder / "personas.json")
             if fitted.folder:
                 link_tree(fitted.folder, folder / "adapters")
             dump_json(record, folder / "run.json")
 
         return StoredRun(self.store.write_run(run_id, fill), record)
 
-    def _fit(self, method: Method, study: Study, key: str) -> Fitted:
+    def _sums(self, places: Sequence[int], columns: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+        """Per-persona sums over some of the examples."""
+        chosen = {name: [values[i] for i in places] for name, values in columns.items()}
+        return persona_sums(self.dataset, [self.examples[i] for i in places], chosen)
+
+    def _fit(self, method: Method, study: Study, key: str) -> tuple[Fitted, dict[str, Any]]:
+        """What the method has fitted, and its notes; once a session."""
         if (method.name, key) not in self._fitted:
             fitted = stages.fit(method, study)
             stages.check_backbone(method.name, study.backbone)
-            self._fitted[method.name, key] = fitted
+            self._fitted[method.name, key] = fitted, study.notes
         return self._fitted[method.name, key]
-
-    def _predict(self, method: Method, study: Study, fitted: Fitted) -> tuple[list[str], float]:
-        """Replies in the order of the examples, asked for turn depth by turn depth."""
-        started = time.perf_counter()
-        replies = stages.predict(method, study, fitted, [e.prompt for e in self.examples])
-        return replies, time.perf_counter() - started
 
     def _score(self, fitted: Fitted, replies: Sequence[str]) -> tuple[dict[str, list[float]], int]:
         asked = [e.prompt for e in self.examples]
@@ -177,10 +227,11 @@ class Session:
 
     def _study(self, method: Method, options: Any, control: Control | None) -> Study:
         required = {}
-        for name in method.card.requires:
+        for name in method.requires(options):
             base = self.methods[name]
             defaults = base.card.options()
-            required[name] = self._fit(base, self._study(base, defaults, None), self._fit_key(base, defaults, None))
+            key = self._fit_key(base, defaults, None)
+            required[name], _ = self._fit(base, self._study(base, defaults, None), key)
         return stages.make_study(
             method,
             self.dataset,
@@ -192,95 +243,23 @@ class Session:
             store=self.store,
             progress=self.progress,
             control=control,
+            scorer=_local_scorer(self.config.scorer),
         )
 
     def _fit_key(self, method: Method, options: Any, control: Control | None) -> str:
-        return canonical_hash([method.name, _plain(options), control, self.config.seed])
+        return canonical_hash([method.name, plain(options), control, self.config.seed])
 
     def _identity(self, method: Method, options: Any, control: Control | None) -> dict[str, Any]:
         """Everything that decides on a run's scores."""
-        chain = {name: self.methods[name].source.sha256 for name in _chain(method, self.methods)}
+        chain = {name: self.methods[name].source.sha256 for name in _chain(method, options, self.methods)}
         return {
             "methods": chain,
-            "options": _plain(options),
+            "options": plain(options),
             "control": control,
             "seed": self.config.seed,
             "hashes": self.hashes,
             "numerics": numerics(self.backbone),
             "code": source_hash(RUN_SOURCES),
-        }
-
-    def _opening(self, run_id: str, method: Method, options: Any, control: Control | None) -> dict[str, Any]:
-        config = {**self.config.as_dict(), "method": method.name, "control": control}
-        for name in ("method_options", "benchmark_options", "runs_dir"):
-            config.pop(name)  # options stand beside; where runs lie is no part of a run
-        source = method.source
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "id": run_id,
-            "method": method.name,
-            "plugin": {
-                "distribution": source.distribution,
-                "version": source.version,
-                "file": Path(source.file).name,
-                "sha256": source.sha256,
-            },
-            "summary": method.card.summary,
-            "requires": list(method.card.requires),
-            "shares": method.card.shares,
-            "trials": method.card.trials,
-            "validation": method.card.validation,
-            "method_options": _plain(options),
-            "changed": self._changed(method, options),
-            "config": config,
-            "seed": self.config.seed,
-            "subset": len(self.scope) < len(self.dataset.personas),
-            "benchmark": {
-                "name": self.dataset.name,
-                "options": _plain(self.config.benchmark_options),
-                "facts": dict(self.dataset.facts),
-                "sha256": self.benchmark.source.sha256,
-            },
-            "protocol": _plain(self.dataset.protocol),
-            "metrics": list(metrics.expand(self.dataset.metrics)),
-            "reference": _plain(self.dataset.reference) if self.dataset.reference else None,
-            "hashes": self.hashes,
-            "numerics": numerics(self.backbone),
-            "versions": facts.versions(),
-            "hardware": facts.hardware(self.backbone.device.type),
-            "git": facts.git_state(Path(__file__).parent),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-
-    def _changed(self, method: Method, options: Any) -> dict[str, Any]:
-        """Options that are not their plugin's defaults, by dotted name, and changed protocol fields."""
-        found = {
-            "method": _differences(_plain(options), _plain(method.card.options())),
-            "benchmark": _differences(
-                _plain(self.config.benchmark_options),
-                _plain(self.benchmark.card.options()),
-                leave_out="personas",
-            ),
-            "protocol": _plain(dict(self.config.protocol)),
-        }
-        return {target: values for target, values in found.items() if values}
-
-    def _cost(self, fitted: Fitted, fit: float, predict: float, score: float) -> dict[str, Any]:
-        report = fitted.report
-        bank = fitted.bank
-        adapters = report.get("adapters", {}).values()
-        return {
-            "trainable_parameters": bank.trainable_per_adapter * len(bank) if bank else 0,
-            "parameters_per_adapter": bank.trainable_per_adapter if bank else 0,
-            "adapters": len(bank) if bank else 0,
-            "stored_bytes": bank.stored_bytes if bank else 0,
-            "fit_seconds": round(float(report.get("seconds", fit)), 2),
-            "predict_seconds": round(predict, 2),
-            "score_seconds": round(score, 2),
-            "steps": sum(a["steps"] for a in adapters),
-            "epochs": max((a["epochs"] for a in adapters), default=0),
-            "tokens": report.get("tokens", 0),
-            "peak_memory_bytes": facts.peak_memory_bytes(),
         }
 
     def ceilings(self) -> list[dict[str, Any]]:
@@ -298,12 +277,13 @@ class Session:
 
         def make(folder: Path) -> None:
             rows = []
+            seen = [self.examples[i] for i in self.seen]
             assert self.dataset.ceilings is not None
             with self.progress.task("score the oracles", 0, "texts") as self._advance:
                 for ceiling in self.dataset.ceilings():
-                    replies = [ceiling.replies[e.prompt.id] for e in self.examples]
-                    columns = score_replies(self.dataset, self.examples, replies, self.embedder)
-                    sums = persona_sums(self.dataset, self.examples, columns)
+                    replies = [ceiling.replies[e.prompt.id] for e in seen]
+                    columns = score_replies(self.dataset, seen, replies, self.embedder)
+                    sums = persona_sums(self.dataset, seen, columns)
                     scores = {m: overall(sums, m) for m in sums["metrics"]}
                     rows.append({"name": ceiling.name, "knows": ceiling.knows, "scores": scores})
             self._advance = None
@@ -312,13 +292,18 @@ class Session:
         return read_json(self.store.cached("ceilings", key, make) / "ceilings.json")
 
 
-def execute(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Outcome:
-    """The command `run`: the method, then the baseline if there is no such run yet, then the test."""
+def open_session(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Session:
+    """A session with torch set as the configuration says; what every command that makes runs begins with."""
     import torch
 
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    session = Session(config, plugin_files, progress)
+    return Session(config, plugin_files, progress)
+
+
+def execute(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Outcome:
+    """The command `run`: the method, then the baseline if there is no such run yet, then the test."""
+    session = open_session(config, plugin_files, progress)
     return judge(session, session.run(config.method, config.method_options, config.control))
 
 
@@ -337,40 +322,11 @@ def judge(session: Session, run: StoredRun) -> Outcome:
 # ---- small steps ----
 
 
-def _with_config(dataset: Dataset, config: RunConfig, options: type) -> Dataset:
-    """The data set with the run's protocol changes, and the first N personas where it cannot be made smaller."""
-    if config.protocol:
-        dataset = replace(dataset, protocol=replace(dataset.protocol, **config.protocol))
-    can_shrink = any(f.name == "personas" for f in dataclasses.fields(options))
-    if isinstance(config.personas, int) and not can_shrink and config.personas < len(dataset.personas):
-        personas: tuple[Persona, ...] = dataset.personas[: config.personas]
-        kept = {p.id for p in personas}
-        dialogues: tuple[Dialogue, ...] = tuple(d for d in dataset.dialogues if d.persona in kept)
-        dataset = replace(dataset, personas=personas, dialogues=dialogues)
-    return dataset
-
-
-def _scope(dataset: Dataset, config: RunConfig) -> frozenset[str]:
-    """Ids of the personas that are fitted and scored. Raises ConfigError for an unknown persona or cluster."""
-    known = {p.id: p for p in dataset.personas}
-    if config.persona:
-        unknown = [p for p in config.persona if p not in known]
-        if unknown:
-            raise ConfigError(f"--persona: there is no persona '{unknown[0]}'; {did_you_mean(unknown[0], known)}")
-        return frozenset(config.persona)
-    if config.cluster is not None:
-        clusters = {p.cluster for p in dataset.personas if p.cluster is not None}
-        if config.cluster not in clusters:
-            raise ConfigError(f"--cluster: there is no cluster {config.cluster}; known: {sorted(clusters)}")
-        return frozenset(p.id for p in dataset.personas if p.cluster == config.cluster)
-    return frozenset(known)
-
-
-def _chain(method: Method, methods: Mapping[str, Method]) -> list[str]:
+def _chain(method: Method, options: Any, methods: Mapping[str, Method]) -> list[str]:
     """A method and all that it requires, deepest last."""
     found = [method.name]
-    for name in method.card.requires:
-        found += _chain(methods[name], methods)
+    for name in method.requires(options):
+        found += _chain(methods[name], methods[name].card.options(), methods)
     return list(dict.fromkeys(found))
 
 
@@ -386,54 +342,3 @@ def _backbone(config: RunConfig) -> backbones.Backbone:
 def _local_scorer(scorer: str) -> str | None:
     """A folder given by the user; None means the one scorer, wherever it is found."""
     return scorer if Path(scorer).expanduser().is_dir() else None
-
-
-def _plain(value: Any) -> Any:
-    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-    return json.loads(json.dumps(plain, default=str))
-
-
-def _differences(given: Mapping[str, Any], default: Mapping[str, Any], leave_out: str = "") -> dict[str, Any]:
-    """Dotted name -> value, where two nested mappings differ."""
-    found: dict[str, Any] = {}
-    for name, value in given.items():
-        if isinstance(value, dict):
-            found |= {f"{name}.{inner}": v for inner, v in _differences(value, default.get(name, {})).items()}
-        elif name != leave_out and value != default.get(name):
-            found[name] = value
-    return found
-
-
-def _flags(fitted: Fitted, replies: Sequence[str]) -> list[str]:
-    flags = []
-    empty = sum(not r.strip() for r in replies) / len(replies)
-    if empty > EMPTY_SHARE_FLAGGED:
-        flags.append(f"{empty:.0%} empty replies")
-    states = fitted.report.get("adapters", {})
-    for status in ("diverged", "no data"):
-        if count := sum(state["status"] == status for state in states.values()):
-            flags.append(f"{count} of {len(states)} adapters: {status}")
-    if fitted.report.get("rewaved"):
-        flags.append("rewaved")
-    if fitted.adds_text:
-        flags.append("adds text to the prompt")
-    return flags
-
-
-def _score_lines(
-    examples: Sequence[Example], replies: Sequence[str], columns: Mapping[str, Sequence[float]]
-) -> list[str]:
-    """scores.jsonl: one JSON object per example."""
-    lines = []
-    for i, example in enumerate(examples):
-        values = {name: (None if v[i] != v[i] else v[i]) for name, v in columns.items()}
-        line = {
-            "id": example.prompt.id,
-            "persona": example.prompt.persona,
-            "prompt": canonical_hash([[m.role, m.text] for m in example.prompt.messages])[:16],
-            "reference": canonical_hash(example.reference)[:16],
-            "reply": replies[i],
-            **values,
-        }
-        lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False))
-    return lines

@@ -1,4 +1,4 @@
-"""What a method says about its adapters: shape (SoftPrompt, LoRA) and training (TrainOptions), checked when made.
+"""What a method says about its adapters: shape (SoftPrompt, GatedPrefix, LoRA) and training, checked when made.
 
 Plain dataclasses without torch, so that listing methods stays quick. The adapters themselves are in `adapters`.
 """
@@ -11,8 +11,10 @@ from typing import Literal
 
 from harness.errors import ConfigError, did_you_mean
 
-INITS = ("random", "vocab_sample")
+KINDS = ("input", "kv", "discrete")
+INITS = ("random", "vocab_sample", "text")
 Schedule = Literal["linear", "cosine", "constant"]
+SOURCES = ("given", "description", "behaviour")
 SCHEDULES = ("linear", "cosine", "constant")
 
 
@@ -22,17 +24,47 @@ class SoftPrompt:
 
     tokens  P, virtual tokens
     init    "vocab_sample": embeddings of P tokens drawn from the vocabulary, special tokens left out;
-            "random": normal numbers with the embedding matrix's mean and standard deviation
+            "random": normal numbers with the embedding matrix's mean and standard deviation;
+            "text": embeddings of `text`, repeated or cut to P tokens
+    kind    "input": vectors before the input embeddings (prompt tuning);
+            "kv": keys and values of every layer (prefix tuning), begun as those of the input prompt;
+            "discrete": as "input", each vector held to the nearest entry of the vocabulary
+    text    what init "text" begins with
     """
 
     tokens: int = 10
-    init: Literal["random", "vocab_sample"] = "vocab_sample"
+    init: Literal["random", "vocab_sample", "text"] = "vocab_sample"
+    kind: Literal["input", "kv", "discrete"] = "input"
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.tokens < 1:
+            faults.append(f"a soft prompt needs at least 1 token, not {self.tokens}")
+        if self.init not in INITS:
+            faults.append(f"soft prompt init {self.init!r} is unknown; {did_you_mean(self.init, INITS)}")
+        if self.kind not in KINDS:
+            faults.append(f"soft prompt kind {self.kind!r} is unknown; {did_you_mean(self.kind, KINDS)}")
+        if self.init == "text" and not self.text.strip():
+            faults.append("soft prompt init 'text' needs a text to begin with; give `text`, or another init")
+        if self.init != "text" and self.text:
+            faults.append(f"soft prompt init {self.init!r} does not use `text`; leave it out, or set init to 'text'")
+        if faults:
+            raise ConfigError("\n".join(faults))
+
+
+@dataclass(frozen=True)
+class GatedPrefix:
+    """Shape of a gated prefix: attention over trained keys and values, added by a gate that starts closed.
+
+    tokens  P, virtual tokens of each layer
+    """
+
+    tokens: int = 10
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
-            raise ConfigError(f"a soft prompt needs at least 1 token, not {self.tokens}")
-        if self.init not in INITS:
-            raise ConfigError(f"soft prompt init {self.init!r} is unknown; {did_you_mean(self.init, INITS)}")
+            raise ConfigError(f"a gated prefix needs at least 1 token, not {self.tokens}")
 
 
 @dataclass(frozen=True)
@@ -76,7 +108,7 @@ class TrainOptions:
     epochs            passes over an adapter's own dialogues, at most
     batch_size        dialogues per step and adapter
     warmup            share of an adapter's steps in which the rate rises, in [0, 1)
-    weight_decay      decoupled, times the rate
+    weight_decay      decoupled, times the rate; towards 0, or with `towards_start` towards the starting values
     clip              largest gradient norm per adapter; 0: off
     patience          epochs without a better validation loss before an adapter stops; 0: never stops early
     schedule          after the warm-up: "linear" or "cosine" to 0, or "constant"
@@ -94,6 +126,7 @@ class TrainOptions:
     schedule: Schedule = "linear"
     microbatch_tokens: int = 4096
     keep_start: bool = False
+    towards_start: bool = False
 
     def __post_init__(self) -> None:
         wanted = {
@@ -111,3 +144,60 @@ class TrainOptions:
             faults.append(f"schedule {self.schedule!r} is unknown; {did_you_mean(self.schedule, SCHEDULES)}")
         if faults:
             raise ConfigError("\n".join(faults))
+
+
+# ---- who shares parameters with whom, for adapters that are trained jointly (harness.fits.designs) ----
+
+
+@dataclass(frozen=True)
+class Levels:
+    """theta_u = mu + c_k + delta_u: everybody's part, the cluster's and the persona's, added and trained together.
+
+    shrink  empirical Bayes: normal priors with mean 0 on c and delta, whose variances are estimated from the data
+            after every epoch; False: no prior, the sum is merely over-parametrised
+    """
+
+    shrink: bool = True
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """LoRA with shared factors A and B; a persona owns a vector of rank scalings s_u = 1 + c_k + d_u for each layer.
+
+    shrink  as for Levels: c towards 0, d towards 0, that is s_u towards its cluster's mean
+    """
+
+    shrink: bool = True
+
+
+@dataclass(frozen=True)
+class FromVector:
+    """theta_u = theta_0 + W2 gelu(W1 e_u + b): a small network maps what is known of a persona to its adapter.
+
+    width  hidden units
+    """
+
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ConfigError(f"a network needs at least 1 hidden unit, not {self.width}")
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Where clusters of personas come from (harness.clusters).
+
+    by  "given": the benchmark's own labels; "description": K-means on embeddings of the personas' descriptions;
+        "behaviour": K-means on the mean embedding of their train replies
+    k   number of clusters; 0: the one with the best silhouette from 2 to 8 (ignored for "given")
+    """
+
+    by: Literal["given", "description", "behaviour"] = "given"
+    k: int = 0
+
+    def __post_init__(self) -> None:
+        if self.by not in SOURCES:
+            raise ConfigError(f"clusters by {self.by!r} are unknown; {did_you_mean(self.by, SOURCES)}")
+        if self.k < 0 or self.k == 1:
+            raise ConfigError(f"the number of clusters must be at least 2, or 0 to choose it, not {self.k}")

@@ -12,11 +12,14 @@ from typing import Any
 from harness import backbone as backbones
 from harness.backbone import Backbone
 from harness.errors import PluginError
+from harness.fitted import Fitted
+from harness.fitting import Control
 from harness.plugins import Method
 from harness.progress import Progress
-from harness.records import Dataset, Persona, Prompt
+from harness.records import Dataset, Prompt
+from harness.scope import fitted_for, held_out
 from harness.store import Store
-from harness.study import Control, Fitted, Study
+from harness.study import Study
 
 
 def make_study(
@@ -31,10 +34,15 @@ def make_study(
     store: Store,
     progress: Progress,
     control: Control | None = None,
+    scorer: str | None = None,
     study_type: type[Study] = Study,
 ) -> Study:
-    """A method's view of a data set: the people whose data it may use for the personas in `scope`, no test dialogue."""
-    personas = people(dataset, scope, method.card.shares)
+    """A method's view of a data set: the people whose data it may use for the personas in `scope`, no test dialogue.
+
+    scorer  folder of the sentence encoder, where the user has named one
+    """
+    out = held_out(dataset)
+    personas = [p for p in fitted_for(dataset, frozenset(scope), method.card.shares) if p.id not in out]
     ids = {p.id for p in personas}
     return study_type(
         backbone=backbone,
@@ -47,17 +55,9 @@ def make_study(
         store=store,
         progress=progress,
         control=control,
+        newcomers=[p for p in dataset.personas if p.id in out and p.id in scope],
+        scorer=scorer,
     )
-
-
-def people(dataset: Dataset, scope: Collection[str], shares: str) -> list[Persona]:
-    """Personas whose data a method may use: the chosen ones, their clusters', or everybody's, by what it shares."""
-    if shares == "all":
-        return list(dataset.personas)
-    if shares == "cluster":
-        clusters = {p.cluster for p in dataset.personas if p.id in scope}
-        return [p for p in dataset.personas if p.id in scope or (p.cluster is not None and p.cluster in clusters)]
-    return [p for p in dataset.personas if p.id in scope]
 
 
 def fit(method: Method, study: Study) -> Fitted:
@@ -68,10 +68,10 @@ def fit(method: Method, study: Study) -> Fitted:
     return fitted
 
 
-def check_backbone(name: str, backbone: Backbone) -> None:
-    """Raises PluginError if, after `fit`, the weights are not those that were frozen."""
+def check_backbone(name: str, backbone: Backbone, hook: str = "fit") -> None:
+    """Raises PluginError if, after a hook, the weights are not those that were frozen."""
     if backbones.fingerprint(backbone.model, backbone.tokenizer) != backbone.fingerprint:
-        raise PluginError(f"method '{name}' changed the frozen backbone's weights in fit; train adapters instead")
+        raise PluginError(f"method '{name}' changed the frozen backbone's weights in {hook}; train adapters instead")
 
 
 def predict(method: Method, study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:

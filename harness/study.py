@@ -1,108 +1,45 @@
-"""What a method may use, and nothing else: the frozen backbone, train and validation dialogues, two services.
+"""What a method may use, and nothing else: the frozen backbone, train and validation dialogues, and services.
 
-`Study.fit_adapters` trains all adapters of a grouping together and caches them by content; `Study.generate` decodes
-in batches with one adapter per row. Test dialogues never come here: prompts arrive without references.
+`fit_adapters` trains all adapters of a grouping together and caches them by content, `fit_jointly` adapters that share
+parameters; `generate` decodes in batches with one adapter per row. Test dialogues never come here: prompts arrive
+without references.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import random
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from harness import likelihood
-from harness.adapters import AdapterSpec, Bank, LoRABank, create_bank, load_bank, save_bank
-from harness.backbone import Backbone, merged
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.adapters import AdapterSpec
+from harness.backbone import Backbone
+from harness.clusters import Clustering, given_clusters, k_means
 from harness.errors import HarnessError, did_you_mean
-from harness.generation import generate
+from harness.fits.designs import DesignSpec
+from harness.fitted import Fitted, Grouping
+from harness.fitting import Control, Fitter
+from harness.metrics.similarity import Embedder, locate_scorer
 from harness.progress import Progress
-from harness.prompts import (
-    Encoded,
-    dialogue_messages,
-    encode_dialogue,
-    encode_prompt,
-    encode_reply,
-    end_of_turn_id,
-)
-from harness.records import Dialogue, Message, Persona, Prompt, Protocol, Split
-from harness.sources import FIT_SOURCES, source_hash
-from harness.store import Store, canonical_hash, dump_json, read_json
-from harness.training import TrainOptions, fit_bank
-
-Grouping = Mapping[str, str]  # persona id -> key of the adapter that serves it
-Control = Literal["global", "swapped"]
-
-
-def _as_asked(prompt: Prompt) -> tuple[Message, ...]:
-    return prompt.messages
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """Adapters with what they stand on, and which persona is served by which.
-
-    backbone     frozen model below the adapters (what they stand on is merged into it)
-    bank         the adapters; None: the bare backbone replies
-    grouping     persona id -> key in the bank; a persona that is not in it gets `otherwise`
-    otherwise    key for everybody else; None: the backbone without an adapter
-    report       what fitting cost and how each adapter fared, as stored in the record
-    folder       where the adapters lie in PEFT format
-    messages     prompt -> the messages the model sees; replace it to add text (shown in the method's row)
-    adds_text    whether `messages` was replaced
-    """
-
-    backbone: Backbone
-    bank: Bank | None = None
-    grouping: Grouping = field(default_factory=dict)
-    otherwise: str | None = None
-    report: Mapping[str, Any] = field(default_factory=dict)
-    folder: Path | None = None
-    messages: Callable[[Prompt], tuple[Message, ...]] = _as_asked
-
-    @property
-    def adds_text(self) -> bool:
-        return self.messages is not _as_asked
-
-    def row(self, persona: str) -> int:
-        """Row of the bank that serves a persona; -1: no adapter."""
-        key = self.grouping.get(persona, self.otherwise)
-        return -1 if self.bank is None or key is None else self.bank.row(key)
-
-    def base(self) -> Backbone:
-        """This as a frozen backbone to stand on: a single LoRA is merged into the weights.
-
-        Raises HarnessError if there are several adapters, or one that cannot be merged.
-        """
-        if self.bank is None:
-            return self.backbone
-        if not isinstance(self.bank, LoRABank) or len(self.bank) != 1:
-            raise HarnessError(
-                f"only one LoRA shared by everybody can be stood on, not {len(self.bank)} x {self.bank.spec}; "
-                "name a method with a single LoRA in `requires`"
-            )
-        return self._merged
-
-    @functools.cached_property
-    def _merged(self) -> Backbone:
-        """The backbone with the single LoRA folded in, made once: both fits and replies stand on it."""
-        assert self.bank is not None
-        return merged(self.backbone, self.bank, 0)
+from harness.prompts import dialogue_examples
+from harness.records import Dialogue, Persona, Prompt, Protocol, Split
+from harness.replies import replying
+from harness.specs import Clusters, TrainOptions
+from harness.store import Store
 
 
 class Study:
     """One method's view of a run. Made by the runner; see the module's docstring.
 
     personas   those that this method is fitted for
+    newcomers  personas that are held out: they have no dialogues here, but prompts of theirs will come
     options    an instance of the card's options dataclass
     seed       of the run
     backbone   frozen; its weights are checked after `fit`
     protocol   how prompts are built and replies decoded
-    validation_read   whether the method asked for validation dialogues itself, which its card has to declare
+    notes      what the method wants printed and recorded with its run, see `note`
+    validation_read  whether the method asked for validation dialogues itself, which its card has to declare
     """
 
     def __init__(
@@ -118,20 +55,28 @@ class Study:
         store: Store,
         progress: Progress,
         control: Control | None = None,
+        newcomers: Sequence[Persona] = (),
+        scorer: str | None = None,
     ) -> None:
         if leaked := [d.id for d in dialogues if d.split == "test"]:
             raise ValueError(f"test dialogues must not reach a study, got {leaked[:3]}")
         self.backbone = backbone
         self.personas = tuple(personas)
+        self.newcomers = tuple(newcomers)
         self.protocol = protocol
         self.options = options
         self.seed = seed
         self.progress = progress
+        self.notes: dict[str, Any] = {}
+        self.validation_read = False
         self._dialogues = tuple(dialogues)
         self._required = dict(required)
-        self._store = store
-        self._control: Control | None = control
-        self.validation_read = False
+        self._scorer = scorer
+        self._embedder: Embedder | None = None  # one of its own: the scorer's leads back to what it scores
+        self._cache = store.cache / "embeddings"
+        self._fitter = Fitter(self.personas, self._dialogues, protocol, seed, store, progress, control)
+
+    # ---- people and their data ----
 
     def dialogues(self, persona: str, split: Split) -> list[Dialogue]:
         """A persona's train or validation dialogues, in order. Raises HarnessError for "test".
@@ -143,20 +88,87 @@ class Study:
         self.validation_read |= split == "validation"
         return [d for d in self._dialogues if d.persona == persona and d.split == split]
 
+    def note(self, name: str, value: Any) -> None:
+        """Put a JSON value under a name into the run's record; it is printed below the result."""
+        self.notes[name] = value
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors [len(texts), 384] of all-MiniLM-L6-v2, cached. Raises ScorerError where it is not installed."""
+        if self._embedder is None:
+            self._embedder = Embedder(locate_scorer(self._scorer), cache=self._cache)
+        return self._embedder.embed(texts)
+
+    def vectors(self, by: Literal["description", "behaviour"] = "description") -> dict[str, NDArray[np.float32]]:
+        """Persona id -> vector [384]: of its description (newcomers too), or the mean of its train replies.
+
+        Personas without a description, or without train replies, are left out.
+        """
+        if by == "description":
+            people = [p for p in (*self.personas, *self.newcomers) if p.description.strip()]
+            embedded = self.embed([p.description for p in people])
+            return {p.id: vector for p, vector in zip(people, embedded, strict=True)}
+        found = {}
+        for persona in self.personas:
+            train = [d for d in self._dialogues if d.persona == persona.id and d.split == "train"]
+            replies = [m.text for d in train for m in d.messages if m.role == "assistant"]
+            if replies:
+                found[persona.id] = self.embed(replies).mean(axis=0)
+        return found
+
+    # ---- groupings ----
+
     def by_persona(self) -> Grouping:
-        """One adapter per persona."""
+        """One adapter per persona; a newcomer has none."""
         return {p.id: p.id for p in self.personas}
 
-    def by_cluster(self) -> Grouping:
-        """One adapter per cluster of the benchmark. Raises HarnessError if a persona has none."""
-        without = [p.id for p in self.personas if p.cluster is None]
-        if without:
-            raise HarnessError(f"{len(without)} personas have no cluster, e.g. '{without[0]}'; use by_persona")
-        return {p.id: f"cluster_{p.cluster}" for p in self.personas}
+    def by_cluster(self, clusters: Clusters | None = None) -> Grouping:
+        """One adapter per cluster; a newcomer goes to the cluster with the nearest centroid of descriptions.
+
+        Raises HarnessError if clusters are to be given and a persona has none, or there are too few personas.
+        """
+        return {persona: f"cluster_{label}" for persona, label in self.clusters(clusters).items()}
+
+    def clusters(self, clusters: Clusters | None = None) -> dict[str, int]:
+        """Persona id -> its cluster's number, newcomers included where they have a description; notes the quality."""
+        spec = clusters or Clusters()
+        made = self._clustering(spec)
+        labels = dict(made.labels)
+        if self.newcomers:
+            known = self.vectors("description")
+            described = {p: label for p, label in labels.items() if p in known}
+            if described:
+                at = given_clusters(described, np.stack([known[p] for p in described]))
+                for persona in self.newcomers:
+                    nearest = at.nearest(known[persona.id]) if persona.id in known else None
+                    if nearest is not None:
+                        labels[persona.id] = nearest
+        given = {p.id: p.cluster for p in self.personas if p.cluster is not None}
+        self.note("clusters", {"by": spec.by, **made.quality(given)})
+        return labels
 
     def for_all(self) -> Grouping:
         """One adapter for everybody."""
         return {p.id: "all" for p in self.personas}
+
+    def _clustering(self, spec: Clusters) -> Clustering:
+        if spec.by == "given":
+            without = [p.id for p in self.personas if p.cluster is None]
+            if without:
+                raise HarnessError(
+                    f"{len(without)} personas have no cluster, e.g. '{without[0]}'; make clusters with "
+                    "--set by=behaviour (or description), or use one adapter per persona"
+                )
+            return given_clusters({p.id: p.cluster for p in self.personas if p.cluster is not None}, None)
+        seen = {p.id for p in self.personas}
+        vectors = {p: vector for p, vector in self.vectors(spec.by).items() if p in seen}
+        if missing := [p.id for p in self.personas if p.id not in vectors]:
+            what = "description" if spec.by == "description" else "train replies"
+            raise HarnessError(
+                f"{len(missing)} personas have no {what}, e.g. '{missing[0]}'; cluster by something else"
+            )
+        return k_means(list(vectors), np.stack(list(vectors.values())), spec.k, self.seed)
+
+    # ---- what stands below ----
 
     def fitted(self, method: str) -> Fitted:
         """What a required method has fitted. Raises HarnessError if the card does not require it."""
@@ -172,153 +184,97 @@ class Study:
         """A Fitted without adapters of its own: the backbone, or what `base` stands for."""
         return Fitted(self._base(base))
 
-    def fit_adapters(self, spec: AdapterSpec, grouping: Grouping, base: Fitted | None, train: TrainOptions) -> Fitted:
+    # ---- fitting ----
+
+    def fit_adapters(
+        self,
+        spec: AdapterSpec,
+        grouping: Grouping,
+        base: Fitted | None,
+        train: TrainOptions,
+        *,
+        start: Fitted | None = None,
+        fallback: Fitted | None = None,
+    ) -> Fitted:
         """Fit one adapter per key of a grouping, all together, each as if it were alone.
 
-        spec      LoRA or SoftPrompt
+        spec      LoRA, SoftPrompt or another kind of adapter
         grouping  persona id -> adapter key; an adapter learns from the train dialogues of its personas, and its
                   best epoch is chosen on their validation dialogues
         base      fitted method to stand on; None: the backbone itself
         train     see TrainOptions
+        start     fitted adapters of the same kind and base: each begins where its first persona is served there
+        fallback  who replies to personas without an adapter; None: the base
 
         The result is cached by everything that determines it, and an interrupted fit goes on where it stopped.
-        Personas without train dialogues are left to the base. A control of the run changes what is fitted or who is
-        served (`global`: one adapter on everybody's data in as many steps; `swapped`: another persona's adapter).
-        Raises HarnessError if no persona of the grouping has train dialogues.
+        Personas whose key has no train dialogues are left to the fallback. A control of the run changes what is
+        fitted or who is served (`global`: one adapter on everybody's data in as many steps; `swapped`: another
+        persona's adapter). Raises HarnessError if no persona of the grouping has train dialogues.
         """
-        backbone = self._base(base)
-        if self._control == "global":
-            factor = len(set(grouping.values()))
-            grouping = dict.fromkeys(grouping, "all")
-            train = replace(train, batch_size=train.batch_size * factor)
-        keys = sorted(set(grouping.values()))
-        data = {split: self._encoded(backbone, grouping, split) for split in ("train", "validation")}
-        if not any(data["train"].values()):
-            raise HarnessError("no persona has train dialogues; nothing can be fitted (check the splits of the data)")
-        identity = {
-            "backbone": backbone.fingerprint,
-            "spec": [type(spec).__name__, dataclasses.asdict(spec)],
-            "train": dataclasses.asdict(train),
-            "seed": self.seed,
-            "keys": keys,
-            "data": canonical_hash(
-                {s: {k: [[e.ids, e.labels] for e in v] for k, v in d.items()} for s, d in data.items()}
-            ),
-            "numerics": numerics(backbone),
-            "code": source_hash(FIT_SOURCES),
-        }
-        key = canonical_hash(identity)
+        return self._fitter.adapters(self._base(base), spec, grouping, train, start, fallback)
 
-        def fit(folder: Path) -> None:
-            bank = create_bank(backbone, spec, keys, self.seed)
-            partial = self._store.partial(key)
-            partial.mkdir(parents=True, exist_ok=True)
-            with self.progress.task(f"fit {len(keys)} x {type(spec).__name__}", 0, "dialogues") as advance:
-                report = fit_bank(
-                    backbone, bank, data["train"], data["validation"], train, self.seed,
-                    progress=advance.to, checkpoint=partial / "state",
-                )  # fmt: skip
-            save_bank(bank, folder / "adapters", backbone.name)
-            dump_json({**report.as_dict(), "identity": identity}, folder / "report.json")
+    def fit_jointly(
+        self,
+        design: DesignSpec,
+        spec: AdapterSpec,
+        base: Fitted | None,
+        train: TrainOptions,
+        *,
+        clusters: Clusters | None = None,
+        vectors: Mapping[str, NDArray[Any]] | None = None,
+        fallback: Fitted | None = None,
+    ) -> Fitted:
+        """Fit one adapter per persona, newcomers included, as functions of parameters that they share.
 
-        folder = self._store.cached("adapters", key, fit)
-        shutil.rmtree(self._store.partial(key), ignore_errors=True)
-        report = read_json(folder / "report.json")
-        bank = load_bank(folder / "adapters", backbone)
-        without = {k for k, state in report["adapters"].items() if state["status"] == "no data"}
-        served = {p: k for p, k in grouping.items() if k not in without}
-        if self._control == "swapped":
-            served = _swapped(served, self.seed)
-        otherwise = "all" if set(keys) == {"all"} and self._control is None else None
-        return Fitted(backbone, bank, served, otherwise, report, folder / "adapters")
+        design    Levels, Coefficients or FromVector: who shares what
+        clusters  for the first two; None: the benchmark's own, or none where it has none
+        vectors   for FromVector: persona id -> [E]; personas without one are left to the fallback
+        The rest is as in `fit_adapters`. An epoch is a pass over the data of the persona with most dialogues.
+        """
+        people = [p.id for p in (*self.personas, *self.newcomers) if vectors is None or p.id in vectors]
+        labels: Mapping[str, int] = {}
+        if vectors is None and (clusters or all(p.cluster is not None for p in self.personas)):
+            labels = self.clusters(clusters)
+        return self._fitter.jointly(self._base(base), design, spec, people, train, labels, vectors, fallback)
+
+    def combine(
+        self, fitted: Fitted, recipes: Mapping[str, Mapping[str, float]], fallback: Fitted | None = None
+    ) -> Fitted:
+        """Serve each persona a weighted sum of fitted LoRAs, exact on the weight update.
+
+        recipes   persona id -> {key of an adapter in `fitted`: weight}
+        Raises HarnessError if `fitted` holds no LoRAs, or for an unknown key.
+        """
+        return self._fitter.combined(fitted, recipes, fallback)
+
+    # ---- replies ----
 
     def generate(self, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
         """Replies to prompts by the protocol: greedy text, or the decision over the closed set of choices."""
-        if self.protocol.choices:
-            chosen = likelihood.decide(
-                choice_log_probs(self.protocol, fitted, prompts, self.progress),
-                self.protocol.choices,
-                self.protocol.decision,
-            )
-            return [self.protocol.choices[i] for i in chosen]
-        backbone, bank, rows = serving(fitted, prompts)
-        tokenizer = backbone.tokenizer
-        ids = [encode_prompt(tokenizer, fitted.messages(p), self.protocol.max_prompt_tokens)[0] for p in prompts]
-        with self.progress.task("reply", len(prompts), "replies") as advance:
-            tokens = generate(
-                backbone, bank, rows, ids,
-                max_new_tokens=self.protocol.max_new_tokens, stop_id=end_of_turn_id(tokenizer), progress=advance.to,
-            )  # fmt: skip
-        return [tokenizer.decode(reply, skip_special_tokens=True) for reply in tokens]
+        return replying.replies(self.protocol, fitted, prompts, self.progress)
+
+    def validation_losses(self, fitted: Fitted) -> dict[str, NDArray[np.float64]]:
+        """Persona id -> [replies, 2]: summed nats and tokens of each of its validation replies under `fitted`.
+
+        For choosing between fitted things; a method that does must declare `validation="selection"` on its card.
+        """
+        self.validation_read = True
+        people = {p.id: p for p in self.personas}
+        asked = [
+            example
+            for d in self._dialogues
+            if d.split == "validation" and d.persona in people
+            for example in dialogue_examples(self.protocol, people[d.persona], d)
+        ]
+        nats, _ = replying.reply_nll(
+            self.protocol, fitted, [e.prompt for e in asked], [e.reference for e in asked], self.progress
+        )
+        found: dict[str, list[tuple[float, int]]] = {}
+        for example, pair in zip(asked, nats, strict=True):
+            found.setdefault(example.prompt.persona, []).append(pair)
+        return {persona: np.array(pairs, dtype=float) for persona, pairs in found.items()}
+
+    # ---- inside ----
 
     def _base(self, base: Fitted | None) -> Backbone:
         return self.backbone if base is None else base.base()
-
-    def _encoded(self, backbone: Backbone, grouping: Grouping, split: Split) -> dict[str, list[Encoded]]:
-        people = {p.id: p for p in self.personas}
-        made: dict[str, list[Encoded]] = {key: [] for key in sorted(set(grouping.values()))}
-        for dialogue in self._dialogues:
-            if dialogue.split == split and dialogue.persona in grouping:
-                messages = dialogue_messages(self.protocol, people[dialogue.persona], dialogue)
-                encoded = encode_dialogue(backbone.tokenizer, messages, self.protocol.max_prompt_tokens)
-                if len(encoded):
-                    made[grouping[dialogue.persona]].append(encoded)
-        return made
-
-
-def serving(fitted: Fitted, prompts: Sequence[Prompt]) -> tuple[Backbone, Bank | None, list[int]]:
-    """Backbone, bank and bank row per prompt; a single LoRA that serves everybody is merged, which is faster."""
-    rows = [fitted.row(p.persona) for p in prompts]
-    if isinstance(fitted.bank, LoRABank) and len(fitted.bank) == 1 and all(row == 0 for row in rows):
-        return fitted.base(), None, [-1] * len(prompts)
-    return fitted.backbone, fitted.bank, rows
-
-
-def choice_log_probs(protocol: Protocol, fitted: Fitted, prompts: Sequence[Prompt], progress: Progress) -> Any:
-    """Log probabilities [n, C] of the protocol's choices after each prompt, normalised over the choices."""
-    backbone, bank, rows = serving(fitted, prompts)
-    ids = [encode_prompt(backbone.tokenizer, fitted.messages(p), protocol.max_prompt_tokens)[0] for p in prompts]
-    choices = [encode_reply(backbone.tokenizer, choice) for choice in protocol.choices]
-    with progress.task("weigh choices", len(prompts), "replies") as advance:
-        return likelihood.choice_log_probs(backbone, bank, rows, ids, choices, progress=advance.to)
-
-
-def reply_nll(
-    protocol: Protocol,
-    fitted: Fitted,
-    prompts: Sequence[Prompt],
-    references: Sequence[str],
-    progress: Progress,
-) -> tuple[list[tuple[float, int]], int]:
-    """(summed nats, tokens) of each reference after its prompt, and how many prompts lost old turns to fit."""
-    backbone, bank, rows = serving(fitted, prompts)
-    encoded = [encode_prompt(backbone.tokenizer, fitted.messages(p), protocol.max_prompt_tokens) for p in prompts]
-    replies = [encode_reply(backbone.tokenizer, text) for text in references]
-    with progress.task("likelihood", len(prompts), "replies") as advance:
-        ids = [ids for ids, _ in encoded]
-        nats = likelihood.reply_nll(backbone, bank, rows, ids, replies, progress=advance.to)
-    return nats, sum(cut for _, cut in encoded)
-
-
-def numerics(backbone: Backbone) -> dict[str, str]:
-    """What decides on the last bits besides the inputs: dtype, device kind, threads, library versions."""
-    import torch
-    import transformers
-
-    return {
-        "dtype": str(backbone.dtype).removeprefix("torch."),
-        "device": backbone.device.type,
-        "threads": str(torch.get_num_threads()),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-def _swapped(grouping: Grouping, seed: int) -> dict[str, str]:
-    """Every persona gets the adapter of another: one cycle through the keys in seeded order."""
-    keys = sorted(set(grouping.values()))
-    if len(keys) < 2:
-        raise HarnessError("the control 'swapped' needs at least two adapters; this method has one for everybody")
-    random.Random(seed).shuffle(keys)
-    following = dict(zip(keys, keys[1:] + keys[:1], strict=True))
-    return {persona: following[key] for persona, key in grouping.items()}

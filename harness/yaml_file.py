@@ -30,7 +30,10 @@ class Plain(str):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`values`: nested dicts and lists with leaves `Plain` or (quoted) str; `lines`: dotted key -> line."""
+    """`values`: nested dicts and lists with leaves `Plain` or (quoted) str; `lines`: dotted key -> line.
+
+    An item of a list has its place as key: `methods.0.label`.
+    """
 
     name: str
     values: dict[str, Any]
@@ -38,6 +41,12 @@ class Document:
 
     def where(self, key: str) -> str:
         return f"{self.name}:{self.lines[key]}" if key in self.lines else self.name
+
+    def part(self, key: str, values: dict[str, Any]) -> Document:
+        """`values`, the mapping that stands under a dotted key, as a document that still knows its lines."""
+        start = key + "."
+        lines = {name.removeprefix(start): line for name, line in self.lines.items() if name.startswith(start)}
+        return Document(self.name, values, lines)
 
 
 class _Loader(yaml.BaseLoader):
@@ -107,7 +116,12 @@ def _value(node: yaml.Node, path: str, lines: dict[str, int], faults: list[str],
     if node.tag not in _TAGS:
         faults.append(f"{name}:{line}: tag {node.tag} is not used here; write the plain value")
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, path, lines, faults, name) for item in node.value]
+        items = []
+        for place, item in enumerate(node.value):
+            key = f"{path}.{place}" if path else str(place)
+            lines[key] = item.start_mark.line + 1
+            items.append(_value(item, key, lines, faults, name))
+        return items
     if isinstance(node, yaml.ScalarNode):
         return node.value if node.style else Plain(node.value)
     values: dict[str, Any] = {}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from harness.cli import main
 from harness.store import StoredRun
 
 TINY_VOCABULARY = 64
@@ -70,6 +74,22 @@ def make_backbone(tiny_tokenizer):
                     if parameter.dim() > 1:
                         parameter.normal_(0.0, 0.3)
         return backbone.freeze("random", model.to(backbone.DTYPES[dtype]), tiny_tokenizer)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cache_of():
+    """cache_of(bank, row) -> the cache that keys and values as a prefix begin with, or None; from tensors alone."""
+    from transformers import DynamicCache
+
+    def make(bank, row: int):
+        if not bank.cached_tokens:
+            return None
+        cache = DynamicCache()
+        for layer in range(bank.tensors["key"].shape[1]):
+            cache.update(bank.tensors["key"][row, layer][None], bank.tensors["value"][row, layer][None], layer)
+        return cache
 
     return make
 
@@ -141,3 +161,136 @@ def stored(
 def stored_fixture():
     """stored(tmp_path, method, scores, ...) -> a StoredRun made of numbers, for tests that run no model."""
     return stored
+
+
+@pytest.fixture
+def put(tmp_path):
+    """put(method, scores [G] or [G, n], **as in stored) -> the run, written to tmp_path/runs with a line per reply.
+
+    Two replies make a dialogue, so `n` should be even; a reply's text tells its score.
+    """
+    from harness.store import dump_json
+
+    def write(method: str, scores, **changes) -> StoredRun:
+        scores = np.asarray(scores, dtype=float)
+        replies = scores if scores.ndim == 2 else np.repeat(scores[:, None], changes.get("n", 10), axis=1)
+        run = stored(tmp_path / "runs", method, replies.mean(1), **{**changes, "n": replies.shape[1]})
+        record = {**run.record, "created": "2026-01-01T00:00:00+00:00"}
+        sums = record.pop("per_persona")
+        run.path.mkdir(parents=True)
+        dump_json(record, run.path / "run.json")
+        dump_json({**sums, "clusters": [i % 2 for i in range(len(replies))]}, run.path / "personas.json")
+        lines = [
+            {
+                "id": f"{persona}/d{i // 2}#{i % 2}", "persona": persona, "prompt": "q", "reference": "r",
+                "reply": f"scored {value:.3f}", "similarity": float(value),
+            }
+            for persona, row in zip(sums["personas"], replies, strict=True)
+            for i, value in enumerate(row)
+        ]  # fmt: skip
+        (run.path / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return StoredRun(run.path, record)
+
+    return write
+
+
+@pytest.fixture
+def harness(capsys):
+    """harness(*arguments) -> (exit code, stdout, stderr), in this process."""
+    from harness.cli import main
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+GUESSER = '''
+"""Knows the right reply to some prompts; says in a file when it is fitted."""
+import hashlib, pathlib, re
+from dataclasses import dataclass
+from harness import MethodCard, hookimpl
+
+@dataclass(frozen=True)
+class Options:
+    right: float = {right}
+    shift: int = 0
+
+@hookimpl
+def card():
+    return MethodCard("guesses", Options, shares="persona")
+
+@hookimpl
+def fit(study):
+    log = pathlib.Path(__file__).with_suffix(".log")
+    with log.open("a") as lines:
+        lines.write(f"{{study.seed}}\\n")
+    {trouble}
+    return study.bare()
+
+@hookimpl
+def predict(study, prompts):
+    def reply(prompt):
+        key = f"{{prompt.id}} {{study.seed}} {{study.options.shift}}"
+        luck = int(hashlib.sha256(key.encode()).hexdigest()[:6], 16) / 16**6
+        number = re.findall(r"\\d+", prompt.messages[-1].text)[-1]
+        return f"it is {{number}}" if luck < study.options.right else "no"
+    return [reply(p) for p in prompts]
+'''
+
+
+class SweepLab:
+    """Guessing methods in loose files, a small file of data, and the command line in this process."""
+
+    stops_once = """if not log.with_suffix(".stopped").exists():
+        log.with_suffix(".stopped").touch()
+        raise KeyboardInterrupt"""
+
+    def __init__(self, folder: Path, capsys) -> None:
+        self.folder, self.capsys, self.plugins = folder, capsys, []
+        lines = [
+            {"persona_id": f"p{p}", "prompt": f"say {p * 7 + i}", "reply": f"it is {p * 7 + i}"}
+            for p in range(7)
+            for i in range(25)
+        ]
+        (folder / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        self.runs = folder / "runs"
+
+    def method(self, name: str, right: float = 0.5, trouble: str = "") -> None:
+        path = self.folder / f"{name}.py"
+        path.write_text(GUESSER.format(right=right, trouble=trouble))
+        self.plugins.append(path)
+
+    def fits(self, name: str) -> list[str]:
+        log = self.folder / f"{name}.log"
+        return log.read_text().split() if log.exists() else []
+
+    def write(self, text: str) -> Path:
+        options = f"data: {self.folder / 'data.jsonl'}, metrics: exact_match, splits: '1/1/23'"
+        head = f"benchmark: jsonl\nset: {{{options}}}\n"
+        path = self.folder / "sweep.yaml"
+        path.write_text(head + text)
+        return path
+
+    def call(self, text: str, *flags: str) -> tuple[int, str, str]:
+        plugins = [word for path in self.plugins for word in ("--plugin", str(path))]
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["sweep", str(self.write(text)), "--runs-dir", str(self.runs), *plugins, *flags])
+        out, err = self.capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    def json(self, text: str, *flags: str) -> tuple[int, dict]:
+        code, out, err = self.call(text, "--json", "--quiet", *flags)
+        assert out, err
+        return code, json.loads(out)
+
+
+@pytest.fixture
+def sweep_lab(tmp_path, capsys):
+    """A SweepLab in a folder of its own."""
+    return SweepLab(tmp_path, capsys)

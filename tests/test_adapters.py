@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness import backbone as backbones
-from harness.adapters import LoRA, SoftPrompt, create_bank, load_bank, save_bank
+from harness.adapters import GatedPrefix, LoRA, SoftPrompt, create_bank, load_bank, save_bank
 from harness.adapters.dropout import dropped
 from harness.errors import ConfigError, HarnessError, StoreError
 
@@ -26,8 +26,8 @@ def random_lora(backbone, keys, spec=LoRA(rank=3, alpha=5.0), seed=0):  # noqa: 
     return bank
 
 
-def logits(backbone, ids, bank=None, rows=None):
-    """Logits [B, T, V] of token rows ids [B, T] with adapter rows[b] in row b."""
+def logits(backbone, ids, bank=None, rows=None, past=None):
+    """Logits [B, T, V] of token rows ids [B, T] with adapter rows[b] in row b; `past`: a cache to stand behind."""
     with torch.no_grad():
         if bank is None:
             return backbone.model(input_ids=ids).logits
@@ -36,7 +36,7 @@ def logits(backbone, ids, bank=None, rows=None):
         prefix = bank.prefix(rows)
         with bank.applied(backbone.model, rows):
             if prefix is None:
-                return backbone.model(inputs_embeds=embedded).logits
+                return backbone.model(inputs_embeds=embedded, past_key_values=past).logits
             whole = torch.cat([prefix, embedded], 1)
             return backbone.model(inputs_embeds=whole).logits[:, prefix.shape[1] :]
 
@@ -52,7 +52,13 @@ IDS = torch.tensor([[5, 9, 11, 30, 7], [8, 8, 12, 3, 40], [60, 4, 21, 33, 10], [
 # ---- creation ----
 
 
-@pytest.mark.parametrize("spec", [SoftPrompt(4), SoftPrompt(4, init="random"), LoRA(rank=2)])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(SoftPrompt(4), SoftPrompt(4, init="random"), SoftPrompt(4, kind="kv"), SoftPrompt(4, kind="discrete")),
+        *(GatedPrefix(4), LoRA(rank=2)),
+    ],
+)
 def test_initial_values_follow_from_seed_and_key_alone(base, spec):
     wide = create_bank(base, spec, ("a", "b", "c"), seed=3)
     alone = create_bank(base, spec, ("b",), seed=3)
@@ -61,7 +67,7 @@ def test_initial_values_follow_from_seed_and_key_alone(base, spec):
     for name, tensor in wide.tensors.items():
         assert torch.equal(tensor[1], alone.tensors[name][0])
         assert torch.equal(tensor[1], turned.tensors[name][1])
-        if not name.endswith("lora_B"):
+        if not name.endswith(("lora_B", "gate")):
             assert not torch.equal(tensor[0], tensor[1])
             assert not torch.equal(tensor[1], other.tensors[name][0])
 
@@ -209,7 +215,13 @@ def test_dropout_masks_depend_on_seed_layer_and_place_only():
 # ---- files ----
 
 
-@pytest.mark.parametrize("spec", [SoftPrompt(3), LoRA(rank=2, alpha=4.0, targets=("q_proj", "o_proj"), dropout=0.1)])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(SoftPrompt(3), SoftPrompt(3, kind="kv"), SoftPrompt(3, kind="discrete", init="text", text="w4 w9")),
+        *(GatedPrefix(3), LoRA(rank=2, alpha=4.0, targets=("q_proj", "o_proj"), dropout=0.1)),
+    ],
+)
 def test_a_saved_bank_comes_back_under_hostile_keys(base, tmp_path, spec):
     bank = create_bank(base, spec, HOSTILE, seed=2)
     place = tmp_path / "deep" / "er" / "adapters"
@@ -225,19 +237,24 @@ def test_a_saved_bank_comes_back_under_hostile_keys(base, tmp_path, spec):
 
 @pytest.mark.parametrize(
     ("architecture", "kind"),
-    [("qwen2", "prompt"), ("llama", "prompt"), ("gpt2", "prompt"), ("qwen2", "lora"), ("llama", "lora")],
+    [
+        *(("qwen2", "input"), ("llama", "input"), ("gpt2", "input"), ("qwen2", "lora"), ("llama", "lora")),
+        *(("qwen2", "kv"), ("llama", "kv"), ("gpt2", "kv"), ("qwen2", "discrete")),
+    ],
 )
-def test_peft_loads_our_folder_and_gives_the_same_logits(make_backbone, tmp_path, architecture, kind):
+def test_peft_loads_our_folder_and_gives_the_same_logits(make_backbone, cache_of, tmp_path, architecture, kind):
     from peft import PeftModel
 
     base = make_backbone("float32", architecture)
-    if kind == "prompt":
-        bank = create_bank(base, SoftPrompt(3), ("a", "../b"), seed=0)
-    else:
+    if kind == "lora":
         bank = random_lora(base, ("a", "../b"))
+    else:
+        bank = create_bank(base, SoftPrompt(3, kind=kind), ("a", "../b"), seed=0)
+        for tensor in bank.tensors.values():  # away from the start, where kv is an input prompt too
+            tensor += 0.3 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1))
     save_bank(bank, tmp_path, "base")
     folder = json.loads((tmp_path / "index.json").read_text())["adapters"][1]["folder"]
-    ours = logits(base, IDS[:1], bank, [1])
+    ours = logits(base, IDS[:1], bank, [1], cache_of(bank, 1))
     fresh = make_backbone("float32", architecture)  # PEFT changes the model it wraps
     with torch.no_grad():
         theirs = PeftModel.from_pretrained(fresh.model, str(tmp_path / folder))(input_ids=IDS[:1]).logits

@@ -277,3 +277,12 @@ def test_any_text_reads_as_text_and_never_crashes_the_parser(text):
     resolve(Plain(text))
     with contextlib.suppress(ConfigError):  # any other exception would be a traceback for the user
         parse(text, "hostile.yaml")
+
+
+def test_an_item_of_a_list_knows_its_line_and_a_part_is_a_document():
+    whole = parse("a: 1\nlist:\n  - plain\n  - name: x\n    set:\n      b: 2\n  - {name: y}\n", "f.yaml")
+    assert [whole.where(f"list.{i}") for i in range(3)] == ["f.yaml:3", "f.yaml:4", "f.yaml:7"]
+    part = whole.part("list.1", whole.values["list"][1])
+    assert part.values == {"name": "x", "set": {"b": "2"}}
+    assert part.where("set.b") == "f.yaml:6"
+    assert whole.part("list.2", whole.values["list"][2]).where("name") == "f.yaml:7"

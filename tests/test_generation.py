@@ -1,24 +1,34 @@
-"""harness.generation: batched decoding gives the replies of decoding one by one, in any company."""
+"""harness.replies.generation: batched decoding gives the replies of decoding one by one, in any company."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from harness import decoding
-from harness.adapters import LoRA, SoftPrompt, create_bank
+from harness.adapters import GatedPrefix, LoRA, SoftPrompt, create_bank
 from harness.adapters.bank import Bank
 from harness.backbone import Backbone
-from harness.decoding import plan_batches
 from harness.errors import HarnessError
-from harness.generation import generate
+from harness.replies import decoding
+from harness.replies.decoding import plan_batches
+from harness.replies.generation import generate
 
 V, STOP, NEW = 61, 3, 12
+CacheOf = Callable[[Bank, int], Any]
+
+
+SPECS = {
+    "soft prompt": SoftPrompt(tokens=4),
+    "kv": SoftPrompt(tokens=4, kind="kv"),
+    "discrete": SoftPrompt(tokens=4, kind="discrete"),
+    "gated": GatedPrefix(tokens=4),
+    "lora": LoRA(rank=2, targets=("q_proj", "v_proj")),
+}
 
 
 class Vocabulary:
@@ -57,11 +67,11 @@ def backbone() -> Backbone:
 def make_bank(backbone: Backbone, kind: str, adapters: int = 5) -> Bank | None:
     if kind == "none":
         return None
-    spec = SoftPrompt(tokens=4) if kind == "soft prompt" else LoRA(rank=2, targets=("q_proj", "v_proj"))
-    bank = create_bank(backbone, spec, [f"p{i}" for i in range(adapters)], 0)
+    bank = create_bank(backbone, SPECS[kind], [f"p{i}" for i in range(adapters)], 0)
     for name, tensor in bank.tensors.items():
-        if name.endswith("lora_B"):  # zero at the start: such an adapter would test nothing
-            torch.nn.init.normal_(tensor, std=0.3, generator=torch.Generator().manual_seed(1))
+        if name.endswith(("lora_B", "gate")):  # zero at the start: such an adapter would test nothing
+            spread = 1.0 if name == "gate" else 0.3
+            torch.nn.init.normal_(tensor, std=spread, generator=torch.Generator().manual_seed(1))
     return bank
 
 
@@ -74,7 +84,9 @@ def make_rows(count: int, bank: Bank | None) -> list[int]:
     return [-1 if bank is None else i * 7 % 6 - 1 for i in range(count)]
 
 
-def one_by_one(backbone: Backbone, bank: Bank | None, row: int, prompt: Sequence[int]) -> list[int]:
+def one_by_one(
+    backbone: Backbone, bank: Bank | None, row: int, prompt: Sequence[int], cache_of: CacheOf = lambda bank, row: None
+) -> list[int]:
     """The plainest decoding: no cache, no padding, the whole sequence again for each token."""
     reply: list[int] = []
     rows = torch.tensor([row])
@@ -89,7 +101,7 @@ def one_by_one(backbone: Backbone, bank: Bank | None, row: int, prompt: Sequence
                 if prefix is not None:
                     embeddings = torch.cat([prefix, embeddings], dim=1)
                 with bank.applied(backbone.model, rows):
-                    logits = backbone.model(inputs_embeds=embeddings).logits
+                    logits = backbone.model(inputs_embeds=embeddings, past_key_values=cache_of(bank, row)).logits
             token = int(logits[0, -1].argmax())
             if token == STOP:
                 break
@@ -97,17 +109,17 @@ def one_by_one(backbone: Backbone, bank: Bank | None, row: int, prompt: Sequence
     return reply
 
 
-@pytest.mark.parametrize("kind", ["none", "soft prompt", "lora"])
+@pytest.mark.parametrize("kind", ["none", *SPECS])
 @pytest.mark.parametrize("batch_tokens", [120, 32_768])
 def test_batched_replies_equal_decoding_one_by_one(
-    backbone: Backbone, kind: str, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, kind: str, batch_tokens: int, cache_of: CacheOf, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(decoding, "FORWARD_TOKENS_CPU", 150)  # several prefills per batch
     bank = make_bank(backbone, kind)
     prompts = make_prompts(40)
     rows = make_rows(40, bank)
     replies = generate(backbone, bank, rows, prompts, max_new_tokens=NEW, stop_id=STOP, batch_tokens=batch_tokens)
-    expected = [one_by_one(backbone, bank, row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
+    expected = [one_by_one(backbone, bank, row, prompt, cache_of) for row, prompt in zip(rows, prompts, strict=True)]
     assert replies == expected
     lengths = {len(reply) for reply in replies}
     assert min(lengths) < NEW / 2, "the case must hold early stops"
@@ -122,7 +134,7 @@ def test_models_with_sliding_windows_are_decoded_alike(monkeypatch: pytest.Monke
     assert replies == [one_by_one(backbone, None, -1, prompt) for prompt in prompts]
 
 
-@pytest.mark.parametrize("kind", ["soft prompt", "lora"])
+@pytest.mark.parametrize("kind", SPECS)
 def test_adapters_matter_and_row_minus_one_has_none(backbone: Backbone, kind: str):
     bank = make_bank(backbone, kind)
     prompts = make_prompts(30)

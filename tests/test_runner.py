@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +200,36 @@ def predict(study, prompts):
     return [""] * len(prompts)
 """,
         )
+
+
+def test_changing_the_backbone_in_predict_is_found_out_and_the_run_is_not_complete(lab):
+    with pytest.raises(PluginError, match="weights in predict"):
+        lab.run(
+            "late_vandal",
+            BARE
+            + """
+@hookimpl
+def predict(study, prompts):
+    next(study.backbone.model.parameters()).data.add_(1)
+    return ["x"] * len(prompts)
+""",
+        )
+    (run,) = [r for r in Store(lab.folder / "runs").runs() if r.record["method"] == "late_vandal"]
+    assert run.record["status"] == "failed"
+
+
+def test_a_twin_is_the_session_that_its_own_configuration_would_have_opened(lab):
+    """Same run ids as sessions opened alone, without loading data and backbone again."""
+    whole = Session(lab.config("zero_shot"), (), Progress("silent"))
+    some = [p.id for p in whole.dataset.personas][:2]
+    twin = whole.twin(3, persona=tuple(some))
+    alone = Session(replace(whole.config, seed=3, persona=tuple(some)), (), Progress("silent"))
+    assert twin.run_id("unified") == alone.run_id("unified")
+    assert twin.run_id("unified") not in (whole.run_id("unified"), whole.twin(3).run_id("unified"))
+    assert twin.backbone is whole.backbone
+    assert twin.dataset is whole.dataset
+    assert {e.prompt.persona for e in twin.examples} == set(some)
+    assert {e.prompt.persona for e in whole.examples} == {p.id for p in whole.dataset.personas}
 
 
 def test_a_wrong_number_of_replies_is_refused(lab):

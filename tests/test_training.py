@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from harness.adapters import LoRA, SoftPrompt, create_bank
-from harness.batching import Entry, Row, collate, cut, epoch_order, prepare_row
+from harness.adapters import GatedPrefix, LoRA, SoftPrompt, create_bank
 from harness.errors import ConfigError, HarnessError, StoreError
-from harness.forward import LabelForward, prepare
-from harness.optimiser import learning_rate_factor
+from harness.fits.batching import Entry, Row, collate, cut, epoch_order, prepare_row
+from harness.fits.forward import LabelForward, prepare
+from harness.fits.optimiser import learning_rate_factor
+from harness.fits.training import TrainOptions, fit_bank
 from harness.prompts import Encoded
-from harness.training import TrainOptions, fit_bank
 
 POISON = 63
 COUNTS = {"a": 7, "b": 3, "c": 5, "d": 1}
 SPECS = [SoftPrompt(3), LoRA(rank=2, alpha=4.0), LoRA(rank=2, targets=("q_proj", "down_proj"), dropout=0.2)]
+MORE_SPECS = [SoftPrompt(3, kind="kv"), SoftPrompt(3, kind="discrete"), GatedPrefix(3)]
+MORE_IDS = ["kv", "discrete", "gated"]
 OPTIONS = TrainOptions(
     learning_rate=0.05,
     epochs=4,
@@ -71,9 +73,9 @@ def base(make_backbone):
 
 def new_bank(base, spec, keys=tuple(COUNTS), start=None):
     bank = create_bank(base, spec, keys, seed=5, start=start)
-    if isinstance(spec, LoRA):  # B = 0 would leave A without a gradient in the first step
+    if isinstance(spec, LoRA | GatedPrefix):  # a B or gate of 0 would leave the rest without a gradient at first
         for name, tensor in bank.tensors.items():
-            if name.endswith("lora_B"):
+            if name.endswith(("lora_B", "gate")):
                 tensor.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
                 tensor[:] = tensor[:1]
     return bank
@@ -105,7 +107,7 @@ def assert_same_report(one, two, tolerance):
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
-@pytest.mark.parametrize("spec", SPECS, ids=["prompt", "lora", "lora-dropout"])
+@pytest.mark.parametrize("spec", SPECS + MORE_SPECS, ids=["prompt", "lora", "lora-dropout", *MORE_IDS])
 def test_a_bank_equals_separate_runs(base, spec, schedule):
     """Unequal counts, clipping, warm-up, weight decay, early stop and one diverging adapter (b)."""
     options = replace(OPTIONS, schedule=schedule, epochs=6)
@@ -119,8 +121,8 @@ def test_a_bank_equals_separate_runs(base, spec, schedule):
         assert_same_report(report.adapters[key], own.adapters[key], 1e-12)
 
 
-@pytest.mark.parametrize("spec", SPECS[:2], ids=["prompt", "lora"])
-def test_one_adapter_equals_a_plain_torch_loop(base, spec):
+@pytest.mark.parametrize("spec", SPECS[:2] + MORE_SPECS, ids=["prompt", "lora", *MORE_IDS])
+def test_one_adapter_equals_a_plain_torch_loop(base, spec, cache_of):
     """The oracle: autograd through the model's own forward, torch's AdamW and clip_grad_norm_, all logits."""
     train, _ = data()
     options = replace(OPTIONS, epochs=2, patience=0)
@@ -139,7 +141,8 @@ def test_one_adapter_equals_a_plain_torch_loop(base, spec):
             prefix = plain.prefix(row)
             with plain.applied(base.model, row):
                 whole = embedded if prefix is None else torch.cat([prefix, embedded], 1)
-                logits = base.model(inputs_embeds=whole).logits[0, -len(encoded.ids) :]
+                output = base.model(inputs_embeds=whole, past_key_values=cache_of(plain, 0))
+                logits = output.logits[0, -len(encoded.ids) :]
             for place in np.flatnonzero(encoded.labels):
                 summed = summed - logits[place - 1].log_softmax(0)[encoded.ids[place]]
                 count += 1
@@ -156,7 +159,7 @@ def test_one_adapter_equals_a_plain_torch_loop(base, spec):
     assert report.adapters["a"].steps == total
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["prompt", "lora", "lora-dropout"])
+@pytest.mark.parametrize("spec", SPECS + MORE_SPECS, ids=["prompt", "lora", "lora-dropout", *MORE_IDS])
 def test_microbatches_do_not_matter(base, spec):
     train, validation = data()
     wide, one = fitted(base, spec, train, validation, replace(OPTIONS, microbatch_tokens=10**6))
@@ -179,7 +182,7 @@ def test_other_adapters_data_does_not_matter(base, spec):
     assert_same_report(report.adapters["b"], again.adapters["b"], 1e-12)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["prompt", "lora", "lora-dropout"])
+@pytest.mark.parametrize("spec", SPECS + MORE_SPECS, ids=["prompt", "lora", "lora-dropout", *MORE_IDS])
 def test_the_order_of_the_bank_does_not_matter_to_the_bit(base, spec):
     train, validation = data()
     one, _ = fitted(base, spec, train, validation)
@@ -201,7 +204,7 @@ def test_same_seed_same_bits_other_seed_other_fit(make_backbone):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("spec", SPECS, ids=["prompt", "lora", "lora-dropout"])
+@pytest.mark.parametrize("spec", SPECS + MORE_SPECS, ids=["prompt", "lora", "lora-dropout", *MORE_IDS])
 def test_a_nan_does_not_change_one_bit_of_the_neighbours(make_backbone, spec, dtype):
     base = make_backbone(dtype)
     base.model.get_input_embeddings().weight.data[POISON] = float("nan")
@@ -457,7 +460,7 @@ def test_a_model_whose_head_cannot_be_called_alone_trains_all_the_same(make_back
 def test_bf16_backbones_train_fp32_adapters(make_backbone):
     base = make_backbone("bfloat16")
     train, validation = data()
-    for spec in SPECS:
+    for spec in SPECS + MORE_SPECS:
         bank, report = fitted(base, spec, train, validation)
         assert report.diverged == []
         assert {tensor.dtype for tensor in bank.tensors.values()} == {torch.float32}

@@ -47,7 +47,7 @@ class BaseFacts:
 class Bank(ABC):
     """N adapters of one kind on one backbone. Row i belongs to keys[i].
 
-    spec     the adapter's shape (SoftPrompt or LoRA)
+    spec     the adapter's shape (SoftPrompt, GatedPrefix or LoRA)
     keys     N distinct names, e.g. persona ids; any text
     tensors  name -> [N, ...]; fp32, or fp64 on an fp64 backbone, whatever the backbone computes in
     base     the backbone they were made for
@@ -80,12 +80,29 @@ class Bank(ABC):
     @property
     @abstractmethod
     def prefix_tokens(self) -> int:
-        """P, virtual tokens in front of every row; 0 for a kind without any."""
+        """P, virtual tokens that are fed in front of every row and have hidden states; 0 for a kind without any."""
+
+    @property
+    def cached_tokens(self) -> int:
+        """P, virtual tokens that are keys and values only: they take positions, but nothing is fed for them."""
+        return 0
+
+    def cache_prefix(self, rows: Tensor) -> list[tuple[Tensor, Tensor]] | None:
+        """(keys, values) of each layer, [B, heads, P, d] each, that stand first in the cache; None: nothing."""
+        return None
+
+    def served(self) -> dict[str, Tensor]:
+        """The tensors as they are used and saved: those of the bank, unless its kind trains others than it serves."""
+        return self.tensors
 
     @property
     def dropout(self) -> float:
         """Share of an adapter's input that training drops; then `applied` wants dropout seeds."""
         return 0.0
+
+    def words(self, row: int, tokenizer: Any) -> list[str] | None:
+        """What adapter `row` reads as, a text a virtual token; None for a kind that is no text."""
+        return None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -142,6 +159,20 @@ def check_keys(keys: Sequence[str]) -> tuple[str, ...]:
             raise HarnessError(f"adapter key {key!r} is given twice; every adapter of a bank needs a key of its own")
         seen.add(key)
     return tuple(keys)
+
+
+def runs_of(rows: Tensor) -> tuple[int, Tensor]:
+    """(G, bank rows [G]): the batch is G runs of equally many rows, each run with one adapter.
+
+    One run needs a plain matrix product, G even runs a batched one; anything else goes row by row (G = B).
+    """
+    listed = rows.tolist()
+    run = next((i for i, row in enumerate(listed) if row != listed[0]), len(listed))
+    if len(listed) % run == 0:
+        firsts = listed[::run]
+        if [row for row in firsts for _ in range(run)] == listed:
+            return len(firsts), rows[::run]
+    return len(listed), rows
 
 
 def rows_of(tensor: Tensor, rows: Tensor) -> Tensor:

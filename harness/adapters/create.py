@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.adapters.bank import Bank
+from harness.adapters.discrete_prompt import create_discrete_prompts
+from harness.adapters.gated_prefix import create_gated_prefixes
+from harness.adapters.kv_prefix import create_kv_prefixes
 from harness.adapters.lora import create_loras
 from harness.adapters.soft_prompt import create_soft_prompts
 from harness.backbone import Backbone
 from harness.errors import HarnessError
-from harness.specs import LoRA, SoftPrompt
+from harness.specs import GatedPrefix, LoRA, SoftPrompt
 
-AdapterSpec = SoftPrompt | LoRA
+AdapterSpec = SoftPrompt | GatedPrefix | LoRA
 
 
 def create_bank(
@@ -22,11 +25,18 @@ def create_bank(
 
     seed   with a key it decides on that key's initial values; neither order nor company matters
     start  fitted adapters to begin from: one row (all begin there) or N rows (row i begins at row i)
-    Raises HarnessError for equal keys, a target that the model lacks, a start of another shape or backbone.
+    Raises HarnessError for equal keys, a model that cannot take this kind of adapter, a start of another shape or
+    backbone.
     """
     match spec:
+        case SoftPrompt(kind="kv"):
+            bank: Bank = create_kv_prefixes(backbone, spec, keys, seed)
+        case SoftPrompt(kind="discrete"):
+            bank = create_discrete_prompts(backbone, spec, keys, seed)
         case SoftPrompt():
-            bank: Bank = create_soft_prompts(backbone, spec, keys, seed)
+            bank = create_soft_prompts(backbone, spec, keys, seed)
+        case GatedPrefix():
+            bank = create_gated_prefixes(backbone, spec, keys, seed)
         case LoRA():
             bank = create_loras(backbone, spec, keys, seed)
     return bank if start is None else _started(bank, start)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.adapters.bank import Bank, BaseFacts, check_keys, key_seed, master_dtype, rows_of
+from harness.adapters.bank import Bank, BaseFacts, check_keys, key_seed, master_dtype, rows_of, runs_of
 from harness.adapters.dropout import dropped
 from harness.backbone import Backbone
 from harness.errors import HarnessError, did_you_mean
@@ -40,7 +40,7 @@ class LoRABank(Bank):
 
     @contextlib.contextmanager
     def applied(self, model: Any, rows: Tensor, *, dropout_seeds: Tensor | None = None) -> Iterator[None]:
-        groups, used = _groups(rows)
+        groups, used = runs_of(rows)
         handles = []
         try:
             for number, name in enumerate(self.modules):
@@ -103,20 +103,6 @@ def target_modules(model: nn.Module, targets: Sequence[str]) -> list[str]:
 
 def _matches(name: str, target: str) -> bool:
     return name == target or name.endswith("." + target)
-
-
-def _groups(rows: Tensor) -> tuple[int, Tensor]:
-    """(G, bank rows [G]): the batch is G runs of equally many rows, each run with one adapter.
-
-    One run needs a plain matrix product, G even runs a batched one; anything else goes row by row (G = B).
-    """
-    listed = rows.tolist()
-    run = next((i for i, row in enumerate(listed) if row != listed[0]), len(listed))
-    if len(listed) % run == 0:
-        firsts = listed[::run]
-        if [row for row in firsts for _ in range(run)] == listed:
-            return len(firsts), rows[::run]
-    return len(listed), rows
 
 
 def _dropper(seeds: Tensor, number: int, share: float) -> Callable[[Tensor], Tensor]:

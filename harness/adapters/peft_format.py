@@ -1,5 +1,6 @@
 """Banks on disk in PEFT's format: one folder per adapter that PeftModel.from_pretrained loads, and an index.
 
+A gated prefix, which PEFT does not have, has the same two files under a `peft_type` of its own.
 Written by hand, not through peft: the format is two small files, and importing peft costs seconds.
 """
 
@@ -17,15 +18,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from harness.adapters import kv_prefix
 from harness.adapters.bank import Bank, check_keys
 from harness.adapters.create import AdapterSpec, create_bank
+from harness.adapters.soft_prompt import PROMPT
 from harness.backbone import Backbone
 from harness.errors import HarnessError, StoreError
-from harness.specs import LoRA, SoftPrompt
+from harness.specs import GatedPrefix, LoRA, SoftPrompt
 
 FORMAT = 1
 INDEX, CONFIG, WEIGHTS = "index.json", "adapter_config.json", "adapter_model.safetensors"
-KINDS: dict[str, type[AdapterSpec]] = {"soft_prompt": SoftPrompt, "lora": LoRA}
+KINDS: dict[str, type[AdapterSpec]] = {"soft_prompt": SoftPrompt, "gated_prefix": GatedPrefix, "lora": LoRA}
 FOLDER_NAME = re.compile(r"[0-9]{4,}(-[A-Za-z0-9_-]+)?")
 LORA_PREFIX = "base_model.model."
 
@@ -34,18 +37,19 @@ def save_bank(bank: Bank, folder: Path, base_name: str) -> None:
     """Write every adapter of a bank below `folder`, and index.json last: a folder without it is incomplete.
 
     base_name  what PEFT shall load as the base model; it is written into each adapter_config.json
+    What is written is what is served: a discrete prompt's projection, from which training could not go on the same.
     Folder names come from row number and a harmless part of the key, so a key such as "../../x" stays inside.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)
-    tensors = {name: tensor.detach().cpu() for name, tensor in bank.tensors.items()}
+    tensors = {name: tensor.detach().cpu() for name, tensor in bank.served().items()}
     entries = []
     for row, key in enumerate(bank.keys):
         name = _folder_name(row, key)
         place = folder / name
         place.mkdir(exist_ok=True)
-        part = {_peft_name(tensor): values[row].clone() for tensor, values in tensors.items()}
-        save_file(part, place / WEIGHTS, metadata={"format": "pt"})
+        part = {name: values[row].clone() for name, values in tensors.items()}
+        save_file(_to_file(bank.spec, part), place / WEIGHTS, metadata={"format": "pt"})
         _write_json(place / CONFIG, _peft_config(bank, base_name))
         entries.append({"key": key, "folder": name})
     kind = next(name for name, spec in KINDS.items() if isinstance(bank.spec, spec))
@@ -73,13 +77,13 @@ def load_bank(folder: Path, backbone: Backbone) -> Bank:
     try:
         spec = KINDS[index["kind"]](**index["spec"])
         keys = check_keys([entry["key"] for entry in index["adapters"]])
-        # Only the shapes of the fresh bank are used; all its numbers are replaced.
-        bank = create_bank(backbone, spec, keys, seed=0)
+        # Only the shapes of the fresh adapter are used; all its numbers are replaced.
+        bank = create_bank(backbone, spec, keys[:1], seed=0)
     except (KeyError, TypeError, HarnessError) as fault:
         raise StoreError(f"{folder / INDEX} is not an index of adapters for this backbone: {fault}") from fault
     parts = [_read_adapter(folder, entry["folder"], bank) for entry in index["adapters"]]
     tensors = {name: torch.stack([part[name] for part in parts]) for name in bank.tensors}
-    return bank.with_tensors({name: values.to(bank.tensors[name]) for name, values in tensors.items()})
+    return bank.with_tensors({name: values.to(bank.tensors[name]) for name, values in tensors.items()}, keys)
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -109,19 +113,33 @@ def _read_adapter(folder: Path, name: str, bank: Bank) -> dict[str, Tensor]:
         stored = load_file(path)
     except (OSError, SafetensorError) as fault:
         raise StoreError(f"{path} cannot be read ({fault}); fit again") from fault
-    part = {}
-    for tensor, values in bank.tensors.items():
-        found = stored.get(_peft_name(tensor))
-        if found is None or found.shape != values.shape[1:]:
+    example = {name: values[0] for name, values in bank.tensors.items()}
+    for name, values in _to_file(bank.spec, example).items():
+        found = stored.get(name)
+        if found is None or found.shape != values.shape:
             got = "is missing" if found is None else f"has shape {tuple(found.shape)}"
-            raise StoreError(f"{path}: {_peft_name(tensor)} {got}, wanted shape {tuple(values.shape[1:])}; fit again")
-        part[tensor] = found
-    return part
+            raise StoreError(f"{path}: {name} {got}, wanted shape {tuple(values.shape)}; fit again")
+    return _from_file(bank, stored)
 
 
 def _folder_name(row: int, key: str) -> str:
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", key).strip("-")[:40]
     return f"{row:04d}-{slug}" if slug else f"{row:04d}"
+
+
+def _to_file(spec: AdapterSpec, part: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of one adapter as they stand in its file."""
+    if isinstance(spec, SoftPrompt) and spec.kind == "kv":
+        return {PROMPT: kv_prefix.to_peft(part[kv_prefix.KEY], part[kv_prefix.VALUE])}
+    return {_peft_name(name): values for name, values in part.items()}
+
+
+def _from_file(bank: Bank, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if isinstance(bank, kv_prefix.KVPrefixBank):
+        _, layers, heads, _, _ = bank.tensors[kv_prefix.KEY].shape
+        key, value = kv_prefix.from_peft(stored[PROMPT], layers, heads)
+        return {kv_prefix.KEY: key, kv_prefix.VALUE: value}
+    return {name: stored[_peft_name(name)] for name in bank.tensors}
 
 
 def _peft_name(tensor: str) -> str:
@@ -132,6 +150,19 @@ def _peft_name(tensor: str) -> str:
 def _peft_config(bank: Bank, base_name: str) -> Mapping[str, Any]:
     common = {"task_type": "CAUSAL_LM", "base_model_name_or_path": base_name, "inference_mode": True}
     match bank.spec:
+        case SoftPrompt(tokens=tokens, kind="kv"):
+            _, layers, heads, _, width = bank.tensors[kv_prefix.KEY].shape
+            return common | {
+                "peft_type": "PREFIX_TUNING",
+                "num_virtual_tokens": tokens,
+                # Of keys and values, not of queries: so PEFT itself writes it for grouped-query attention.
+                "token_dim": heads * width,
+                "num_layers": layers,
+                "num_attention_heads": heads,
+                "num_transformer_submodules": 1,
+                "encoder_hidden_size": heads * width,
+                "prefix_projection": False,
+            }
         case SoftPrompt(tokens=tokens):
             return common | {
                 "peft_type": "PROMPT_TUNING",
@@ -141,6 +172,8 @@ def _peft_config(bank: Bank, base_name: str) -> Mapping[str, Any]:
                 "num_attention_heads": bank.base.heads,
                 "num_transformer_submodules": 1,
             }
+        case GatedPrefix(tokens=tokens):
+            return common | {"peft_type": "GATED_PREFIX", "num_virtual_tokens": tokens}
         case LoRA() as lora:
             return common | {
                 "peft_type": "LORA",

@@ -1,4 +1,7 @@
-"""Soft prompts: P trained vectors before the input embeddings (Lester et al. 2021; PEFT's PROMPT_TUNING)."""
+"""Soft prompts: P trained vectors before the input embeddings (Lester et al. 2021; PEFT's PROMPT_TUNING).
+
+The initial vectors made here are what the other kinds of SoftPrompt begin with too.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ PROMPT = "prompt_embeddings"  # the name of the tensor, here and in PEFT's files
 class SoftPromptBank(Bank):
     """N soft prompts; one tensor `prompt_embeddings` [N, P, D]."""
 
+    spec: SoftPrompt
+
     @property
     def prefix_tokens(self) -> int:
         return self.tensors[PROMPT].shape[1]
@@ -37,20 +42,40 @@ class SoftPromptBank(Bank):
 def create_soft_prompts(backbone: Backbone, spec: SoftPrompt, keys: Sequence[str], seed: int) -> SoftPromptBank:
     """N soft prompts, each initialised from (seed, its key) alone."""
     names = check_keys(keys)
-    dtype = master_dtype(backbone.dtype)
-    table = backbone.model.get_input_embeddings().weight.detach().to("cpu", dtype)
-    draw = _draw_tokens if spec.init == "vocab_sample" else _draw_normal
-    rows = draw(backbone, table, spec.tokens, [key_seed(seed, key, PROMPT) for key in names])
-    return SoftPromptBank(spec, names, {PROMPT: rows.to(backbone.device)}, BaseFacts.of(backbone))
+    rows = initial_vectors(backbone, spec, names, seed).to(backbone.device)
+    return SoftPromptBank(spec, names, {PROMPT: rows}, BaseFacts.of(backbone))
 
 
-def _draw_tokens(backbone: Backbone, table: Tensor, tokens: int, seeds: Sequence[int]) -> Tensor:
-    """[N, P, D]: embeddings of P ordinary tokens, without repetition where the vocabulary has enough."""
+def initial_vectors(backbone: Backbone, spec: SoftPrompt, keys: Sequence[str], seed: int) -> Tensor:
+    """[N, P, D] on the CPU, as `spec.init` says, each from (seed, its key) alone.
+
+    Raises HarnessError for a text in which the tokenizer finds no token.
+    """
+    table = backbone.model.get_input_embeddings().weight.detach().to("cpu", master_dtype(backbone.dtype))
+    seeds = [key_seed(seed, key, PROMPT) for key in keys]
+    match spec.init:
+        case "vocab_sample":
+            return _draw_tokens(backbone, table, spec.tokens, seeds)
+        case "random":
+            return _draw_normal(table, spec.tokens, seeds)
+        case "text":
+            ids = _text_ids(backbone, spec)
+            return table[ids].expand(len(keys), -1, -1).clone()
+
+
+def ordinary_tokens(backbone: Backbone) -> Tensor:
+    """Ids of the vocabulary without special tokens and without rows of the embedding matrix that have no token."""
     tokenizer = backbone.tokenizer
     special = set(tokenizer.all_special_ids)
     special |= {i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
     # Embedding matrices are often padded beyond the vocabulary; those rows were never trained.
-    usable = torch.tensor([i for i in range(min(len(tokenizer), table.shape[0])) if i not in special])
+    rows = backbone.model.get_input_embeddings().weight.shape[0]
+    return torch.tensor([i for i in range(min(len(tokenizer), rows)) if i not in special])
+
+
+def _draw_tokens(backbone: Backbone, table: Tensor, tokens: int, seeds: Sequence[int]) -> Tensor:
+    """[N, P, D]: embeddings of P ordinary tokens, without repetition where the vocabulary has enough."""
+    usable = ordinary_tokens(backbone)
     picks = []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
@@ -62,7 +87,7 @@ def _draw_tokens(backbone: Backbone, table: Tensor, tokens: int, seeds: Sequence
     return table[torch.stack(picks)]
 
 
-def _draw_normal(backbone: Backbone, table: Tensor, tokens: int, seeds: Sequence[int]) -> Tensor:
+def _draw_normal(table: Tensor, tokens: int, seeds: Sequence[int]) -> Tensor:
     """[N, P, D]: normal with the mean and standard deviation of the embedding matrix."""
     mean, deviation = table.mean(), table.std()
     draws = []
@@ -70,3 +95,11 @@ def _draw_normal(backbone: Backbone, table: Tensor, tokens: int, seeds: Sequence
         generator = torch.Generator().manual_seed(seed)
         draws.append(torch.randn(tokens, table.shape[1], generator=generator, dtype=table.dtype))
     return torch.stack(draws) * deviation + mean
+
+
+def _text_ids(backbone: Backbone, spec: SoftPrompt) -> list[int]:
+    """P token ids: the text's, again from its beginning where it is shorter."""
+    ids = backbone.tokenizer(spec.text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise HarnessError(f"the tokenizer finds no token in the soft prompt's text {spec.text!r}; give other words")
+    return [ids[place % len(ids)] for place in range(spec.tokens)]

@@ -10,7 +10,7 @@ import functools
 import random
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from torch import Tensor
 
 from harness import stages
 from harness.backbone import Backbone, fingerprint
+from harness.fitted import Fitted
+from harness.fitting import Fitter
 from harness.plugins import Method
 from harness.progress import Progress
 from harness.prompts import examples
 from harness.records import Dataset, Prompt
+from harness.replies.replying import reply_nll
 from harness.store import Store
-from harness.study import Fitted, Study, reply_nll
+from harness.study import Study
 from harness.testing import tiny_backbone, tiny_dataset
 
 # Agreement to this share counts as equal: independent sums in double precision differ by far less, and anything that
@@ -47,8 +50,14 @@ class EarlyStoppingOff(Study):
     Whatever still changes with them was made from them.
     """
 
-    def _encoded(self, backbone: Any, grouping: Any, split: Any) -> Any:
-        made = super()._encoded(backbone, grouping, split)
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._fitter = _LastEpochs(**{item.name: getattr(self._fitter, item.name) for item in fields(self._fitter)})
+
+
+class _LastEpochs(Fitter):
+    def encoded(self, backbone: Any, grouping: Any, split: Any) -> Any:
+        made = super().encoded(backbone, grouping, split)
         return {key: [] for key in made} if split == "validation" else made
 
 
@@ -118,11 +127,11 @@ class Lab:
         self.trials += 1
         backbone = tiny_backbone()
         frozen = [("the backbone", backbone)]
-        required = {name: self._base(name, backbone, seed) for name in self.method.card.requires}
+        options = self.method.card.options() if options is None else options
+        required = {name: self._base(name, backbone, seed) for name in self.method.requires(options)}
         frozen += [(f"the base of '{n}'", fitted.backbone) for n, fitted in required.items() if fitted.bank is None]
         frozen += [(f"the base of '{n}'", f.base()) for n, f in required.items() if _mergeable(f)]
         before = [(label, kept, _state(kept)) for label, kept in frozen]
-        options = self.method.card.options() if options is None else options
         study = self._study(self.method, dataset, backbone, seed, required, options, study_type, store)
         with _global_randomness(noise) as drew:
             fitted = stages.fit(self.method, study)
@@ -172,8 +181,9 @@ class Lab:
     def _base(self, name: str, backbone: Backbone, seed: int) -> Fitted:
         """A required method with its default options, fitted on the unchanged world."""
         base = self.methods[name]
-        below = {required: self._base(required, backbone, seed) for required in base.card.requires}
-        study = self._study(base, None, backbone, seed, below, base.card.options(), Study, f"base {seed}")
+        options = base.card.options()
+        below = {required: self._base(required, backbone, seed) for required in base.requires(options)}
+        study = self._study(base, None, backbone, seed, below, options, Study, f"base {seed}")
         return stages.fit(base, study)
 
     def _study(

@@ -1,0 +1,88 @@
+"""The persona's most similar train turns in the prompt of the unified model, found by BM25 or by embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import bm25s
+import numpy as np
+
+from harness import Message, MethodCard, Prompt, hookimpl
+from harness.prompts import with_system_text
+
+if TYPE_CHECKING:
+    from harness import Fitted, Study
+
+Search = Callable[[str, int], list[int]]  # (question, k) -> places of the most similar turns, best first
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is looked up, and before which model.
+
+    k       train turns (what the user said, what the assistant replied) that are shown
+    search  "bm25" (Robertson and Zaragoza 2009, by the bm25s library) or "embeddings" (cosine, all-MiniLM-L6-v2)
+    on      the fitted method that gets the longer prompt, e.g. "persona_prefix"
+    """
+
+    k: int = 2
+    search: Literal["bm25", "embeddings"] = "bm25"
+    on: str = "unified"
+
+
+@hookimpl
+def card() -> MethodCard:
+    summary = "the persona's most similar train turns in the prompt"
+    return MethodCard(summary, Options, requires=("{on}",), shares="persona")
+
+
+@hookimpl
+def fit(study: Study) -> Fitted:
+    options = study.options
+    turns = {p.id: _turns(study, p.id) for p in study.personas}
+    search: dict[str, Search] = {}
+
+    def with_turns(prompt: Prompt) -> tuple[Message, ...]:
+        known = turns.get(prompt.persona)
+        if not known:
+            return prompt.messages
+        if prompt.persona not in search:
+            texts = [said for said, _ in known]
+            search[prompt.persona] = _bm25(texts) if options.search == "bm25" else _embeddings(study, texts)
+        places = search[prompt.persona](prompt.messages[-1].text, options.k)
+        lines = [f"earlier: {known[i][0]} -> {known[i][1]}" for i in places]
+        return with_system_text(prompt.messages, "\n".join(lines))
+
+    return replace(study.fitted(options.on), messages=with_turns)
+
+
+@hookimpl
+def predict(study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
+    return study.generate(fitted, prompts)
+
+
+def _turns(study: Study, persona: str) -> list[tuple[str, str]]:
+    """(what the user said, what the assistant replied) of a persona's train dialogues."""
+    pairs = [pair for d in study.dialogues(persona, "train") for pair in pairwise(d.messages)]
+    return [(said.text, reply.text) for said, reply in pairs if (said.role, reply.role) == ("user", "assistant")]
+
+
+def _bm25(texts: list[str]) -> Search:
+    index = bm25s.BM25()
+    index.index(bm25s.tokenize(texts, stopwords=[], show_progress=False), show_progress=False)
+
+    def search(question: str, k: int) -> list[int]:
+        words = bm25s.tokenize([question], stopwords=[], return_ids=False, show_progress=False)
+        asked = [str(word) for word in words[0]]  # pyright: ignore[reportIndexIssue]
+        scores = index.get_scores(asked) if asked else np.zeros(len(texts))
+        return np.argsort(-scores, kind="stable")[:k].tolist()
+
+    return search
+
+
+def _embeddings(study: Study, texts: list[str]) -> Search:
+    vectors = study.embed(texts)
+    return lambda question, k: np.argsort(-(vectors @ study.embed([question])[0]), kind="stable")[:k].tolist()
