@@ -8,7 +8,7 @@ complaints to stderr. Exit codes: 0 done, 1 a bug (with --debug its traceback), 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -28,8 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+        _interrupted()
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:
@@ -43,6 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
         sys.exit(1)
     else:
+        if code == 130:  # newer typer turns Ctrl-C into this code by itself
+            _interrupted()
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -63,6 +64,11 @@ def _usage_line(error: Any) -> str:
         wrong = message.split("'")[1]
         return f"there is no command '{wrong}'; {did_you_mean(wrong, context.command.commands)}"
     return f"{message} (see `{context.command_path if context else 'harness'} --help`)"
+
+
+def _interrupted() -> NoReturn:
+    print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+    sys.exit(130)
 
 
 def _fail(message: str) -> None:

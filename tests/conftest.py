@@ -208,8 +208,8 @@ class SweepLab:
         self.folder, self.capsys, self.plugins = folder, capsys, []
         lines = [
             {"persona_id": f"p{p}", "prompt": f"say {p * 7 + i}", "reply": f"it is {p * 7 + i}"}
-            for p in range(7)
-            for i in range(25)
+            for p in range(12)
+            for i in range(16)
         ]
         (folder / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
         self.runs = folder / "runs"
@@ -224,7 +224,7 @@ class SweepLab:
         return log.read_text().split() if log.exists() else []
 
     def write(self, text: str) -> Path:
-        options = f"data: {self.folder / 'data.jsonl'}, metrics: exact_match, splits: '1,1,23'"
+        options = f"data: {self.folder / 'data.jsonl'}, metrics: exact_match, splits: 1/1/14"
         head = f"benchmark: jsonl\nset: {{{options}}}\n"
         path = self.folder / "sweep.yaml"
         path.write_text(head + text)

@@ -152,7 +152,7 @@ def test_phases_gates_and_fallbacks_until_one_passes(sweep_lab):
 
     _, out, _ = sweep_lab.call(PLAN, "--quiet")
     for words in (
-        "phase 1 of 2: one (p0; 1 persona, 23 replies)",
+        "phase 1 of 2: one (p0; 1 persona, 14 replies)",
         "published beside it: 69.20 (somewhere); measured elsewhere, not tested",
         "not passed: above 70:",
         "it is not evidence of beating the published system",
