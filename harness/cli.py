@@ -8,12 +8,14 @@ complaints to stderr. Exit codes: 0 done, 1 a bug (with --debug its traceback), 
 from __future__ import annotations
 
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
 from harness.commands import app
 from harness.errors import HarnessError, did_you_mean
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,9 +44,14 @@ def main(arguments: list[str] | None = None) -> None:
         )
         sys.exit(1)
     else:
-        if code == 130:  # newer typer turns Ctrl-C into this code by itself
+        if code == INTERRUPTED:  # newer typer turns Ctrl-C into an exit of its own, without a word
             _interrupted()
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupted() -> None:
+    print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def _usage_line(error: Any) -> str:
@@ -64,11 +71,6 @@ def _usage_line(error: Any) -> str:
         wrong = message.split("'")[1]
         return f"there is no command '{wrong}'; {did_you_mean(wrong, context.command.commands)}"
     return f"{message} (see `{context.command_path if context else 'harness'} --help`)"
-
-
-def _interrupted() -> NoReturn:
-    print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-    sys.exit(130)
 
 
 def _fail(message: str) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from harness import metrics
 from harness.errors import HarnessError
 from harness.records import ReferenceScore
-from harness.statistics import ComparisonRow, PersonaScores, ScoreRow, compare, score_row
+from harness.statistics import ComparisonRow, Estimand, PersonaScores, ScoreRow, compare, pseudo_values, score_row
 from harness.store import StoredRun, canonical_hash
 
-ESTIMAND = "micro"  # the published reference is a mean over replies
+ESTIMAND: Estimand = "micro"  # the published reference is a mean over replies
 GUARDED = {
     "protocol": "protocol (prompt, decoding, metrics)",
     "examples": "example sets",
@@ -49,17 +50,80 @@ def row_name(record: Mapping[str, Any]) -> str:
     return f"{record['method']} (control: {control})" if control else str(record["method"])
 
 
-def differences(a: StoredRun, b: StoredRun) -> list[str]:
-    """What keeps two runs from being compared, in words; empty if nothing does."""
+def differences(a: StoredRun, b: StoredRun, *, detail: bool = False) -> list[str]:
+    """What keeps two runs from being compared, in words; empty if nothing does.
+
+    detail   also say how many replies both have, from scores.jsonl where both runs have one
+    """
     found = []
     ours, theirs = a.record["hashes"], b.record["hashes"]
+    imported = [run for run in (a, b) if run.record.get("origin") == "imported"]
+    if len(imported) == 1:
+        words = "was imported: nothing is known of its prompts, so it is compared with imports of the same label only"
+        return [f"{imported[0].id} {words}; {row_name(a.record)} has {_size(a)}, {row_name(b.record)} {_size(b)}"]
+    names = a.record["benchmark"]["name"], b.record["benchmark"]["name"]
+    if names[0] != names[1]:
+        found.append(f"benchmarks differ ({names[0]} and {names[1]})")
     for name, words in GUARDED.items():
         if ours.get(name) != theirs.get(name):
-            found.append(f"{words} differ ({ours.get(name, 'none')[:8]} and {theirs.get(name, 'none')[:8]})")
+            found.append(f"{words} differ ({_what_differs(name, a, b)})")
     if ours.get("examples") != theirs.get("examples"):
-        found.append(f"{row_name(a.record)} has {a.record['n_replies']} replies of {a.record['n_personas']} personas, ")
-        found[-1] += f"{row_name(b.record)} {b.record['n_replies']} of {b.record['n_personas']}"
+        found.append(f"{row_name(a.record)} has {_size(a)}, {row_name(b.record)} {_size(b)}")
+        if detail and (shared := _shared_examples(a, b)):
+            found.append(shared)
+    elif not found:
+        found += _other_counts(a, b)
     return found
+
+
+def _what_differs(name: str, a: StoredRun, b: StoredRun) -> str:
+    """Both sides of one guarded thing: in words where the records have them, else the hashes' beginnings."""
+    if name == "protocol":
+        ours, theirs = a.record.get("protocol") or {}, b.record.get("protocol") or {}
+        fields = [f for f in sorted({*ours, *theirs}) if ours.get(f) != theirs.get(f)]
+        if fields:
+            return "; ".join(f"{f} {ours.get(f)!r} and {theirs.get(f)!r}" for f in fields)
+    pair = []
+    for run in (a, b):
+        short = str(run.record["hashes"].get(name, "none"))[:8]
+        word = run.record.get("example_set") if name == "examples" else None
+        word = run.record["config"].get("backbone") if name == "backbone" else word
+        pair.append(f"'{word}' {short}" if word else short)
+    return " and ".join(pair)
+
+
+def _size(run: StoredRun) -> str:
+    return f"{run.record['n_replies']} replies of {run.record['n_personas']} personas"
+
+
+def _shared_examples(a: StoredRun, b: StoredRun) -> str:
+    """How many replies two runs have in common; empty where one has only sums."""
+    sets = []
+    for run in (a, b):
+        if not (run.path / "scores.jsonl").is_file():
+            return ""
+        sets.append({line["id"]: (line.get("prompt"), line.get("reference")) for line in run.scores()})
+    ours, theirs = sets
+    shared = ours.keys() & theirs.keys()
+    parts = [f"{len(shared)} examples in both", f"{len(ours) - len(shared)} only in {row_name(a.record)}"]
+    parts.append(f"{len(theirs) - len(shared)} only in {row_name(b.record)}")
+    for place, what in enumerate(("prompt", "reference")):
+        if other := sum(ours[i][place] != theirs[i][place] for i in shared):
+            parts.append(f"{other} of the shared ones with another {what}")
+    return ", ".join(parts)
+
+
+def _other_counts(a: StoredRun, b: StoredRun) -> list[str]:
+    """Runs with one label can still hold other personas or other numbers of replies: a label is only a word."""
+    ours, theirs = (dict(zip(s["personas"], s["replies"], strict=True)) for s in (a.per_persona(), b.per_persona()))
+    if ours == theirs:
+        return []
+    if extra := sorted(ours.keys() ^ theirs.keys()):
+        return [f"personas differ ({len(ours)} and {len(theirs)}; {extra[0]} is on one side only)"]
+    unlike = sorted(p for p in ours if ours[p] != theirs[p])
+    first = unlike[0]
+    words = f"example sets differ: {len(unlike)} personas have other numbers of replies"
+    return [f"{words} ({first}: {ours[first]} and {theirs[first]})"]
 
 
 def check_comparable(a: StoredRun, b: StoredRun) -> None:
@@ -68,7 +132,7 @@ def check_comparable(a: StoredRun, b: StoredRun) -> None:
         if not run.complete:
             why = run.record.get("error", "not finished")
             raise NotComparableError(f"{run.id} is {run.record.get('status')}: {why}")
-    if found := differences(a, b):
+    if found := differences(a, b, detail=True):
         raise NotComparableError(f"not comparable: {row_name(a.record)} and {row_name(b.record)}: " + "; ".join(found))
 
 
@@ -80,7 +144,8 @@ def families(runs: Sequence[StoredRun]) -> list[Family]:
             groups.setdefault(family_key(run.record), []).append(run)
     found = []
     for members in groups.values():
-        members.sort(key=lambda run: (run.record["seed"], run.id))
+        # The newest of two runs of one seed (another number of threads, say) stands for it.
+        members.sort(key=lambda run: (run.record["seed"], run.record.get("created", ""), run.id))
         seeds = {run.record["seed"]: run for run in members}
         found.append(Family(row_name(members[0].record), tuple(seeds.values())))
     return sorted(found, key=lambda family: (family.name, family.first.id))
@@ -105,34 +170,69 @@ def world_key(record: Mapping[str, Any]) -> str:
 
 
 def persona_scores(family: Family, metric: str) -> PersonaScores:
-    """Per-persona sums of a plain metric over the family's seeds, for personas where it is defined.
+    """Per-persona sums of a metric over the family's seeds, for personas where it is defined.
 
-    Raises NotComparableError for a metric that was not scored or is pooled.
+    A pooled metric (F1 from counts) gives jackknife pseudo-values, moved so that their mean is the metric itself:
+    one value a persona, micro and macro alike.
+    Raises NotComparableError for a metric that was not scored, or seeds that were scored on different replies.
     """
     per_seed = [run.per_persona() for run in family.runs]
-    entry = per_seed[0]["metrics"].get(metric)
-    if entry is None or "sum" not in entry:
-        known = [name for name, e in per_seed[0]["metrics"].items() if "sum" in e]
-        has = ", ".join(known) or "none"
-        raise NotComparableError(f"{family.name} has no per-reply metric '{metric}'; it has {has}")
-    n = np.array(entry["n"])
-    kept = n > 0
-    personas = [p for p, keep in zip(per_seed[0]["personas"], kept, strict=True) if keep]
-    sums = np.array([seed["metrics"][metric]["sum"] for seed in per_seed], dtype=float)[:, kept]
-    return PersonaScores(tuple(personas), tuple(run.record["seed"] for run in family.runs), sums, n[kept])
+    entries = []
+    for run, sums in zip(family.runs, per_seed, strict=True):
+        if metric not in sums["metrics"]:
+            has = ", ".join(sums["metrics"]) or "none"
+            raise NotComparableError(f"{family.name} ({run.id}) has no metric '{metric}'; it has {has}")
+        entries.append(sums["metrics"][metric])
+    personas = list(per_seed[0]["personas"])
+    order = []  # imported files may name the personas in another order
+    for run, sums in zip(family.runs, per_seed, strict=True):
+        place = {p: i for i, p in enumerate(sums["personas"])}
+        if place.keys() != set(personas):
+            raise NotComparableError(f"the seeds of {family.name} have different personas ({run.id})")
+        order.append([place[p] for p in personas])
+    seeds = tuple(run.record["seed"] for run in family.runs)
+    if "counts" in entries[0]:
+        values = [_pooled(metric, entry)[at] for entry, at in zip(entries, order, strict=True)]
+        return PersonaScores(tuple(personas), seeds, np.array(values), np.ones(len(personas)))
+    n = np.array([np.array(entry["n"])[at] for entry, at in zip(entries, order, strict=True)])
+    if (n != n[0]).any():
+        raise NotComparableError(f"the seeds of {family.name} were scored on different numbers of replies")
+    kept = n[0] > 0
+    if not kept.any():
+        raise NotComparableError(f"{family.name} has no value of '{metric}': it is undefined for all its replies")
+    sums = np.array([np.array(entry["sum"], dtype=float)[at] for entry, at in zip(entries, order, strict=True)])
+    names = tuple(p for p, keep in zip(personas, kept, strict=True) if keep)
+    return PersonaScores(names, seeds, sums[:, kept], n[0][kept])
 
 
-def reference_of(record: Mapping[str, Any], metric: str) -> ReferenceScore | None:
-    """The published score, if the run carries one for this metric."""
+def _pooled(metric: str, entry: Mapping[str, Any]) -> np.ndarray:
+    """Pseudo-values [G] around the pooled figure. Raises HarnessError where the jackknife is undefined."""
+    definition = metrics.get(metric)
+    assert definition.figure is not None
+    counts = np.array([entry["counts"][column] for column in definition.columns], dtype=float).T  # [G, C]
+    values = pseudo_values(counts, definition.figure)
+    return values - values.mean() + float(definition.figure(counts.sum(0)))
+
+
+def reference_of(record: Mapping[str, Any], metric: str, estimand: Estimand = ESTIMAND) -> ReferenceScore | None:
+    """The published score, if the run carries one for this metric that is a mean of this kind."""
     reference = record.get("reference")
-    return ReferenceScore(**reference) if reference and record["metrics"][0] == metric else None
+    if not reference or record["metrics"][0] != metric or reference["aggregation"] != estimand:
+        return None
+    return ReferenceScore(**reference)
 
 
 def comparison_rows(
-    baseline: Family, methods: Sequence[Family], metric: str | None = None, *, margin: float | None = None
+    baseline: Family,
+    methods: Sequence[Family],
+    metric: str | None = None,
+    *,
+    margin: float | None = None,
+    estimand: Estimand = ESTIMAND,
 ) -> tuple[ScoreRow, list[ComparisonRow]]:
     """The baseline's own row and one row per method against it, jointly tested.
 
+    metric   the benchmark's deciding one by default;  margin  of equivalence, on the scale of the scores
     Raises NotComparableError if any pair is unlike, naming all of them.
     """
     faults = []
@@ -146,13 +246,13 @@ def comparison_rows(
         raise NotComparableError("\n".join(faults))
     record = baseline.first.record
     metric = metric or str(record["metrics"][0])
-    entry = baseline.first.per_persona()["metrics"][metric]
-    reference = reference_of(record, metric)
     base = persona_scores(baseline, metric)
+    entry = baseline.first.per_persona()["metrics"][metric]
+    reference = reference_of(record, metric, estimand)
     own = score_row(
         baseline.name,
         base,
-        ESTIMAND,
+        estimand,
         reference,
         unit=entry["unit"],
         higher_is_better=entry["higher_is_better"],
@@ -161,8 +261,8 @@ def comparison_rows(
         return own, []
     rows = compare(
         base,
-        {_label(family, methods): persona_scores(family, metric) for family in methods},
-        ESTIMAND,
+        {_label(family, [baseline, *methods]): persona_scores(family, metric) for family in methods},
+        estimand,
         reference,
         margin,
         baseline_name=baseline.name,

@@ -81,11 +81,11 @@ class Fitted:
                 f"only one LoRA shared by everybody can be stood on, not {len(self.bank)} x {self.bank.spec}; "
                 "name a method with a single LoRA in `requires`"
             )
-        return self._merged
+        return self.merged
 
     @functools.cached_property
-    def _merged(self) -> Backbone:
-        """The backbone with the single LoRA folded in, made once: both fits and replies stand on it."""
+    def merged(self) -> Backbone:
+        """The backbone with a single LoRA folded in, made once: both fits and replies stand on it. See `base`."""
         assert self.bank is not None
         return merged(self.backbone, self.bank, 0)
 

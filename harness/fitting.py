@@ -1,6 +1,6 @@
 """Fits as the study offers them: what the control leaves of them, their identity, the cache, and who is served.
 
-The public door with the manual is harness.study; the loops are in harness.training.
+The public door with the manual is harness.study; the loops are in harness.fits.training.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 
 from harness.adapters import AdapterSpec, Bank, LoRABank, combine_loras, create_bank, load_bank, save_bank
 from harness.backbone import Backbone
-from harness.designs import DesignSpec
 from harness.errors import HarnessError
 from harness.facts import numerics
+from harness.fits.designs import DesignSpec
+from harness.fits.training import FitReport, TrainOptions, fit_bank, fit_jointly
 from harness.fitted import Fitted, Grouping
 from harness.progress import Advance, Progress
 from harness.prompts import Encoded, dialogue_messages, encode_dialogue
 from harness.records import Dialogue, Persona, Protocol, Split
 from harness.sources import FIT_SOURCES, source_hash
 from harness.store import Store, canonical_hash, dump_json, read_json
-from harness.training import FitReport, TrainOptions, fit_bank, fit_jointly
 
 Control = Literal["global", "swapped"]
 

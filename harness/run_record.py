@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,19 @@ def cost_of(fitted: Fitted, fit: float, predict: float, score: float) -> dict[st
         "steps": sum(a["steps"] for a in adapters),
         "epochs": max((a["epochs"] for a in adapters), default=0),
         "tokens": report.get("tokens", 0),
+        "validation_loss": _validation_loss(adapters),
         "peak_memory_bytes": facts.peak_memory_bytes(),
     }
+
+
+def _validation_loss(adapters: Iterable[Mapping[str, Any]]) -> float | None:
+    """Mean over the adapters of the loss (nats a token) by which their best epoch was chosen; None without any."""
+    best: list[float] = []
+    for report in adapters:
+        start = report["start_validation_loss"]
+        if report["validation_loss"]:
+            best.append(min([*report["validation_loss"], *([] if start is None else [start])]))
+    return sum(best) / len(best) if best else None
 
 
 def _changed(config: RunConfig, method: Method, options: Any, benchmark: Benchmark) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from harness.fitting import Control
 from harness.metrics.similarity import Embedder, locate_scorer
 from harness.plugins import Method, load_benchmark, load_with_required
 from harness.progress import Advance, Progress
-from harness.replying import choice_log_probs, reply_nll
+from harness.replies.replying import choice_log_probs, reply_nll
 from harness.run_record import cost_of, flags_of, opening, plain, score_lines
 from harness.scope import held_out, scope_of, with_config
 from harness.scoring import needs_embedder, overall, persona_sums, score_replies

@@ -42,9 +42,9 @@ def persona_sums(
 ) -> dict[str, Any]:
     """Sums per persona, for personas with at least one example, in data set order.
 
-    Returns {"personas": [G ids], "replies": [G counts], "metrics": {name: {"unit", "higher_is_better",
+    Returns {"personas": [G ids], "clusters": [G], "replies": [G counts], "metrics": {name: {"unit", "higher_is_better",
     "sum": [G], "n": [G]}}}; a pooled metric has "counts": {column: [G]} in place of sum and n.
-    A plain metric counts the examples where it is defined.
+    A plain metric counts the examples where it is defined. "clusters" is left out where no persona has one.
     """
     owners: dict[str, list[int]] = {}
     for i, example in enumerate(examples):
@@ -61,7 +61,10 @@ def persona_sums(
             entry["sum"] = [total for total, _ in totals]
             entry["n"] = [n for _, n in totals]
         found[name] = entry
-    return {"personas": personas, "replies": [len(owners[p]) for p in personas], "metrics": found}
+    clusters = {p.id: p.cluster for p in dataset.personas}
+    labels = [clusters[p] for p in personas]
+    known = {"clusters": labels} if any(label is not None for label in labels) else {}
+    return {"personas": personas, **known, "replies": [len(owners[p]) for p in personas], "metrics": found}
 
 
 def overall(sums: Mapping[str, Any], name: str) -> float:

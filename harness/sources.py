@@ -7,21 +7,11 @@ import hashlib
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-FIT_SOURCES = (
-    *("adapters/*.py", "backbone.py", "batching.py", "designs.py", "fit_loop.py", "forward.py", "fitting.py"),
-    *("joint_loop.py", "optimiser.py", "prompts.py", "templates.py", "training.py", "waves.py"),
-)
+FIT_SOURCES = ("adapters/*.py", "fits/*.py", "backbone.py", "fitting.py", "prompts.py", "templates.py")
 RUN_SOURCES = (
     *FIT_SOURCES,
-    "clusters.py",
-    "decoding.py",
-    "fitted.py",
-    "generation.py",
-    "likelihood.py",
-    "metrics/*.py",
-    "replying.py",
-    "study.py",
-    "scoring.py",
+    *("metrics/*.py", "replies/*.py"),
+    *("clusters.py", "fitted.py", "scoring.py", "study.py"),
 )
 
 

@@ -146,7 +146,7 @@ class TrainOptions:
             raise ConfigError("\n".join(faults))
 
 
-# ---- who shares parameters with whom, for adapters that are trained jointly (harness.designs) ----
+# ---- who shares parameters with whom, for adapters that are trained jointly (harness.fits.designs) ----
 
 
 @dataclass(frozen=True)

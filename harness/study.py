@@ -13,18 +13,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import replying
 from harness.adapters import AdapterSpec
 from harness.backbone import Backbone
 from harness.clusters import Clustering, given_clusters, k_means
-from harness.designs import DesignSpec
 from harness.errors import HarnessError, did_you_mean
+from harness.fits.designs import DesignSpec
 from harness.fitted import Fitted, Grouping
 from harness.fitting import Control, Fitter
 from harness.metrics.similarity import Embedder, locate_scorer
 from harness.progress import Progress
 from harness.prompts import dialogue_examples
 from harness.records import Dialogue, Persona, Prompt, Protocol, Split
+from harness.replies import replying
 from harness.specs import Clusters, TrainOptions
 from harness.store import Store
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
 from harness import metrics
-from harness.config import default_values
-from harness.printing import interval, number, p_value, shown
+from harness.comparison import Family
+from harness.reports.printing import interval, number, p_value, shown
 from harness.store import StoredRun
-from leaderboard.rows import Group, groups
+from leaderboard.remake import command
+from leaderboard.rows import Group, Outsider, arranged
 
 INTRODUCTION = """# Leaderboard
 
@@ -35,15 +34,32 @@ def md(text: object) -> str:
 def render(runs: Sequence[StoredRun]) -> str:
     """The whole leaderboard."""
     parts = [INTRODUCTION]
-    found = groups(runs)
+    found, outside = arranged(runs)
     if not found:
         parts.append("No complete runs yet: `harness run` makes one.")
     parts += [_section(group, number) for number, group in enumerate(found, 1)]
+    if outside:
+        parts.append(_outside(outside))
     unfinished = [run for run in runs if not run.complete]
     if unfinished:
         rows = [[md(r.id), md(r.record.get("status")), md(r.record.get("error") or "not finished")] for r in unfinished]
         parts.append("## Not in the tables\n\n" + _table(["run", "status", "reason"], rows))
     return "\n\n".join(parts) + "\n"
+
+
+def _outside(outside: Sequence[Outsider]) -> str:
+    """Rows in order of their names: a rank among unlike runs would be what this table is there to prevent."""
+    rows = []
+    for outsider in outside:
+        record = outsider.family.first.record
+        metric = str(record["metrics"][0])
+        score = f"{number(shown(metric, record['scores'].get(metric)))} ({md(metric)})"
+        facts = [md(record["benchmark"]["name"]), f"{record['n_replies']} of {record['n_personas']} personas", score]
+        runs = ", ".join(md(run.id) for run in outsider.family.runs)
+        rows.append([md(outsider.family.name), *facts, md(outsider.reason), runs])
+    head = ["method", "benchmark", "replies", "score, for itself alone", "why it is not compared", "runs"]
+    text = "## Not comparable\n\nNot ranked, in the order of their names.\n\n" + _table(head, rows)
+    return f"{text}\n\n{_commands(outsider.family for outsider in outside)}"
 
 
 def _section(group: Group, place: int) -> str:
@@ -53,9 +69,10 @@ def _section(group: Group, place: int) -> str:
     metric = metrics.get(group.metric)
     unit = "points" if metric.unit == "pt" else metric.unit
     direction = "higher is better" if metric.higher_is_better else "lower is better"
+    backbone = f"backbone {md(record['config']['backbone'])} (`{record['hashes']['backbone'][:8]}`)"
     about = (
-        f"{record['n_personas']} personas, {record['n_replies']} replies; backbone {md(record['config']['backbone'])} "
-        f"(`{record['hashes']['backbone'][:8]}`). "
+        f"{record['n_personas']} personas, {record['n_replies']} replies; "
+        f"{'scores imported from files' if _imported(group) else backbone}. "
         f"Decided by **{md(group.metric)}** in {unit} ({direction}): {md(metric.summary)}. "
         f"Estimand: {group.lines[0].row.estimand} (mean over replies)."
     )
@@ -66,6 +83,13 @@ def _section(group: Group, place: int) -> str:
         parts.append(others)
     parts += [_flags(group), _protocol(group), _how(group)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _unseen(family: Family, metric: str) -> float | None:
+    """Mean over the seeds of the score with personas that were held out of all training; None without any."""
+    found = [shown(metric, u["scores"].get(metric)) for run in family.runs if (u := run.record.get("unseen"))]
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _ranking(group: Group) -> str:
@@ -109,6 +133,11 @@ def _ranking(group: Group) -> str:
         )
     for rank, (_, cells) in enumerate(rows, 1):
         cells[0] = str(rank)
+    unseen = [_unseen(line.family, group.metric) for line in group.lines]
+    if any(value is not None for value in unseen):
+        head.insert(-2, "unseen personas")
+        for (_, cells), value in zip(rows, unseen, strict=True):
+            cells.insert(-2, number(value) if value is not None else "")
     for ceiling in group.record.get("ceilings") or []:
         value = shown(group.metric, ceiling["scores"][group.metric])
         if value is not None:
@@ -119,7 +148,7 @@ def _ranking(group: Group) -> str:
                         "",
                         f"*{md(ceiling['name'])}*",
                         number(value),
-                        *[""] * 8,
+                        *[""] * (len(head) - 4),
                         f"ceiling: knows {md(ceiling['knows'])}",
                     ],
                 )
@@ -134,7 +163,7 @@ def _ranking(group: Group) -> str:
                     "*published*",
                     number(reference["score"]),
                     number(reference["se"]),
-                    *[""] * 7,
+                    *[""] * (len(head) - 5),
                     md(reference["source"]),
                 ],
             )
@@ -159,7 +188,13 @@ def _ranking(group: Group) -> str:
     return text
 
 
+def _imported(group: Group) -> bool:
+    return group.record.get("origin") == "imported"  # the guard keeps imports and runs apart
+
+
 def _cost(group: Group) -> str:
+    if _imported(group):
+        return ""  # nothing is known of it
     head = ["method", "trained parameters", "per adapter", "adapters", "stored kB", "epochs", "steps", "M tokens",
             "fit s", "reply s", "peak MiB", "tuning trials"]  # fmt: skip
     rows = []
@@ -217,6 +252,14 @@ def _flags(group: Group) -> str:
 
 def _protocol(group: Group) -> str:
     record = group.record
+    if _imported(group):
+        files = "; ".join(
+            f"{md(run.id)} from {md(run.record['file']['name'])} (sha256 `{run.record['file']['sha256'][:12]}`)"
+            for line in group.lines
+            for run in line.family.runs
+        )
+        words = "Imported: that all were asked and scored alike is the word of whoever gave them one label"
+        return f"### Protocol\n\n{words}, {md(record['example_set'])}. {files}."
     protocol = record["protocol"]
     settings = ", ".join(
         f"{md(k)} {md(json.dumps(v, ensure_ascii=False))}" for k, v in sorted(protocol.items()) if v not in ("", [])
@@ -233,44 +276,12 @@ def _protocol(group: Group) -> str:
 
 
 def _how(group: Group) -> str:
-    lines = []
-    for line in group.lines:
-        for run in line.family.runs:
-            lines.append(f"{command(run.record)}   # {run.id}")
-    return "### How to reproduce\n\n```\n" + "\n".join(x.replace("`", "'") for x in lines) + "\n```"
+    return "### How to reproduce\n\n" + _commands(line.family for line in group.lines)
 
 
-def command(record: Mapping[str, Any]) -> str:
-    """The command line that makes a run again."""
-    defaults = default_values()
-    words = ["harness", "run", "--method", record["method"]]
-    for name, value in sorted(record["config"].items()):
-        narrowed = name == "personas" and (
-            record["config"].get("persona") or record["config"].get("cluster") is not None
-        )
-        if (
-            narrowed
-            or name in ("method", "protocol", "engine")
-            or value in (None, [], ())
-            or value == defaults.get(name)
-        ):
-            continue
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        words += [f"--{name.replace('_', '-')}", text]
-    size = record["benchmark"]["options"].get("personas")
-    if record["config"].get("personas") is None and isinstance(size, int):
-        words += ["--personas", str(size)]  # said aloud: a benchmark's default may change
-    for target, values in sorted(record.get("changed", {}).items()):
-        for name, value in sorted(values.items()):
-            text = (
-                ",".join(map(str, value))
-                if isinstance(value, list)
-                else value
-                if isinstance(value, str)
-                else json.dumps(value)
-            )
-            words += ["--set", f"{target}.{name}={text}"]
-    return " ".join(shlex.quote(str(word)) for word in words)
+def _commands(families: Iterable[Family]) -> str:
+    lines = [f"{command(run.record)}   # {run.id}" for family in families for run in family.runs]
+    return "```\n" + "\n".join(line.replace("`", "'") for line in lines) + "\n```"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.comparison import Family, comparison_rows, families, world_key
-from harness.statistics import ComparisonRow, ScoreRow
+from harness.comparison import Family, comparison_rows, differences, families, persona_scores, world_key
+from harness.errors import HarnessError
+from harness.statistics import ComparisonRow, ScoreRow, aligned, verdict
 from harness.store import StoredRun
 
 
@@ -41,16 +42,79 @@ class Group:
         return str(self.record["metrics"][0])
 
 
+@dataclass(frozen=True)
+class Outsider:
+    """A family that stands beside the groups because nothing may be said of it against a baseline, and why."""
+
+    family: Family
+    reason: str
+
+
 def groups(runs: Sequence[StoredRun]) -> list[Group]:
     """Complete runs in comparable groups, the ones with most replies first; rows by score, best first."""
+    return arranged(runs)[0]
+
+
+def arranged(runs: Sequence[StoredRun]) -> tuple[list[Group], list[Outsider]]:
+    """Comparable groups, and the families that belong to none: unlike their group's baseline, or without one where
+    their benchmark has a group with that baseline."""
     worlds: dict[str, list[Family]] = {}
     for family in families(runs):
         worlds.setdefault(world_key(family.first.record), []).append(family)
-    made = [_group(members) for members in worlds.values()]
-    return sorted(
-        made,
-        key=lambda g: (-g.record["n_replies"], g.record["benchmark"]["name"], g.lines[0].family.first.id),
-    )
+    made: list[Group] = []
+    alone: list[list[Family]] = []
+    outside: list[Outsider] = []
+    for members in worlds.values():
+        baseline = _baseline(members)
+        alike = []
+        for family in members:
+            if reason := _unlike(baseline or members[0], family):
+                outside.append(Outsider(family, reason))
+            else:
+                alike.append(family)
+        if baseline:
+            made.append(_group(alike))
+        else:
+            alone.append(alike)
+    made.sort(key=_place)
+    for members in alone:
+        near = _nearest(made, members[0])
+        if near is None or near.baseline is None:
+            continue
+        for family in members:
+            reason = "; ".join(differences(near.baseline.first, family.first))
+            outside.append(Outsider(family, f"no run of {near.baseline.name} on the same replies: {reason}"))
+    rest = [_group(members) for members in alone if _nearest(made, members[0]) is None]
+    outside.sort(key=lambda x: (x.family.name, x.family.first.id))
+    return sorted([*made, *rest], key=_place), outside
+
+
+def _place(group: Group) -> tuple[int, str, str]:
+    return -group.record["n_replies"], group.record["benchmark"]["name"], group.lines[0].family.first.id
+
+
+def _nearest(made: Sequence[Group], family: Family) -> Group | None:
+    """The largest group of the same benchmark whose baseline is the one that this family asks for."""
+    record = family.first.record
+    for group in made:
+        baseline = group.baseline
+        same = group.record["benchmark"]["name"] == record["benchmark"]["name"]
+        if same and baseline and baseline.first.record["method"] == record["config"].get("baseline"):
+            return group
+    return None
+
+
+def _unlike(baseline: Family, family: Family) -> str:
+    """Why a family cannot be paired with its world's baseline; empty if it can."""
+    for run in family.runs:
+        if found := differences(baseline.first, run):
+            return "; ".join(found)
+    metric = str(baseline.first.record["metrics"][0])
+    try:
+        aligned(family.name, persona_scores(family, metric), persona_scores(baseline, metric))
+    except HarnessError as error:
+        return str(error)
+    return ""
 
 
 def _group(members: Sequence[Family]) -> Group:
@@ -81,10 +145,12 @@ def _baseline(members: Sequence[Family]) -> Family | None:
 
 
 def rows_as_json(runs: Sequence[StoredRun]) -> list[dict[str, Any]]:
-    """All rows as plain data, group by group."""
-    return [
+    """All rows as plain data, group by group; last those that belong to no group, with the reason."""
+    found, outside = arranged(runs)
+    rows = [
         {
             "group": number,
+            "comparable": True,
             "benchmark": group.record["benchmark"]["name"],
             "metric": group.metric,
             "method": line.family.name,
@@ -96,6 +162,28 @@ def rows_as_json(runs: Sequence[StoredRun]) -> list[dict[str, Any]]:
             "flags": line.family.first.record["flags"],
             **dataclasses.asdict(line.row),
         }
-        for number, group in enumerate(groups(runs), 1)
+        for number, group in enumerate(found, 1)
         for rank, line in enumerate(group.lines, 1)
     ]
+    for outsider in outside:
+        record = outsider.family.first.record
+        kind, words = verdict(
+            str(record["config"].get("baseline")), 0.0, None, p_adj=None, n_personas=0, not_comparable=outsider.reason
+        )
+        rows.append(
+            {
+                "group": None,
+                "comparable": False,
+                "benchmark": record["benchmark"]["name"],
+                "metric": str(record["metrics"][0]),
+                "method": outsider.family.name,
+                "rank": None,
+                "runs": [run.id for run in outsider.family.runs],
+                "n_personas": record["n_personas"],
+                "n_replies": record["n_replies"],
+                "verdict_kind": kind,
+                "verdict": words,
+                "reason": outsider.reason,
+            }
+        )
+    return rows

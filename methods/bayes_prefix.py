@@ -32,7 +32,7 @@ class Options:
 @hookimpl
 def card() -> MethodCard:
     summary = "gated prefix on three levels with estimated variances, trained jointly"
-    return MethodCard(summary, Options, requires=("unified",), shares="all")
+    return MethodCard(summary, Options, requires=("unified",), shares="all", trials=6)
 
 
 @hookimpl

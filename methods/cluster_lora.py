@@ -27,7 +27,9 @@ class Options:
 
 @hookimpl
 def card() -> MethodCard:
-    return MethodCard("a LoRA per cluster on the bare backbone", Options, requires=("unified",), shares="cluster")
+    return MethodCard(
+        "a LoRA per cluster on the bare backbone", Options, requires=("unified",), shares="cluster", trials=2
+    )
 
 
 @hookimpl

@@ -19,7 +19,7 @@ class Options:
     lora: LoRA = field(default_factory=lambda: LoRA(rank=4, alpha=8.0))
     train: TrainOptions = field(
         default_factory=lambda: TrainOptions(
-            learning_rate=1e-2, epochs=10, batch_size=8, weight_decay=0.01, patience=1, microbatch_tokens=2048
+            learning_rate=5e-3, epochs=10, batch_size=8, weight_decay=0.01, patience=1, microbatch_tokens=2048
         )
     )
     clusters: Clusters = field(default_factory=Clusters)
@@ -28,7 +28,7 @@ class Options:
 @hookimpl
 def card() -> MethodCard:
     summary = "a small LoRA per cluster on the frozen unified LoRA"
-    return MethodCard(summary, Options, requires=("unified",), shares="cluster")
+    return MethodCard(summary, Options, requires=("unified",), shares="cluster", trials=2)
 
 
 @hookimpl

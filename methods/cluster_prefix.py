@@ -28,7 +28,7 @@ class Options:
 @hookimpl
 def card() -> MethodCard:
     summary = "a soft prompt per cluster on the frozen unified LoRA"
-    return MethodCard(summary, Options, requires=("unified",), shares="cluster")
+    return MethodCard(summary, Options, requires=("unified",), shares="cluster", trials=2)
 
 
 @hookimpl

@@ -27,7 +27,7 @@ class Options:
 @hookimpl
 def card() -> MethodCard:
     summary = "a prefix per persona made of vocabulary entries, on the frozen unified LoRA"
-    return MethodCard(summary, Options, requires=("unified",), shares="persona")
+    return MethodCard(summary, Options, requires=("unified",), shares="persona", trials=2)
 
 
 @hookimpl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import bm25s
@@ -42,16 +43,16 @@ def card() -> MethodCard:
 def fit(study: Study) -> Fitted:
     options = study.options
     turns = {p.id: _turns(study, p.id) for p in study.personas}
-    found: dict[str, Search] = {}
+    search: dict[str, Search] = {}
 
     def with_turns(prompt: Prompt) -> tuple[Message, ...]:
         known = turns.get(prompt.persona)
         if not known:
             return prompt.messages
-        if prompt.persona not in found:
-            make = _bm25 if options.search == "bm25" else lambda texts: _embeddings(study, texts)
-            found[prompt.persona] = make([asked for asked, _ in known])
-        places = found[prompt.persona](prompt.messages[-1].text, options.k)
+        if prompt.persona not in search:
+            texts = [said for said, _ in known]
+            search[prompt.persona] = _bm25(texts) if options.search == "bm25" else _embeddings(study, texts)
+        places = search[prompt.persona](prompt.messages[-1].text, options.k)
         lines = [f"earlier: {known[i][0]} -> {known[i][1]}" for i in places]
         return with_system_text(prompt.messages, "\n".join(lines))
 
@@ -65,12 +66,8 @@ def predict(study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str
 
 def _turns(study: Study, persona: str) -> list[tuple[str, str]]:
     """(what the user said, what the assistant replied) of a persona's train dialogues."""
-    pairs = []
-    for dialogue in study.dialogues(persona, "train"):
-        for said, reply in zip(dialogue.messages, dialogue.messages[1:], strict=False):
-            if said.role == "user" and reply.role == "assistant":
-                pairs.append((said.text, reply.text))
-    return pairs
+    pairs = [pair for d in study.dialogues(persona, "train") for pair in pairwise(d.messages)]
+    return [(said.text, reply.text) for said, reply in pairs if (said.role, reply.role) == ("user", "assistant")]
 
 
 def _bm25(texts: list[str]) -> Search:

@@ -25,7 +25,7 @@ class Options:
     coefficients: Coefficients = field(default_factory=Coefficients)
     train: TrainOptions = field(
         default_factory=lambda: TrainOptions(
-            learning_rate=0.01, epochs=10, batch_size=2, patience=1, microbatch_tokens=2048
+            learning_rate=0.03, epochs=10, batch_size=2, patience=1, microbatch_tokens=2048
         )
     )
     clusters: Clusters = field(default_factory=Clusters)
@@ -34,7 +34,7 @@ class Options:
 @hookimpl
 def card() -> MethodCard:
     summary = "LoRA with shared factors and personal rank scalings, on the frozen unified LoRA"
-    return MethodCard(summary, Options, requires=("unified",), shares="all")
+    return MethodCard(summary, Options, requires=("unified",), shares="all", trials=3)
 
 
 @hookimpl

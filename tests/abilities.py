@@ -14,9 +14,9 @@ from dataclasses import replace
 
 from benchmarks.smarthome import Options, load, make
 from harness.backbone import load as load_backbone
-from harness.generation import generate
 from harness.metrics.actions import parse
 from harness.prompts import encode_prompt, end_of_turn_id, examples
+from harness.replies.generation import generate
 
 UNSEEN = Options(personas=40, world_seed=424242, describe="facts", profile=True, dialogues=(0, 0, 5), own=1.0)
 

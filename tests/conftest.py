@@ -163,6 +163,52 @@ def stored_fixture():
     return stored
 
 
+@pytest.fixture
+def put(tmp_path):
+    """put(method, scores [G] or [G, n], **as in stored) -> the run, written to tmp_path/runs with a line per reply.
+
+    Two replies make a dialogue, so `n` should be even; a reply's text tells its score.
+    """
+    from harness.store import dump_json
+
+    def write(method: str, scores, **changes) -> StoredRun:
+        scores = np.asarray(scores, dtype=float)
+        replies = scores if scores.ndim == 2 else np.repeat(scores[:, None], changes.get("n", 10), axis=1)
+        run = stored(tmp_path / "runs", method, replies.mean(1), **{**changes, "n": replies.shape[1]})
+        record = {**run.record, "created": "2026-01-01T00:00:00+00:00"}
+        sums = record.pop("per_persona")
+        run.path.mkdir(parents=True)
+        dump_json(record, run.path / "run.json")
+        dump_json({**sums, "clusters": [i % 2 for i in range(len(replies))]}, run.path / "personas.json")
+        lines = [
+            {
+                "id": f"{persona}/d{i // 2}#{i % 2}", "persona": persona, "prompt": "q", "reference": "r",
+                "reply": f"scored {value:.3f}", "similarity": float(value),
+            }
+            for persona, row in zip(sums["personas"], replies, strict=True)
+            for i, value in enumerate(row)
+        ]  # fmt: skip
+        (run.path / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return StoredRun(run.path, record)
+
+    return write
+
+
+@pytest.fixture
+def harness(capsys):
+    """harness(*arguments) -> (exit code, stdout, stderr), in this process."""
+    from harness.cli import main
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
 GUESSER = '''
 """Knows the right reply to some prompts; says in a file when it is fitted."""
 import hashlib, pathlib, re
@@ -208,8 +254,8 @@ class SweepLab:
         self.folder, self.capsys, self.plugins = folder, capsys, []
         lines = [
             {"persona_id": f"p{p}", "prompt": f"say {p * 7 + i}", "reply": f"it is {p * 7 + i}"}
-            for p in range(12)
-            for i in range(16)
+            for p in range(7)
+            for i in range(25)
         ]
         (folder / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
         self.runs = folder / "runs"
@@ -224,7 +270,7 @@ class SweepLab:
         return log.read_text().split() if log.exists() else []
 
     def write(self, text: str) -> Path:
-        options = f"data: {self.folder / 'data.jsonl'}, metrics: exact_match, splits: 1/1/14"
+        options = f"data: {self.folder / 'data.jsonl'}, metrics: exact_match, splits: '1/1/23'"
         head = f"benchmark: jsonl\nset: {{{options}}}\n"
         path = self.folder / "sweep.yaml"
         path.write_text(head + text)

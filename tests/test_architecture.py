@@ -21,14 +21,12 @@ PLUGINS = sorted({*POINTS["harness.methods"], *POINTS["harness.benchmarks"]})
 # A module imports its own layer and those below. Enter a new module here.
 LAYERS = (
     "errors records sources facts specs clusters",
-    "hooks yaml_file options config sweep_file plan_file templates prompts statistics metrics scoring progress",
-    "optimiser",
-    "plugin_checks plugin_import plugins backbone adapters store checkpoint fit_report",
-    "batching forward designs waves decoding fit_loop joint_loop training generation likelihood comparison pretraining",
-    "fitted",
-    "fitting replying",
-    "scope run_record",
-    "study stages engines runner conformance testing scaffold printing sweep sweep_text plan plan_text",
+    "hooks yaml_file options config templates prompts statistics metrics scoring progress",
+    "plugin_checks plugin_import plugins backbone adapters store",
+    "fits fitted comparison pretraining",
+    "replies fitting scope run_record",
+    "study stages runner conformance testing scaffold",
+    "reports sweeps",
     "commands cli",
 )
 LAYER = {name: height for height, names in enumerate(LAYERS) for name in names.split()}

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import main
 from harness.config import default_values
 
 METHOD = "persona_prefix"
@@ -39,20 +38,6 @@ def predict(study, prompts):
     words = [p.messages[-1].text for p in prompts]
     return [w.upper() for w in words] if study.options.shout else words
 '''
-
-
-@pytest.fixture
-def harness(capsys):
-    """harness(*arguments) -> (exit code, stdout, stderr), in this process."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +145,7 @@ def test_a_mistake_gets_a_helpful_line_and_exit_code_2(harness, tmp_path, monkey
 
 
 def test_every_command_has_help_with_an_example(harness):
-    for command in ("run", "leaderboard", "list", "show"):
+    for command in ("run", "leaderboard", "list", "show", "compare", "diff", "import", "power"):
         code, out, _ = harness(command, "--help")
         assert code == 0
         assert f"harness {command}" in out.split("Example:")[1]

@@ -76,5 +76,5 @@ def test_rows_carry_delta_interval_and_verdict_in_points(tmp_path, stored):
 
 
 def test_a_metric_that_was_not_scored_is_named(tmp_path, stored):
-    with pytest.raises(NotComparableError, match="no per-reply metric 'rouge'; it has similarity"):
+    with pytest.raises(NotComparableError, match="has no metric 'rouge'; it has similarity"):
         persona_scores(Family("m", (stored(tmp_path, "m", BASE),)), "rouge")

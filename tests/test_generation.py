@@ -1,4 +1,4 @@
-"""harness.generation: batched decoding gives the replies of decoding one by one, in any company."""
+"""harness.replies.generation: batched decoding gives the replies of decoding one by one, in any company."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from harness import decoding
 from harness.adapters import GatedPrefix, LoRA, SoftPrompt, create_bank
 from harness.adapters.bank import Bank
 from harness.backbone import Backbone
-from harness.decoding import plan_batches
 from harness.errors import HarnessError
-from harness.generation import generate
+from harness.replies import decoding
+from harness.replies.decoding import plan_batches
+from harness.replies.generation import generate
 
 V, STOP, NEW = 61, 3, 12
 CacheOf = Callable[[Bank, int], Any]

@@ -38,17 +38,37 @@ def test_rows_are_ranked_within_comparable_groups_only(runs):
         (1, 1, "good"),
         (1, 2, "base"),
         (1, 3, "bad"),
-        (2, 1, "elsewhere"),
-    ] or [(r["group"], r["rank"], r["method"]) for r in rows] == [
-        (1, 1, "elsewhere"),
-        (2, 1, "good"),
-        (2, 2, "base"),
-        (2, 3, "bad"),
+        (None, None, "elsewhere"),
     ]
     by_name = {r["method"]: r for r in rows}
     assert by_name["good"]["verdict"].startswith("better than base")
     assert by_name["bad"]["verdict"].startswith("worse than base")
     assert "delta_pts" not in by_name["elsewhere"]
+    assert by_name["elsewhere"]["verdict"].startswith("not comparable (")
+
+
+def test_what_cannot_be_compared_stands_below_with_the_reason(runs):
+    tables, _, below = render(runs).partition("## Not comparable")
+    assert "elsewhere" not in tables
+    assert "example sets differ" in below
+    assert "elsewhere" in below
+
+
+def test_one_unlike_run_does_not_take_the_table_down(tmp_path, stored):
+    """Equal hashes and other personas: an imported label is only a word."""
+    runs = [stored(tmp_path, "base", BASE), stored(tmp_path, "good", BASE + 0.03 + NOISE)]
+    short = stored(tmp_path, "short", BASE[:20])
+    more = stored(tmp_path, "more", BASE, n=12)
+    rows = {r["method"]: r for r in rows_as_json([*runs, short, more])}
+    assert rows["good"]["verdict"].startswith("better than base")
+    assert "personas differ (24 and 20" in rows["short"]["reason"]
+    assert "other numbers of replies" in rows["more"]["reason"]
+
+
+def test_runs_whose_baseline_is_nowhere_keep_a_section(tmp_path, stored):
+    runs = [stored(tmp_path, "a", BASE), stored(tmp_path, "b", BASE + NOISE)]
+    assert [(r["group"], r["method"]) for r in rows_as_json(runs)] in ([(1, "a"), (1, "b")], [(1, "b"), (1, "a")])
+    assert "No run of the baseline is stored" in render(runs)
 
 
 def test_fair_24_unfinished_runs_are_listed_with_the_reason_and_not_ranked(runs):
@@ -102,3 +122,15 @@ def test_every_row_says_how_to_make_it_again(runs):
 
 def test_json_is_strict(runs):
     json.dumps(rows_as_json(runs), allow_nan=False)
+
+
+def test_people_who_were_held_out_have_a_column_of_their_own(tmp_path, stored):
+    held = {"n_personas": 2, "n_replies": 20, "scores": {"similarity": 0.4321}}
+    runs = [stored(tmp_path, "base", [0.5, 0.6] * 6), stored(tmp_path, "m", [0.6, 0.7] * 6, unseen=held)]
+    assert "unseen personas" not in render(runs[:1])
+    text = render(runs)
+    assert "unseen personas" in text
+    row = next(line for line in text.splitlines() if "| m " in line)
+    assert "43.21" in row
+    widths = {line.count("|") for line in text.split("\n\n")[3].splitlines()}
+    assert len(widths) == 1, "every row has every column"

@@ -1,4 +1,4 @@
-"""harness.likelihood: batched log-likelihoods equal those of single sequences; decisions over closed sets."""
+"""harness.replies.likelihood: batched log-likelihoods equal those of single sequences; decisions over closed sets."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from harness import decoding
 from harness.adapters import GatedPrefix, LoRA, SoftPrompt, create_bank
 from harness.adapters.bank import Bank
 from harness.backbone import Backbone
 from harness.errors import HarnessError
-from harness.likelihood import choice_log_probs, decide, reply_nll
+from harness.replies import decoding
+from harness.replies.likelihood import choice_log_probs, decide, reply_nll
 
 V, STOP = 53, 3
 CacheOf = Callable[[Bank, int], Any]

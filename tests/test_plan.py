@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import ConfigError
-from harness.plan import place_in_bands
-from harness.plan_file import Band, load_plan
 from harness.plugins import load_plugin
-from harness.sweep_file import open_reader
+from harness.sweeps.plan import place_in_bands
+from harness.sweeps.plan_file import Band, load_plan
+from harness.sweeps.sweep_file import open_reader
 
 BANDS = (Band(83, 85, "good"), Band(85, 87, "excellent"))
 
@@ -114,7 +114,7 @@ phases:
     method: middling
     gates: [{beats: plain}, {reference: 70, source: a paper}]
 fallbacks:
-  - {method: middling, set: {shift: 1}, label: shifted}
+  - {method: middling, set: {shift: 3}, label: shifted}
   - sharp
   - never
 bands: [{from: 80, to: 85, name: good}, {from: 85, to: 99, name: excellent}]
@@ -152,7 +152,7 @@ def test_phases_gates_and_fallbacks_until_one_passes(sweep_lab):
 
     _, out, _ = sweep_lab.call(PLAN, "--quiet")
     for words in (
-        "phase 1 of 2: one (p0; 1 persona, 14 replies)",
+        "phase 1 of 2: one (p0; 1 persona, 23 replies)",
         "published beside it: 69.20 (somewhere); measured elsewhere, not tested",
         "not passed: above 70:",
         "it is not evidence of beating the published system",

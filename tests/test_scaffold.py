@@ -58,7 +58,12 @@ def test_the_plugin_is_of_the_size_that_contributing_promises_and_stands_on_the_
 
 def test_the_configuration_is_a_run_of_it(written):
     plugin, config, _ = written
-    found = load_config(options_of=lambda kind, name: load_plugin(kind, name, [plugin]).card.options, file=config)
+    found = load_config(
+        options_of=lambda _, name: (
+            load_plugin("method" if name == "my_method" else "benchmark", name, [plugin]).card.options
+        ),
+        file=config,
+    )
     assert found.method == "my_method"
     assert found.method_options.prompt.tokens == 10
     first = config.read_text().splitlines()[0]

@@ -144,3 +144,13 @@ def test_small_talk_has_no_settings():
 
 def test_the_card_names_the_options():
     assert card().options is Options
+
+
+@pytest.mark.slow
+def test_the_blind_oracle_scores_what_it_was_calibrated_to(tmp_path):
+    """Two small fresh worlds; the measurement behind the knobs is five of 200 personas (docs/simulator.md), +-.5."""
+    from tests.calibrate import main
+
+    means = main(30, 2, cache=tmp_path)
+    assert means["blind"] == pytest.approx(82.14, abs=2.0)
+    assert means["blind"] < means["cluster"] + 1.0 < means["persona"]

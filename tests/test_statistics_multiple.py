@@ -185,7 +185,8 @@ def test_seeds_widen_error_and_critical_value_as_stated():
     got = statistics.with_seeds(0.003, 24, 3, 3, pooled)
     added = 4e-5 * 2 / 3
     variance = 0.003**2 + added
-    df = variance**2 / (0.003**4 / 23 + added**2 / 4)
+    # Three mean squares, each with its own degrees of freedom: Satterthwaite's sum.
+    df = variance**2 / (0.003**4 / 23 + (5e-5 * 2 / 3) ** 2 / 4 + (1e-5 * 2 / 3) ** 2 / (4 * 23))
     assert got.se == pytest.approx(np.sqrt(variance))
     assert got.df == pytest.approx(df)
     assert got.scale == pytest.approx(stats.t.ppf(0.975, df) / stats.t.ppf(0.975, 23))

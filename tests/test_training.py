@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from harness.adapters import GatedPrefix, LoRA, SoftPrompt, create_bank
-from harness.batching import Entry, Row, collate, cut, epoch_order, prepare_row
 from harness.errors import ConfigError, HarnessError, StoreError
-from harness.forward import LabelForward, prepare
-from harness.optimiser import learning_rate_factor
+from harness.fits.batching import Entry, Row, collate, cut, epoch_order, prepare_row
+from harness.fits.forward import LabelForward, prepare
+from harness.fits.optimiser import learning_rate_factor
+from harness.fits.training import TrainOptions, fit_bank
 from harness.prompts import Encoded
-from harness.training import TrainOptions, fit_bank
 
 POISON = 63
 COUNTS = {"a": 7, "b": 3, "c": 5, "d": 1}

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from harness.commands import backbone, data, kit, run, stored, sweep  # imported for the commands they enter
+from harness.commands import (
+    backbone,
+    compare,
+    data,
+    importing,
+    kit,
+    power,
+    run,
+    stored,
+    sweep,
+)  # imported for the commands they enter
 from harness.commands.common import app
 
-__all__ = ["app", "backbone", "data", "kit", "run", "stored", "sweep"]
+__all__ = ["app", "backbone", "compare", "data", "importing", "kit", "power", "run", "stored", "sweep"]

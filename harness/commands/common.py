@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.config import default_values, help_examples
+
+if TYPE_CHECKING:
+    from harness.store import StoredRun
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,3 +68,13 @@ def print_json(value: Any) -> None:
     from harness.store import clean_json
 
     typer.echo(json.dumps(clean_json(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def runs_in(folder: Path) -> list[StoredRun]:
+    """All runs of a folder. Raises StoreError if there is no such folder."""
+    from harness.errors import StoreError
+    from harness.store import Store
+
+    if not folder.is_dir():
+        raise StoreError(f"there is no runs folder {folder}; give the --runs-dir of an earlier `harness run`")
+    return Store(folder).runs()

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from harness import printing
 from harness.commands.common import Json, Plugins, Quiet, Sets, app, example, options_of, print_json, progress, shown
 from harness.config import load_config
+from harness.reports import printing
 
 
 @app.command("run")

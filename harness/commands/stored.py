@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import printing
 from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, example, print_json
 from harness.errors import HarnessError, did_you_mean
+from harness.reports import printing
 
 
 @app.command("leaderboard")
@@ -84,14 +84,23 @@ def _listing(what: str, files: list[Path], runs_dir: Path) -> list[dict[str, Any
 def show_command(
     run: Annotated[str, typer.Argument(help="Id of a stored run, or the beginning of one.")],
     runs_dir: RunsDir = RUNS,
-    samples: Annotated[int, typer.Option(help="Replies to show.")] = 5,
+    metric: Annotated[str | None, typer.Option(help="Metric per reply. [default: the one that decides]")] = None,
+    top: Annotated[int, typer.Option(min=0, help="Personas to show at each end.")] = 3,
+    samples: Annotated[int, typer.Option(min=0, help="Replies to show.")] = 5,
     as_json: Json = False,
 ) -> None:
-    """Show a stored run: its scores, cost, flags and sample replies."""
+    """Show a stored run: scores, cost, flags, clusters, best and worst personas, sample replies."""
+    import dataclasses
+
+    from harness.reports.persona_view import samples as sampled
+    from harness.reports.persona_view import view
+    from harness.reports.stored_text import run_text
     from harness.store import Store
 
     stored = Store(runs_dir).find(run)
+    seen = view(stored, metric) if stored.complete else None
+    replies = sampled(stored, samples, seen.metric) if seen else []
     if as_json:
-        print_json(dict(stored.record))
+        print_json({**stored.record, "view": dataclasses.asdict(seen) if seen else None, "samples": replies})
     else:
-        typer.echo(printing.run_text(stored, samples))
+        typer.echo(run_text(stored, seen, replies, top))

@@ -11,7 +11,7 @@ import typer
 from harness.commands.common import Json, Plugins, Quiet, app, example, options_of, print_json, progress, shown
 
 if TYPE_CHECKING:
-    from harness.sweep_file import Reader
+    from harness.sweeps.sweep_file import Reader
 
 
 @app.command("sweep")
@@ -34,7 +34,7 @@ def sweep_command(
 
     Exit code: 0 if every run is there (a gate not passed is a result), 2 if a run failed or the file has faults.
     """
-    from harness.sweep_file import open_reader
+    from harness.sweeps.sweep_file import open_reader
 
     files = plugin or []
     reader = open_reader(file, options_of(files))
@@ -52,9 +52,9 @@ def _sweep(
     reader: Reader, flags: Mapping[str, Any], files: list[Path], shown_in: Any, dry_run: bool
 ) -> tuple[Any, str, bool]:
     """(JSON, text, whether a run failed) of a sweep or its dry run."""
-    from harness import sweep_text
-    from harness.sweep import Workshop, orders, run_sweep
-    from harness.sweep_file import load_sweep
+    from harness.sweeps import sweep_text
+    from harness.sweeps.sweep import Workshop, orders, run_sweep
+    from harness.sweeps.sweep_file import load_sweep
 
     sweep = load_sweep(reader, flags)
     workshop = Workshop(sweep.shared, files, shown_in, (sweep.baseline, *sweep.entries))
@@ -69,10 +69,10 @@ def _plan(
     reader: Reader, flags: Mapping[str, Any], files: list[Path], shown_in: Any, dry_run: bool
 ) -> tuple[Any, str, bool]:
     """The same of a plan."""
-    from harness import plan_text, sweep_text
-    from harness.plan import plan_orders, run_plan
-    from harness.plan_file import load_plan
-    from harness.sweep import Workshop
+    from harness.sweeps import plan_text, sweep_text
+    from harness.sweeps.plan import plan_orders, run_plan
+    from harness.sweeps.plan_file import load_plan
+    from harness.sweeps.sweep import Workshop
 
     plan = load_plan(reader, flags)
     workshop = Workshop(plan.shared, files, shown_in, plan.entries)

@@ -26,7 +26,7 @@ from harness.plugins import Method
 from harness.progress import Progress
 from harness.prompts import examples
 from harness.records import Dataset, Prompt
-from harness.replying import reply_nll
+from harness.replies.replying import reply_nll
 from harness.store import Store
 from harness.study import Study
 from harness.testing import tiny_backbone, tiny_dataset

@@ -1,0 +1,1 @@
+"""Many runs from one file: sweeps (methods x seeds x options) and plans (phases with gates)."""
