@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+
 import pytest
 
+from harness.cli import main
 from harness.errors import ConfigError
-from harness.plugins import load_plugin
+from harness.options import fill
+from harness.plugins import load_benchmark, load_plugin
 from harness.sweeps.plan import place_in_bands
 from harness.sweeps.plan_file import Band, load_plan
 from harness.sweeps.sweep_file import open_reader
@@ -221,3 +226,54 @@ def test_a_cluster_that_is_not_there_is_found_before_the_first_run(sweep_lab):
     code, out, _ = sweep_lab.call(text, "--dry-run", "--quiet")
     assert code == 0
     assert "1 runs: 0 stored, 1 to make" in out
+
+
+PARROT = """
+from dataclasses import dataclass
+from harness import MethodCard, hookimpl
+
+@dataclass(frozen=True)
+class Options:
+    pass
+
+@hookimpl
+def card():
+    return MethodCard("says what was said", Options, shares="persona")
+
+@hookimpl
+def fit(study):
+    return study.bare()
+
+@hookimpl
+def predict(study, prompts):
+    return [p.messages[-1].text for p in prompts]
+"""
+
+
+@pytest.mark.slow
+def test_a_phase_about_a_cluster_is_scored_on_its_personas_alone(tmp_path, capsys):
+    benchmark = load_benchmark("smarthome")
+    options = fill(benchmark.card.options(), {"personas": 8, "dialogues": (3, 1, 1)})
+    sizes = Counter(persona.cluster for persona in benchmark.load(options).personas)
+    ((cluster, size),) = sizes.most_common(1)
+    assert size < 8
+    (tmp_path / "parrot.py").write_text(PARROT)
+    (tmp_path / "plan.yaml").write_text(
+        f"""personas: 8
+baseline: parrot
+set: {{dialogues: [3, 1, 1]}}
+phases:
+  - {{name: some, cluster: {cluster}, method: parrot, gates: [{{reference: 1}}]}}
+  - {{name: all, method: parrot, gates: [{{reference: 1}}, {{reference: 99.9}}]}}
+"""
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", str(tmp_path / "plan.yaml"), "--plugin", str(tmp_path / "parrot.py"), "--json", "--quiet",
+              "--runs-dir", str(tmp_path / "runs")])  # fmt: skip
+    out, err = capsys.readouterr()
+    assert ended.value.code == 0, err
+    some, everybody = json.loads(out)["phases"]
+    assert [some["tries"][0]["n_personas"], everybody["tries"][0]["n_personas"]] == [size, 8]
+    assert some["tries"][0]["gates"][0]["tested"] == (size >= 6)
+    assert [gate["passed"] for gate in everybody["tries"][0]["gates"]] == [True, False]
+    assert everybody["tries"][0]["gates"][1]["tested"]
