@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from harness.joint import as_json, joint
-from harness.persona_view import diff, view
-from harness.planning import Spread, plan, spread_of
-from harness.selection import select
 
 from harness.comparison import NotComparableError, families, persona_scores
 from harness.errors import HarnessError, StoreError
+from harness.reports.joint import as_json, joint
+from harness.reports.persona_view import diff, view
+from harness.reports.planning import Spread, plan, spread_of
+from harness.reports.selection import select
 from harness.statistics import mde, paired_jackknife
 from harness.store import Store
 
