@@ -16,8 +16,6 @@ from harness.prompts import with_system_text
 if TYPE_CHECKING:
     from harness import Fitted, Study
 
-Search = Callable[[str, int], list[int]]  # (question, k) -> places of the most similar turns, best first
-
 
 @dataclass(frozen=True)
 class Options:
@@ -43,16 +41,15 @@ def card() -> MethodCard:
 def fit(study: Study) -> Fitted:
     options = study.options
     turns = {p.id: _turns(study, p.id) for p in study.personas}
-    search: dict[str, Search] = {}
+    scorers: dict[str, Callable[[str], np.ndarray]] = {}
 
     def with_turns(prompt: Prompt) -> tuple[Message, ...]:
         known = turns.get(prompt.persona)
         if not known:
             return prompt.messages
-        if prompt.persona not in search:
-            texts = [said for said, _ in known]
-            search[prompt.persona] = _bm25(texts) if options.search == "bm25" else _embeddings(study, texts)
-        places = search[prompt.persona](prompt.messages[-1].text, options.k)
+        if prompt.persona not in scorers:
+            scorers[prompt.persona] = _scorer(study, options.search, [said for said, _ in known])
+        places = np.argsort(-scorers[prompt.persona](prompt.messages[-1].text), kind="stable")[: options.k]
         lines = [f"earlier: {known[i][0]} -> {known[i][1]}" for i in places]
         return with_system_text(prompt.messages, "\n".join(lines))
 
@@ -70,19 +67,17 @@ def _turns(study: Study, persona: str) -> list[tuple[str, str]]:
     return [(said.text, reply.text) for said, reply in pairs if (said.role, reply.role) == ("user", "assistant")]
 
 
-def _bm25(texts: list[str]) -> Search:
+def _scorer(study: Study, search: str, texts: list[str]) -> Callable[[str], np.ndarray]:
+    """question -> how similar each text is to it."""
+    if search == "embeddings":
+        vectors = study.embed(texts)
+        return lambda question: vectors @ study.embed([question])[0]
     index = bm25s.BM25()
     index.index(bm25s.tokenize(texts, stopwords=[], show_progress=False), show_progress=False)
 
-    def search(question: str, k: int) -> list[int]:
+    def bm25(question: str) -> np.ndarray:
         words = bm25s.tokenize([question], stopwords=[], return_ids=False, show_progress=False)
         asked = [str(word) for word in words[0]]  # pyright: ignore[reportIndexIssue]
-        scores = index.get_scores(asked) if asked else np.zeros(len(texts))
-        return np.argsort(-scores, kind="stable")[:k].tolist()
+        return index.get_scores(asked) if asked else np.zeros(len(texts))
 
-    return search
-
-
-def _embeddings(study: Study, texts: list[str]) -> Search:
-    vectors = study.embed(texts)
-    return lambda question, k: np.argsort(-(vectors @ study.embed([question])[0]), kind="stable")[:k].tolist()
+    return bm25
