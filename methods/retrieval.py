@@ -33,27 +33,24 @@ class Options:
 
 @hookimpl
 def card() -> MethodCard:
-    summary = "the persona's most similar train turns in the prompt"
-    return MethodCard(summary, Options, requires=("{on}",), shares="persona")
+    return MethodCard("similar train turns in the prompt", Options, requires=("{on}",), shares="persona")
 
 
 @hookimpl
 def fit(study: Study) -> Fitted:
-    options = study.options
     turns = {p.id: _turns(study, p.id) for p in study.personas}
     scorers: dict[str, Callable[[str], np.ndarray]] = {}
 
     def with_turns(prompt: Prompt) -> tuple[Message, ...]:
-        known = turns.get(prompt.persona)
-        if not known:
+        if not (known := turns.get(prompt.persona)):
             return prompt.messages
         if prompt.persona not in scorers:
-            scorers[prompt.persona] = _scorer(study, options.search, [said for said, _ in known])
-        places = np.argsort(-scorers[prompt.persona](prompt.messages[-1].text), kind="stable")[: options.k]
+            scorers[prompt.persona] = _scorer(study, study.options.search, [said for said, _ in known])
+        places = np.argsort(-scorers[prompt.persona](prompt.messages[-1].text), kind="stable")[: study.options.k]
         lines = [f"earlier: {known[i][0]} -> {known[i][1]}" for i in places]
         return with_system_text(prompt.messages, "\n".join(lines))
 
-    return replace(study.fitted(options.on), messages=with_turns)
+    return replace(study.fitted(study.options.on), messages=with_turns)
 
 
 @hookimpl
