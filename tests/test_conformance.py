@@ -117,7 +117,7 @@ def fit(study):
         {"sharing_scope"},
     ),
     "ignores the seed: its own in its place": (
-        FIT.replace("return", "study.seed = 7\n    return"),
+        FIT.replace("return", "study._fitter = replace(study._fitter, seed=7)\n    return"),
         {"another_seed"},
     ),
     "ignores the seed: an unseeded generator": (
@@ -176,7 +176,9 @@ def fit(study):
     ),
     "trains on validation behind the study's back": (
         FIT.replace(
-            "return", "study._dialogues = tuple(replace(d, split='train') for d in study._dialogues)\n    return"
+            "return",
+            "all_train = tuple(replace(d, split='train') for d in study._fitter.dialogues)\n"
+            "    study._fitter = replace(study._fitter, dialogues=all_train)\n    return",
         ),
         {"validation_use"},
     ),
