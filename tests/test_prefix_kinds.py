@@ -72,7 +72,8 @@ def test_a_kv_prefix_starts_as_the_soft_prompt_of_its_init(make_backbone, cache_
     plain = create_bank(base, SoftPrompt(3, **more), keys, seed=4)
     embedded = base.model.get_input_embeddings()(IDS)
     for row in range(2):
-        expected = logits(base, inputs_embeds=torch.cat([plain.prefix(torch.tensor([row])), embedded], 1))[:, 3:]
+        whole = torch.cat([plain.tensors["prompt_embeddings"][row][None], embedded], 1)
+        expected = logits(base, inputs_embeds=whole)[:, 3:]
         found = logits(base, input_ids=IDS, past_key_values=cache_of(kv, row))
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     assert kv.tensors["key"].shape == (2, 2, 2 if architecture == "gpt2" else 1, 3, 8)
@@ -175,6 +176,7 @@ def test_fitted_words_are_words_and_survive_their_file(base, tmp_path):
     table, ids = base.model.get_input_embeddings().weight, torch.tensor([bank.token_ids(row) for row in range(2)])
     assert not torch.equal(bank.tensors["prompt_embeddings"], table[ids])
     for served in (bank.prefix(rows), again.prefix(rows), again.tensors["prompt_embeddings"]):
+        assert served is not None
         assert torch.equal(served, table[ids])
 
 
@@ -197,8 +199,8 @@ def test_a_closed_gate_is_the_backbone_to_the_bit(make_backbone, architecture, d
         assert reply_nll(base, bank, served, prompts, replies) == reply_nll(base, None, [-1] * 3, prompts, replies)
         one = choice_log_probs(base, bank, served, prompts, [[7, 1], [7, 4, 1]])
         assert (one == choice_log_probs(base, None, [-1] * 3, prompts, [[7, 1], [7, 4, 1]])).all()
-        options = {"max_new_tokens": 6, "stop_id": 1}
-        assert generate(base, bank, served, prompts, **options) == generate(base, None, [-1] * 3, prompts, **options)
+        bare = generate(base, None, [-1] * 3, prompts, max_new_tokens=6, stop_id=1)
+        assert generate(base, bank, served, prompts, max_new_tokens=6, stop_id=1) == bare
 
 
 def test_an_open_gate_adds_its_attention_to_every_head(base):
@@ -241,6 +243,10 @@ def test_a_gate_opens_in_training(base):
 def test_a_model_without_the_projections_takes_no_gate(make_backbone):
     with pytest.raises(HarnessError, match=r"q_proj and o_proj.*GPT2LMHeadModel has them in 0 of 2 layers"):
         create_bank(make_backbone(architecture="gpt2"), GatedPrefix(3), ("a",), 0)
+    mixed = make_backbone()
+    mixed.model.model.layers[1].self_attn.q_proj = torch.nn.Identity()
+    with pytest.raises(HarnessError, match="Qwen2ForCausalLM has them in 1 of 2 layers"):
+        create_bank(mixed, GatedPrefix(3), ("a",), 0)
 
 
 def test_a_gated_prefix_has_files_of_its_own_type(base, tmp_path):
