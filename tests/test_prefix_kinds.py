@@ -11,15 +11,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from harness.forward import LabelForward, prepare
+from harness.generation import generate
+from harness.likelihood import choice_log_probs, reply_nll
+from harness.training import TrainOptions, fit_bank
 
 from harness.adapters import GatedPrefix, SoftPrompt, create_bank, discrete_prompt, load_bank, save_bank
 from harness.adapters.discrete_prompt import DiscretePromptBank
 from harness.errors import ConfigError, HarnessError
-from harness.fits.forward import LabelForward, prepare
-from harness.fits.training import TrainOptions, fit_bank
 from harness.prompts import Encoded
-from harness.replies.generation import generate
-from harness.replies.likelihood import choice_log_probs, reply_nll
 
 IDS = torch.tensor([[5, 9, 11, 30, 7]])
 TRAIN = {
@@ -30,12 +30,6 @@ TRAIN = {
 @pytest.fixture(scope="module")
 def base(make_backbone):
     return make_backbone("float64")
-
-
-def prompt_of(bank, row):
-    prefix = bank.prefix(torch.tensor([row]))
-    assert prefix is not None
-    return prefix
 
 
 def logits(base, **inputs):
@@ -78,7 +72,8 @@ def test_a_kv_prefix_starts_as_the_soft_prompt_of_its_init(make_backbone, cache_
     plain = create_bank(base, SoftPrompt(3, **more), keys, seed=4)
     embedded = base.model.get_input_embeddings()(IDS)
     for row in range(2):
-        expected = logits(base, inputs_embeds=torch.cat([prompt_of(plain, row), embedded], 1))[:, 3:]
+        whole = torch.cat([plain.tensors["prompt_embeddings"][row][None], embedded], 1)
+        expected = logits(base, inputs_embeds=whole)[:, 3:]
         found = logits(base, input_ids=IDS, past_key_values=cache_of(kv, row))
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     assert kv.tensors["key"].shape == (2, 2, 2 if architecture == "gpt2" else 1, 3, 8)
@@ -204,8 +199,8 @@ def test_a_closed_gate_is_the_backbone_to_the_bit(make_backbone, architecture, d
         assert reply_nll(base, bank, served, prompts, replies) == reply_nll(base, None, [-1] * 3, prompts, replies)
         one = choice_log_probs(base, bank, served, prompts, [[7, 1], [7, 4, 1]])
         assert (one == choice_log_probs(base, None, [-1] * 3, prompts, [[7, 1], [7, 4, 1]])).all()
-        found = generate(base, bank, served, prompts, max_new_tokens=6, stop_id=1)
-        assert found == generate(base, None, [-1] * 3, prompts, max_new_tokens=6, stop_id=1)
+        bare = generate(base, None, [-1] * 3, prompts, max_new_tokens=6, stop_id=1)
+        assert generate(base, bank, served, prompts, max_new_tokens=6, stop_id=1) == bare
 
 
 def test_an_open_gate_adds_its_attention_to_every_head(base):
@@ -248,6 +243,10 @@ def test_a_gate_opens_in_training(base):
 def test_a_model_without_the_projections_takes_no_gate(make_backbone):
     with pytest.raises(HarnessError, match=r"q_proj and o_proj.*GPT2LMHeadModel has them in 0 of 2 layers"):
         create_bank(make_backbone(architecture="gpt2"), GatedPrefix(3), ("a",), 0)
+    mixed = make_backbone()
+    mixed.model.model.layers[1].self_attn.q_proj = torch.nn.Identity()
+    with pytest.raises(HarnessError, match="Qwen2ForCausalLM has them in 1 of 2 layers"):
+        create_bank(mixed, GatedPrefix(3), ("a",), 0)
 
 
 def test_a_gated_prefix_has_files_of_its_own_type(base, tmp_path):
@@ -269,7 +268,7 @@ def test_no_prefix_can_be_merged_and_gradients_reach_it_without_the_split(make_b
     whole = create_bank(base, spec, ("a", "b"), 0)
     options = TrainOptions(learning_rate=0.05, epochs=2)
     fit_bank(base, bank, TRAIN, {}, options, seed=0)
-    monkeypatch.setattr("harness.fits.fit_loop.prepare", lambda backbone: LabelForward(backbone, None, split=False))
+    monkeypatch.setattr("harness.fit_loop.prepare", lambda backbone: LabelForward(backbone, None, split=False))
     fit_bank(base, whole, TRAIN, {}, options, seed=0)
     for name, tensor in bank.tensors.items():
         torch.testing.assert_close(tensor, whole.tensors[name], rtol=0, atol=1e-12)
