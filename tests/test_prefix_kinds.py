@@ -11,15 +11,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from harness.forward import LabelForward, prepare
-from harness.generation import generate
-from harness.likelihood import choice_log_probs, reply_nll
-from harness.training import TrainOptions, fit_bank
 
 from harness.adapters import GatedPrefix, SoftPrompt, create_bank, discrete_prompt, load_bank, save_bank
 from harness.adapters.discrete_prompt import DiscretePromptBank
 from harness.errors import ConfigError, HarnessError
+from harness.fits.forward import LabelForward, prepare
+from harness.fits.training import TrainOptions, fit_bank
 from harness.prompts import Encoded
+from harness.replies.generation import generate
+from harness.replies.likelihood import choice_log_probs, reply_nll
 
 IDS = torch.tensor([[5, 9, 11, 30, 7]])
 TRAIN = {
