@@ -268,7 +268,7 @@ def test_no_prefix_can_be_merged_and_gradients_reach_it_without_the_split(make_b
     whole = create_bank(base, spec, ("a", "b"), 0)
     options = TrainOptions(learning_rate=0.05, epochs=2)
     fit_bank(base, bank, TRAIN, {}, options, seed=0)
-    monkeypatch.setattr("harness.fit_loop.prepare", lambda backbone: LabelForward(backbone, None, split=False))
+    monkeypatch.setattr("harness.fits.waves.prepare", lambda backbone: LabelForward(backbone, None, split=False))
     fit_bank(base, whole, TRAIN, {}, options, seed=0)
     for name, tensor in bank.tensors.items():
         torch.testing.assert_close(tensor, whole.tensors[name], rtol=0, atol=1e-12)
