@@ -6,6 +6,7 @@ The public door with the manual is harness.study; the loops are in harness.fits.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -220,8 +221,11 @@ def _rows_to_start_from(start: Fitted, grouping: Grouping, keys: Sequence[str]) 
 
 def _hash_of(bank: Bank) -> str:
     """Of a bank's spec, keys and values."""
-    tensors = {name: t.detach().double().cpu().numpy().tobytes().hex() for name, t in sorted(bank.tensors.items())}
-    return canonical_hash([type(bank.spec).__name__, dataclasses.asdict(bank.spec), list(bank.keys), tensors])
+    digest = hashlib.sha256()
+    for name, tensor in sorted(bank.tensors.items()):
+        digest.update(f"{name} {tensor.dtype}\n".encode() + tensor.detach().cpu().numpy().tobytes())
+    spec = [type(bank.spec).__name__, dataclasses.asdict(bank.spec)]
+    return canonical_hash([spec, list(bank.keys), digest.hexdigest()])
 
 
 def _standardised(vectors: Mapping[str, NDArray[Any]], keys: Sequence[str], seen: Sequence[str]) -> NDArray[np.float32]:

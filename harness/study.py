@@ -107,13 +107,12 @@ class Study:
             people = [p for p in (*self.personas, *self.newcomers) if p.description.strip()]
             embedded = self.embed([p.description for p in people])
             return {p.id: vector for p, vector in zip(people, embedded, strict=True)}
-        found = {}
-        for persona in self.personas:
-            train = [d for d in self._dialogues if d.persona == persona.id and d.split == "train"]
-            replies = [m.text for d in train for m in d.messages if m.role == "assistant"]
-            if replies:
-                found[persona.id] = self.embed(replies).mean(axis=0)
-        return found
+        replies: dict[str, list[str]] = {p.id: [] for p in self.personas}
+        for d in self._dialogues:
+            if d.split == "train" and d.persona in replies:
+                replies[d.persona] += [m.text for m in d.messages if m.role == "assistant"]
+        self.embed([text for texts in replies.values() for text in texts])  # in large batches; below from memory
+        return {persona: self.embed(texts).mean(axis=0) for persona, texts in replies.items() if texts}
 
     # ---- groupings ----
 

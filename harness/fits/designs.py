@@ -93,33 +93,31 @@ class Prior(nn.Module):
         return {f"variance_{name}": [float(v) for v in getattr(self, f"variance_{name}")] for name in self.names}
 
 
-class LevelsDesign(Design):
-    """mu [K] + c [C, K] + delta [N, K]; c and delta start at 0, so that all adapters start as the bank's first."""
+class TwoLevels(Design):
+    """Base: a part for each cluster [C, W] and each adapter [N, W], both from 0, with or without priors on them."""
 
-    def __init__(self, start: Tensor, flat: Flat, cluster_of: Sequence[int], shrink: bool) -> None:
+    def __init__(self, like: Tensor, count: int, cluster_of: Sequence[int], sizes: Sequence[int], shrink: bool) -> None:
         super().__init__()
-        count, numbers = start.shape
-        self.mu = nn.Parameter(start[:1].clone())
-        self.cluster = nn.Parameter(start.new_zeros(max(cluster_of, default=0) + 1, numbers))
-        self.persona = nn.Parameter(start.new_zeros(count, numbers))
-        self.cluster_of = nn.Buffer(torch.tensor(list(cluster_of), device=start.device))
-        self.prior = None
-        if shrink:
-            # From weak to as strong as the data make it: a strong start would hold the levels where they began.
-            scale = [1.0] * len(flat.sizes)
-            self.prior = Prior({"cluster": self.cluster, "persona": self.persona}, flat.sizes, scale)
+        width = sum(sizes)
+        self.cluster = nn.Parameter(like.new_zeros(max(cluster_of, default=0) + 1, width))
+        self.persona = nn.Parameter(like.new_zeros(count, width))
+        self.cluster_of = nn.Buffer(torch.tensor(list(cluster_of), device=like.device))
+        # From weak to as strong as the data make it: a strong start would hold the levels where they began.
+        levels = {"cluster": self.cluster, "persona": self.persona}
+        self.prior = Prior(levels, sizes, [1.0] * len(sizes)) if shrink else None
 
-    def forward(self) -> Tensor:
-        return self.mu + self.cluster[self.cluster_of] + self.persona
+    def personal_gradient(self, nats_gradient: Tensor) -> Tensor:
+        """From the gradient [N, K] for the adapters' values to the one [N, W] for the personal parts."""
+        raise NotImplementedError
 
     def penalty(self) -> Tensor:
         return self.prior.penalty() if self.prior is not None else super().penalty()
 
     def observe(self, nats_gradient: Tensor) -> None:
         if self.prior is not None:
-            summed = torch.zeros_like(self.cluster).index_add_(0, self.cluster_of, nats_gradient)
-            self.prior.observe("cluster", summed)
-            self.prior.observe("persona", nats_gradient)
+            gradient = self.personal_gradient(nats_gradient)
+            self.prior.observe("cluster", torch.zeros_like(self.cluster).index_add_(0, self.cluster_of, gradient))
+            self.prior.observe("persona", gradient)
 
     def end_epoch(self) -> None:
         if self.prior is not None:
@@ -128,12 +126,26 @@ class LevelsDesign(Design):
     def facts(self) -> dict[str, Any]:
         return {
             "personal_numbers": self.persona.shape[1],
-            "shared_numbers": self.mu.numel() + self.cluster.numel(),
+            "shared_numbers": sum(p.numel() for p in self.parameters()) - self.persona.numel(),
             **(self.prior.facts() if self.prior is not None else {}),
         }
 
 
-class CoefficientsDesign(Design):
+class LevelsDesign(TwoLevels):
+    """mu [K] + c [C, K] + delta [N, K]; c and delta start at 0, so that all adapters start as the bank's first."""
+
+    def __init__(self, start: Tensor, flat: Flat, cluster_of: Sequence[int], shrink: bool) -> None:
+        super().__init__(start, len(start), cluster_of, flat.sizes, shrink)
+        self.mu = nn.Parameter(start[:1].clone())
+
+    def forward(self) -> Tensor:
+        return self.mu + self.cluster[self.cluster_of] + self.persona
+
+    def personal_gradient(self, nats_gradient: Tensor) -> Tensor:
+        return nats_gradient
+
+
+class CoefficientsDesign(TwoLevels):
     """Shared LoRA factors A, B; adapter u uses B diag(s_u), s_u = 1 + c[cluster] + d[u], a vector [r] for each layer.
 
     B starts at 0, so that every adapter starts as the backbone. Personal scalings as in VeRA (Kopiczko et al. 2024),
@@ -141,21 +153,14 @@ class CoefficientsDesign(Design):
     """
 
     def __init__(self, bank: Bank, flat: Flat, cluster_of: Sequence[int], shrink: bool) -> None:
-        super().__init__()
         if not all(name.endswith((".lora_A", ".lora_B")) for name in flat.names):
             raise HarnessError(f"shared coefficients need a LoRA, not {bank.spec}")
-        self.flat_names, self.shapes = flat.names, flat.shapes
         first = [bank.tensors[name][:1].detach().clone() for name in flat.names]
-        self.factors = nn.ParameterList([nn.Parameter(part) for part in first])
-        self.rank = int(first[0].shape[1])  # lora_A [1, r, in] sorts before lora_B [1, out, r]
+        rank = int(first[0].shape[1])  # lora_A [1, r, in] sorts before lora_B [1, out, r]
         layers = sum(name.endswith(".lora_B") for name in flat.names)
-        width = layers * self.rank
-        self.cluster = nn.Parameter(first[0].new_zeros(max(cluster_of, default=0) + 1, width))
-        self.persona = nn.Parameter(first[0].new_zeros(len(bank), width))
-        self.cluster_of = nn.Buffer(torch.tensor(list(cluster_of), device=first[0].device))
-        self.prior = None
-        if shrink:
-            self.prior = Prior({"cluster": self.cluster, "persona": self.persona}, [width], [1.0])
+        super().__init__(first[0], len(bank), cluster_of, [layers * rank], shrink)
+        self.rank, self.flat_names, self.sizes = rank, flat.names, flat.sizes
+        self.factors = nn.ParameterList([nn.Parameter(part) for part in first])
 
     def forward(self) -> Tensor:
         scalings = 1.0 + self.cluster[self.cluster_of] + self.persona  # [N, M r]
@@ -170,30 +175,15 @@ class CoefficientsDesign(Design):
                 pieces.append(factor.expand(count, *factor.shape[1:]).reshape(count, -1))
         return torch.cat(pieces, dim=1)
 
-    def penalty(self) -> Tensor:
-        return self.prior.penalty() if self.prior is not None else super().penalty()
-
-    def observe(self, nats_gradient: Tensor) -> None:
-        if self.prior is None:
-            return
+    def personal_gradient(self, nats_gradient: Tensor) -> Tensor:
         # d B_u / d s_u = B: the gradient of a scaling is the sum over out of (gradient of B_u) * B.
-        parts = nats_gradient.split([shape.numel() for shape in self.shapes], dim=1)
-        found = []
-        for name, factor, part in zip(self.flat_names, self.factors, parts, strict=True):
-            if name.endswith(".lora_B"):
-                found.append((part.view(-1, *factor.shape[1:]) * factor.detach()).sum(dim=1))
-        gradient = torch.cat(found, dim=1)
-        self.prior.observe("cluster", torch.zeros_like(self.cluster).index_add_(0, self.cluster_of, gradient))
-        self.prior.observe("persona", gradient)
-
-    def end_epoch(self) -> None:
-        if self.prior is not None:
-            self.prior.end_epoch()
-
-    def facts(self) -> dict[str, Any]:
-        shared = sum(factor.numel() for factor in self.factors) + self.cluster.numel()
-        facts = self.prior.facts() if self.prior is not None else {}
-        return {"personal_numbers": self.persona.shape[1], "shared_numbers": shared, **facts}
+        parts = zip(self.flat_names, self.factors, nats_gradient.split(self.sizes, dim=1), strict=True)
+        found = [
+            (part.view(-1, *factor.shape[1:]) * factor.detach()).sum(dim=1)
+            for name, factor, part in parts
+            if name.endswith(".lora_B")
+        ]
+        return torch.cat(found, dim=1)
 
 
 class FromVectorDesign(Design):
@@ -224,7 +214,7 @@ def create_design(
     """The design of a specification for the adapters of a bank, whose first row says where all of them start.
 
     cluster_of  [N] index of each adapter's cluster, for Levels and Coefficients
-    vectors     [N, E] what is known of each adapter's persona, for FromVector; standardised here over the rows
+    vectors     [N, E] what is known of each adapter's persona, for FromVector
     """
     start = flat.join(bank.tensors)
     match spec:

@@ -7,40 +7,48 @@ differs. Each adapter keeps its best snapshot by its own validation loss; all st
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from harness.adapters import Bank
+from harness.backbone import Backbone
 from harness.fits.designs import Design
 from harness.fits.fit_loop import FitLoop
 from harness.fits.fit_report import AdapterState
 from harness.fits.optimiser import BETA1, BETA2, EPSILON, learning_rate_factor
+from harness.prompts import Encoded
+from harness.specs import TrainOptions
 
 
 class JointLoop(FitLoop):
-    """A joint fit under way; use `with_design` right after making it."""
+    """A joint fit under way: the adapters' values are what the design says."""
 
-    design: Design
-
-    def with_design(self, design: Design) -> JointLoop:
-        """Take the adapters' values from a design from now on."""
+    def __init__(
+        self,
+        backbone: Backbone,
+        bank: Bank,
+        train: Mapping[str, Sequence[Encoded]],
+        validation: Mapping[str, Sequence[Encoded]],
+        options: TrainOptions,
+        seed: int,
+        design: Design,
+    ) -> None:
+        super().__init__(backbone, bank, train, validation, options, seed)
         self.design = design
         self.torch_optimiser = torch.optim.AdamW(
             design.parameters(), lr=0.0, betas=(BETA1, BETA2), eps=EPSILON, weight_decay=self.options.weight_decay
         )
         self.longest = max((self._total_steps(i) for i in range(len(self.adapters))), default=0)
-        self.labels_of_adapter = np.array(
-            [max(1, sum(len(row.targets) for row in rows)) for rows in self.train_rows], dtype=float
-        )
-        with_data = [i for i, rows in enumerate(self.train_rows) if rows]
-        self.prior_weight = 1.0 / float(np.mean(self.labels_of_adapter[with_data]))
+        # A step's loss is a mean per label; the prior stands against the sum over an adapter's labels.
+        labels = [sum(len(row.targets) for row in rows) for rows in self.train_rows if rows]
+        self.prior_weight = 1.0 / float(np.mean(labels))
         self.best_mean, self.best_joint_epoch, self.joint_epochs = math.inf, 0, 0
         self._refresh()
         self.best.copy_(self.optimiser.values)
-        return self
 
     def _refresh(self) -> None:
         with torch.no_grad():

@@ -22,6 +22,7 @@ from harness.fits.designs import DesignSpec, create_design
 from harness.fits.fit_loop import FitLoop
 from harness.fits.fit_report import AdapterReport, FitReport
 from harness.fits.joint_loop import JointLoop
+from harness.fits.optimiser import Flat
 from harness.prompts import Encoded
 from harness.specs import TrainOptions
 
@@ -80,9 +81,8 @@ def fit_jointly(
     A key without train dialogues gets what the design says of it (its cluster's part, or its vector's).
     Returns the report, and the design's facts.
     """
-    loop = JointLoop(backbone, bank, train, validation, options, seed)
-    made = create_design(design, bank, loop.flat, cluster_of, vectors, seed)
-    fit = loop.with_design(made)
+    made = create_design(design, bank, Flat(bank.tensors), cluster_of, vectors, seed)
+    fit = JointLoop(backbone, bank, train, validation, options, seed, made)
     shared = {"design": [type(design).__name__, asdict(design)], "cluster_of": list(cluster_of)}
     if vectors is not None:
         shared["vectors"] = hashlib.sha256(vectors.cpu().numpy().tobytes()).hexdigest()
