@@ -8,71 +8,31 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from harness.adapters import GatedPrefix, LoRA, SoftPrompt, create_bank
 from harness.adapters.bank import Bank
 from harness.backbone import Backbone
 from harness.errors import HarnessError
 from harness.replies import decoding
 from harness.replies.decoding import plan_batches
 from harness.replies.generation import generate
+from tests.decoded import SPECS, Vocabulary, make_bank, small_backbone
 
 V, STOP, NEW = 61, 3, 12
 CacheOf = Callable[[Bank, int], Any]
 
 
-SPECS = {
-    "soft prompt": SoftPrompt(tokens=4),
-    "kv": SoftPrompt(tokens=4, kind="kv"),
-    "discrete": SoftPrompt(tokens=4, kind="discrete"),
-    "gated": GatedPrefix(tokens=4),
-    "lora": LoRA(rank=2, targets=("q_proj", "v_proj")),
-}
-
-
-class Vocabulary:
-    """As much of a tokenizer as making a bank asks for."""
-
-    all_special_ids = (0, STOP)
-
-    def __len__(self) -> int:
-        return V
-
-
 def make_backbone(**options: Any) -> Backbone:
-    torch.manual_seed(5)
-    config = Qwen2Config(
-        vocab_size=V,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=96,
-        tie_word_embeddings=False,
-        initializer_range=0.5,  # peaked enough that greedy replies vary and some end early
-        **options,
+    # Peaked enough that greedy replies vary and some end early.
+    made = small_backbone(
+        Vocabulary(V, STOP), max_position_embeddings=96, tie_word_embeddings=False, initializer_range=0.5, **options
     )
-    model = Qwen2ForCausalLM(config).eval().requires_grad_(False)
-    model.lm_head.weight[STOP] *= 1.5
-    return Backbone("random", model, Vocabulary(), "random")
+    made.model.lm_head.weight[STOP] *= 1.5
+    return made
 
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     return make_backbone()
-
-
-def make_bank(backbone: Backbone, kind: str, adapters: int = 5) -> Bank | None:
-    if kind == "none":
-        return None
-    bank = create_bank(backbone, SPECS[kind], [f"p{i}" for i in range(adapters)], 0)
-    for name, tensor in bank.tensors.items():
-        if name.endswith(("lora_B", "gate")):  # zero at the start: such an adapter would test nothing
-            spread = 1.0 if name == "gate" else 0.3
-            torch.nn.init.normal_(tensor, std=spread, generator=torch.Generator().manual_seed(1))
-    return bank
 
 
 def make_prompts(count: int, longest: int = 40) -> list[list[int]]:

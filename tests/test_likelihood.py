@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from harness.adapters import GatedPrefix, LoRA, SoftPrompt, create_bank
 from harness.adapters.bank import Bank
 from harness.backbone import Backbone
 from harness.errors import HarnessError
 from harness.replies import decoding
 from harness.replies.likelihood import choice_log_probs, decide, reply_nll
+from tests import decoded
+from tests.decoded import SPECS, Vocabulary, small_backbone
 
 V, STOP = 53, 3
 CacheOf = Callable[[Bank, int], Any]
@@ -24,56 +24,19 @@ CacheOf = Callable[[Bank, int], Any]
 CHOICES = [[7, STOP], [8, STOP], [9, 10, STOP], [9, 10, 11, STOP], [9, 12, STOP], [7, STOP]]
 
 
-SPECS = {
-    "soft prompt": SoftPrompt(tokens=4),
-    "kv": SoftPrompt(tokens=4, kind="kv"),
-    "discrete": SoftPrompt(tokens=4, kind="discrete"),
-    "gated": GatedPrefix(tokens=4),
-    "lora": LoRA(rank=2, targets=("q_proj", "v_proj")),
-}
-
-
-class Vocabulary:
-    """As much of a tokenizer as making a bank asks for."""
-
-    all_special_ids = (0, STOP)
-
-    def __len__(self) -> int:
-        return V
-
-
 @pytest.fixture(scope="module", params=["full attention", "sliding window"])
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     sliding = request.param == "sliding window"  # its cache cannot forget tokens
-    torch.manual_seed(5)
-    config = Qwen2Config(
-        vocab_size=V,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.3,
-        use_sliding_window=sliding,
-        sliding_window=16,
-        max_window_layers=0,
-    )
-    model = Qwen2ForCausalLM(config).eval().requires_grad_(False)
-    return Backbone("random", model, Vocabulary(), "random")
+    return small_backbone(
+        Vocabulary(V, STOP), max_position_embeddings=64, initializer_range=0.3,
+        use_sliding_window=sliding, sliding_window=16, max_window_layers=0,
+    )  # fmt: skip
 
 
 def make_bank(backbone: Backbone, kind: str) -> Bank | None:
-    if kind == "none":
-        return None
     if kind == "kv" and backbone.model.config.use_sliding_window:
         pytest.skip("a prefix of keys and values needs a plain cache; test_prefix_kinds holds the refusal")
-    bank = create_bank(backbone, SPECS[kind], [f"p{i}" for i in range(5)], 0)
-    for name, tensor in bank.tensors.items():
-        if name.endswith(("lora_B", "gate")):
-            spread = 1.0 if name == "gate" else 0.3
-            torch.nn.init.normal_(tensor, std=spread, generator=torch.Generator().manual_seed(1))
-    return bank
+    return decoded.make_bank(backbone, kind)
 
 
 def make_data(bank: Bank | None) -> tuple[list[int], list[list[int]], list[list[int]]]:
