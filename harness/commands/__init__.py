@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.commands import (
     backbone,
+    bench,
     compare,
     data,
     importing,
@@ -15,4 +16,4 @@ from harness.commands import (
 )  # imported for the commands they enter
 from harness.commands.common import app
 
-__all__ = ["app", "backbone", "compare", "data", "importing", "kit", "power", "run", "stored", "sweep"]
+__all__ = ["app", "backbone", "bench", "compare", "data", "importing", "kit", "power", "run", "stored", "sweep"]

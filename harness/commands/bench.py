@@ -1,0 +1,37 @@
+"""`harness bench`: measurements of the harness itself. What is measured lives beside what it measures, not here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.commands.common import Json, Quiet, app, example, print_json, progress
+from harness.reports import printing
+
+bench_app = typer.Typer(
+    no_args_is_help=True,
+    help="Measure the harness itself: its statistics, and its speed beside other ways.",
+    rich_markup_mode=None,
+)
+app.add_typer(bench_app, name="bench")
+
+
+@bench_app.command("statistics")
+@example("bench-statistics")
+def bench_statistics_command(
+    experiments: Annotated[int, typer.Option(min=100, help="Simulated experiments of each kind.")] = 2_000,
+    flips: Annotated[int, typer.Option(min=199, help="Sign flips of each test.")] = 9_999,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check the statistics by simulation: error rates and coverage against their targets. Exit code 2: one is missed."""
+    from harness.statistics import calibration
+
+    rows = calibration.run(experiments, progress(quiet).note, flips=flips)
+    if as_json:
+        print_json(rows)
+    else:
+        typer.echo(printing.table(rows))
+    if not all(row["ok"] for row in rows):
+        raise typer.Exit(2)
