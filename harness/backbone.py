@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import hashlib
 import json
 import urllib.error
@@ -95,7 +96,21 @@ def freeze(name: str, model: Any, tokenizer: Any) -> Backbone:
     """Put a model into eval mode, switch off its gradients and take its fingerprint."""
     model.eval()
     model.requires_grad_(False)
+    if model.get_input_embeddings().weight.dtype == torch.float64:
+        _exact_norms(model)
     return Backbone(name=name, model=model, tokenizer=tokenizer, fingerprint=fingerprint(model, tokenizer))
+
+
+def _exact_norms(model: Any) -> None:
+    """Let RMS norms compute in fp64: transformers' own round to fp32 inside, and fp64 is asked for to see 1e-12."""
+    for module in model.modules():
+        epsilon = getattr(module, "variance_epsilon", None)
+        if type(module).__name__.endswith("RMSNorm") and epsilon is not None:
+            module.forward = functools.partial(torch.nn.functional.rms_norm, eps=epsilon, **_norm_of(module))
+
+
+def _norm_of(module: Any) -> dict[str, Any]:
+    return {"normalized_shape": module.weight.shape, "weight": module.weight}
 
 
 def fingerprint(model: Any, tokenizer: Any) -> str:

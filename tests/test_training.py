@@ -169,8 +169,11 @@ def test_microbatches_do_not_matter(base, spec):
     assert_same(wide, rows, COUNTS, 1e-12)
     for key in COUNTS:
         assert_same_report(one.adapters[key], two.adapters[key], 1e-12)
-    assert two.padded_tokens == two.tokens < one.padded_tokens
-    assert one.tokens == two.tokens
+    assert one.tokens == two.tokens == two.padded_tokens
+    if prepare(base).by_hand(wide, dropout=bool(wide.dropout)):  # rows lie one after the other
+        assert one.padded_tokens == one.tokens
+    else:
+        assert one.padded_tokens > one.tokens
 
 
 @pytest.mark.parametrize("spec", SPECS[:2], ids=["prompt", "lora"])
@@ -239,6 +242,7 @@ def test_a_failure_after_a_good_epoch_returns_to_that_epoch(base, monkeypatch):
     keys, options = ("a", "c"), replace(OPTIONS, patience=0)
     whole = LabelForward.token_losses
     calls = {"training": 0}
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # then a step is one wave
 
     def fails_late(self, bank, wave, seeds=None):
         losses = whole(self, bank, wave, seeds)

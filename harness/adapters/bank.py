@@ -95,6 +95,13 @@ class Bank(ABC):
         """The tensors as they are used and saved: those of the bank, unless its kind trains others than it serves."""
         return self.tensors
 
+    def low_rank(self) -> dict[str, tuple[Tensor, Tensor]] | None:
+        """What the N adapters do inside the model: module name -> (a [N, rank, in], b [N, out, rank]), W x + b a x.
+
+        Empty for a kind that only stands in front of the tokens; None for one that does something else.
+        """
+        return None
+
     @property
     def dropout(self) -> float:
         """Share of an adapter's input that training drops; then `applied` wants dropout seeds."""

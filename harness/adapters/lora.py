@@ -60,6 +60,9 @@ class LoRABank(Bank):
         """Full names of the adapted layers, in the model's order."""
         return [name.removesuffix(A) for name in self.tensors if name.endswith(A)]
 
+    def low_rank(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return {name: (self.tensors[name + A], self.spec.scale * self.tensors[name + B]) for name in self.modules}
+
     def weight_deltas(self, row: int) -> dict[str, Tensor]:
         return {
             name: self.spec.scale * self.tensors[name + B][row].detach() @ self.tensors[name + A][row].detach()

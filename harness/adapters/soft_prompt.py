@@ -35,6 +35,9 @@ class SoftPromptBank(Bank):
     def applied(self, model: Any, rows: Tensor, *, dropout_seeds: Tensor | None = None) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def low_rank(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return {}
+
     def weight_deltas(self, row: int) -> dict[str, Tensor]:
         raise HarnessError("a soft prompt is no change of weights and cannot be merged; only LoRA can")
 

@@ -25,7 +25,7 @@ def bench_statistics_command(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check the statistics by simulation: error rates and coverage against their targets. Exit code 2: one is missed."""
+    """Check the statistics by simulation: error rates and coverage against targets. Exit code 2: one is missed."""
     from harness.statistics import calibration
 
     rows = calibration.run(experiments, progress(quiet).note, flips=flips)

@@ -118,6 +118,21 @@ def cut(entries: Sequence[Entry], prefix: int, budget_tokens: int) -> list[list[
     return waves
 
 
+def share_out(entries: Sequence[Entry], prefix: int, budget_tokens: int, workers: int) -> list[list[Entry]]:
+    """Waves of about equally many tokens for rows that need no padding: about `budget_tokens` each or fewer, and
+    where there are rows enough a multiple of `workers`. One adapter's rows stay together."""
+    ordered = sorted(entries, key=lambda entry: (entry.rank, entry.place))
+    ends = np.cumsum([prefix + len(entry.row.inputs) for entry in ordered])
+    count = -(-int(ends[-1]) // budget_tokens)
+    count = min(-(-count // workers) * workers, len(ordered))
+    middles = ends - np.diff(ends, prepend=0) / 2
+    wave_of = np.minimum(middles * count // ends[-1], count - 1).astype(int)
+    waves: list[list[Entry]] = [[] for _ in range(count)]
+    for entry, number in zip(ordered, wave_of, strict=True):
+        waves[number].append(entry)
+    return [wave for wave in waves if wave]
+
+
 def collate(entries: Sequence[Entry], prefix: int, device: torch.device) -> Wave:
     """Tensors of a wave; rows of one adapter side by side."""
     ordered = sorted(entries, key=lambda entry: (entry.rank, entry.place))

@@ -18,6 +18,9 @@ from harness.adapters.cache import filled_cache
 from harness.backbone import Backbone
 from harness.errors import HarnessError
 from harness.fits.batching import Wave
+from harness.fits.decoder import Decoder, read_decoder
+from harness.fits.decoder_pass import hidden_states, run
+from harness.fits.packed import pack_ids
 
 # Logits that exist at one time. On a CPU a block should stay in the second-level cache.
 BLOCK_NUMBERS = {"cpu": 2**19, "cuda": 2**27}
@@ -30,11 +33,20 @@ class LabelForward:
     backbone  the frozen model
     mask      what its body takes as attention mask so that it builds none (right-padded rows need none)
     split     whether body and head can be called apart; else the whole model gives all logits
+    decoder   the body's weights laid out for decoder_pass, where the model is of that kind
     """
 
     backbone: Backbone
     mask: dict[str, None] | None
     split: bool
+    decoder: Decoder | None = None
+
+    def by_hand(self, bank: Bank, dropout: bool) -> bool:
+        """Whether adapters of this kind go through decoder_pass, which hooks nothing into the model."""
+        if self.decoder is None or dropout:
+            return False
+        low_rank = bank.low_rank()
+        return low_rank is not None and set(low_rank) <= set(self.decoder.places)
 
     def token_losses(self, bank: Bank, wave: Wave, dropout_seeds: Tensor | None = None) -> Tensor:
         """Cross-entropy in nats of each target of a wave, [n], in fp32 (fp64 on an fp64 backbone).
@@ -43,6 +55,10 @@ class LabelForward:
         dropout_seeds  [B], only while training with dropout
         """
         model = self.backbone.model
+        head = model.get_output_embeddings()
+        if self.decoder is not None and self.by_hand(bank, dropout_seeds is not None):
+            hidden = hidden_states(self.decoder, bank, wave)
+            return _HeadLoss.apply(hidden, head.weight, head.bias, wave.targets)  # pyright: ignore[reportReturnType]
         embedded = model.get_input_embeddings()(wave.ids)
         prefix = bank.prefix(wave.rows)
         if prefix is not None:
@@ -57,7 +73,6 @@ class LabelForward:
                 chosen = model(**inputs).logits.flatten(0, 1).index_select(0, wave.index)
                 return F.cross_entropy(_wide(chosen), wave.targets, reduction="none")
             hidden = model.base_model(**inputs).last_hidden_state.flatten(0, 1).index_select(0, wave.index)
-        head = model.get_output_embeddings()
         return _HeadLoss.apply(hidden, head.weight, head.bias, wave.targets)  # pyright: ignore[reportReturnType]
 
 
@@ -86,13 +101,24 @@ def prepare(backbone: Backbone) -> LabelForward:
             except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
                 continue  # this architecture does not take that mask, or names its parts otherwise
             if isinstance(model.get_output_embeddings(), nn.Linear) and _close(logits, wanted):
-                return LabelForward(backbone, mask, split=True)
+                return LabelForward(backbone, mask, split=True, decoder=_tried(backbone, wanted, ids[:, :5]))
     return LabelForward(backbone, None, split=False)
 
 
 def _body(model: Any, embedded: Tensor, mask: dict[str, None] | None) -> Tensor:
     """Hidden states [B, P + T, D] after the last layer and its norm."""
     return model.base_model(inputs_embeds=embedded, attention_mask=mask, use_cache=False).last_hidden_state
+
+
+def _tried(backbone: Backbone, wanted: Tensor, ids: Tensor) -> Decoder | None:
+    """The backbone's decoder if it computes the logits `wanted` for ids [B, T]."""
+    decoder = read_decoder(backbone)
+    if decoder is None:
+        return None
+    packed = pack_ids(ids)
+    hidden = run(decoder, packed)
+    logits = backbone.model.get_output_embeddings()(hidden).view_as(wanted)
+    return decoder if _close(logits, wanted) else None
 
 
 def _close(got: Tensor, wanted: Tensor) -> bool:
@@ -120,10 +146,10 @@ class _HeadLoss(torch.autograd.Function):
         for start in range(0, hidden.shape[0], block):
             part, target = hidden[start : start + block], targets[start : start + block, None]
             logits = _wide(F.linear(part, weight, bias))
-            total = logits.logsumexp(dim=1, keepdim=True)
-            losses.append((total - logits.gather(1, target)).squeeze(1))
+            logarithms = logits.log_softmax(dim=1)
+            losses.append(-logarithms.gather(1, target).squeeze(1))
             if ctx.needs_input_grad[0]:
-                probability = logits.sub_(total).exp_()
+                probability = logarithms.exp_()
                 probability.scatter_add_(1, target, probability.new_full(target.shape, -1.0))
                 gradients.append(probability.to(weight.dtype) @ weight)
         if gradients:

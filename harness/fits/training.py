@@ -94,7 +94,12 @@ def fit_jointly(
 def _to_the_end(
     fit: FitLoop, identity: str, progress: Progress | None, checkpoint: Path | None, checkpoint_seconds: float
 ) -> FitReport:
-    file = Checkpoint(checkpoint, identity, checkpoint_seconds) if checkpoint else None
+    with fit.waves.threads():
+        _train(fit, Checkpoint(checkpoint, identity, checkpoint_seconds) if checkpoint else None, progress)
+    return fit.finish()
+
+
+def _train(fit: FitLoop, file: Checkpoint | None, progress: Progress | None) -> None:
     if file and (state := file.read(fit.backbone.device)):
         fit.restore(*state)
     elif fit.options.keep_start:
@@ -105,4 +110,3 @@ def _to_the_end(
             file.save(*fit.state())
         if progress:
             progress(*fit.dialogues_done_and_total(), note)
-    return fit.finish()

@@ -6,7 +6,9 @@ Legend: N adapters, K numbers of one adapter, n label positions of a wave.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -16,13 +18,19 @@ from harness.adapters import Bank
 from harness.adapters.bank import key_seed
 from harness.backbone import Backbone
 from harness.errors import HarnessError
-from harness.fits.batching import Entry, Wave, collate, cut
+from harness.fits.batching import Entry, Wave, collate, cut, share_out
 from harness.fits.forward import prepare
 from harness.fits.optimiser import Flat
+
+# What a wave gives: owners of its labels, their losses, bank rows that occur and their gradients.
+_Piece = tuple[np.ndarray, Tensor, Tensor, Tensor | None]
 
 
 class WaveRunner:
     """Runs entries of a bank's adapters with given values [N, K] (`flat` gives their layout).
+
+    Waves that go through the decoder by hand share nothing, so each thread takes whole waves and computes them with
+    one thread of its own: no thread waits for another inside a product, and the bits do not depend on who was quick.
 
     padded_tokens  that training has put through the model so far, padding included
     rewaved        whether memory ran out and a wave was halved
@@ -36,6 +44,23 @@ class WaveRunner:
         self.flat = Flat(bank.tensors)
         self.padded_tokens = 0
         self.rewaved = False
+        self.by_hand = self.forward.by_hand(bank, dropout=bool(bank.dropout))
+        self.workers = torch.get_num_threads() if self.by_hand else 1
+        self._pool: ThreadPoolExecutor | None = None
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """While open, waves are computed side by side, where that is possible."""
+        if self.workers == 1:
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(self.workers, thread_name_prefix="wave") as self._pool:
+                yield
+        finally:
+            self._pool = None
+            torch.set_num_threads(self.workers)
 
     def count(self, entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray]:
         """(tokens [N], label tokens [N]) of some entries, without padding."""
@@ -67,14 +92,11 @@ class WaveRunner:
         labels: np.ndarray | None,
         step: int,
     ) -> np.ndarray:
-        pieces: list[tuple[np.ndarray, Tensor]] = []
-
-        def attempt(part: list[Entry]) -> None:
+        def attempt(part: list[Entry]) -> list[_Piece]:
             """Run a wave; halve it where memory does not suffice."""
             try:
                 wave = collate(part, self.prefix, self.backbone.device)
-                pieces.append(self._run(wave, values, gradients, labels, step))
-                return
+                return [self._run(wave, values, labels, step)]
             except torch.OutOfMemoryError as fault:
                 if len(part) == 1:
                     raise HarnessError(
@@ -82,20 +104,31 @@ class WaveRunner:
                         f"{self.backbone.device}; shorten it or use a smaller model"
                     ) from fault
             self.rewaved = True
-            attempt(part[: len(part) // 2])
-            attempt(part[len(part) // 2 :])
+            return attempt(part[: len(part) // 2]) + attempt(part[len(part) // 2 :])
 
-        for part in cut(entries, self.prefix, self.microbatch_tokens):
-            attempt(part)
-        owners = np.concatenate([owners for owners, _ in pieces])
+        if self.by_hand:
+            parts = share_out(entries, self.prefix, self.microbatch_tokens, self.workers)
+        else:
+            parts = cut(entries, self.prefix, self.microbatch_tokens)
+        done = map(attempt, parts) if self._pool is None else self._pool.map(attempt, parts)
+        pieces = [piece for found in done for piece in found]
+        if gradients is not None:  # added here, in the order of the waves, whoever was quick
+            for _, _, used, gradient in pieces:
+                assert gradient is not None
+                gradients.index_add_(0, used, gradient)
+            self.padded_tokens += sum(self._padded(part) for part in parts)
+        owners = np.concatenate([piece[0] for piece in pieces])
         # Summed here, in a fixed order, not by atomics on a device; a NaN stays with its owner.
-        found = torch.cat([losses for _, losses in pieces]).double().cpu().numpy()
+        found = torch.cat([piece[1] for piece in pieces]).double().cpu().numpy()
         return np.bincount(owners, weights=found, minlength=len(self.bank))
 
-    def _run(
-        self, wave: Wave, values: Tensor, gradients: Tensor | None, labels: np.ndarray | None, step: int
-    ) -> tuple[np.ndarray, Tensor]:
-        train = gradients is not None
+    def _padded(self, part: Sequence[Entry]) -> int:
+        lengths = [self.prefix + len(entry.row.inputs) for entry in part]
+        return sum(lengths) if self.by_hand else max(lengths) * len(lengths)
+
+    def _run(self, wave: Wave, values: Tensor, labels: np.ndarray | None, step: int) -> _Piece:
+        """A wave's losses, and with `labels` [N] the gradients of each adapter's summed loss / labels."""
+        train = labels is not None
         used = torch.tensor(wave.adapters, device=self.backbone.device)
         # Only this wave's adapters become a leaf: no gradient of the whole bank is made per wave.
         leaf = values[used].requires_grad_(train)
@@ -103,14 +136,11 @@ class WaveRunner:
         seeds = self._dropout_seeds(wave.entries, step) if train and self.bank.dropout else None
         with torch.set_grad_enabled(train):
             losses = self.forward.token_losses(local, wave, seeds)
-        if gradients is not None and labels is not None:
+        if labels is not None:
             # A vector of weights instead of a weighted sum: a NaN loss never meets its neighbours.
             weights = torch.as_tensor(1.0 / labels[wave.owners], dtype=losses.dtype, device=losses.device)
             losses.backward(weights)
-            assert leaf.grad is not None
-            gradients.index_add_(0, used, leaf.grad)
-            self.padded_tokens += wave.tokens
-        return wave.owners, losses.detach()
+        return wave.owners, losses.detach(), used, leaf.grad
 
     def _dropout_seeds(self, entries: Sequence[Entry], step: int) -> Tensor:
         keys = self.bank.keys

@@ -1,0 +1,231 @@
+"""Forward and backward of a frozen decoder by hand: only what adapters need, no padding, nothing computed twice.
+
+The tokens of a wave's rows lie one after the other [R, D]; attention goes row by row. The last layer works on label
+positions alone, and the first layer's backward stops at the virtual tokens. Weights: decoder.
+Legend: R tokens of a wave, n labels, D hidden, H heads, d numbers of a head, T tokens of a row, U adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.adapters import Bank
+from harness.fits.batching import Wave
+from harness.fits.causal import attend, attend_back, by_head, heads_of
+from harness.fits.decoder import PARTS, Decoder, Layer
+from harness.fits.low_rank import Update, folded
+from harness.fits.packed import Packed, pack
+
+
+def hidden_states(decoder: Decoder, bank: Bank, wave: Wave) -> Tensor:
+    """Hidden states [n, D] at the label positions of a wave; `bank` holds the wave's adapters, which are low-rank
+    updates or virtual tokens or both."""
+    packed = pack(wave.entries, wave.adapters, bank.prefix_tokens)
+    prefix = bank.prefix(wave.rows)
+    return run(decoder, packed, None if prefix is None else prefix.flatten(0, 1), bank.low_rank() or {})
+
+
+def run(
+    decoder: Decoder,
+    packed: Packed,
+    prefix: Tensor | None = None,
+    low_rank: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+) -> Tensor:
+    """Hidden states [n, D] behind the last norm; prefix [B * P, D]; low_rank as `Bank.low_rank`."""
+    low_rank = low_rank or {}
+    found = DecoderPass.apply(decoder, packed, list(low_rank), prefix, *folded(decoder, low_rank))
+    assert isinstance(found, Tensor)
+    return found
+
+
+@dataclass
+class _Kept:
+    """What one layer's backward needs of its forward."""
+
+    n1: Tensor
+    r1: Tensor
+    qkv: Tensor
+    weights: list[Any]
+    mixed: Tensor
+    n2: Tensor
+    r2: Tensor
+    gate_up: Tensor
+    silu: Tensor
+    inner: Tensor | None
+    downs: dict[str, Tensor]
+
+
+class DecoderPass(torch.autograd.Function):
+    """(decoder, packed, names of updates, prefix [B * P, D] or None, a, b, a, b, ...) -> hidden states [n, D]."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, decoder: Decoder, packed: Packed, names: Sequence[str], prefix: Tensor | None, *pairs: Tensor
+    ) -> Tensor:
+        keep = any(ctx.needs_input_grad)
+        updates: list[dict[str, Update]] = [{} for _ in decoder.layers]
+        for i, name in enumerate(names):
+            number, part = decoder.places[name]
+            updates[number][part] = Update(pairs[2 * i], pairs[2 * i + 1])
+        x = decoder.table.new_empty(len(packed.positions), decoder.table.shape[1])
+        x.index_copy_(0, packed.token_at, decoder.table.index_select(0, packed.ids))
+        if prefix is not None:
+            x.index_copy_(0, packed.prefix_at, prefix)
+        longest = max(last - first for first, last in packed.bounds)
+        rotation = decoder.rotation(longest)[packed.positions]
+        kept: list[_Kept] = []
+        for number, layer in enumerate(decoder.layers):
+            last = number == len(decoder.layers) - 1
+            x, found = _forward(decoder, layer, updates[number], packed, rotation, x, last, keep)
+            if keep:
+                kept.append(found)
+        normal, scale = _normalised(x, decoder.epsilon)
+        if keep:
+            ctx.facts = decoder, packed, rotation, updates, kept, normal, scale
+            ctx.names, ctx.with_prefix = names, prefix is not None
+        return normal * decoder.norm
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        decoder, packed, rotation, updates, kept, normal, scale = ctx.facts
+        ctx.facts = None  # what is kept is used once; without this it would live as long as the graph
+        g = _normalised_back(grad * decoder.norm, normal, scale)
+        for number in range(len(decoder.layers) - 1, -1, -1):
+            first, last = number == 0, number == len(decoder.layers) - 1
+            wanted = packed.prefix_at if first else None
+            g = _backward(
+                decoder, decoder.layers[number], updates[number], packed, rotation, kept.pop(), g, last, wanted
+            )
+        gradients: list[Tensor | None] = []
+        for name in ctx.names:
+            number, part = decoder.places[name]
+            gradients += [updates[number][part].grad_a, updates[number][part].grad_b]
+        return None, None, None, g if ctx.with_prefix else None, *gradients
+
+
+def _forward(
+    decoder: Decoder,
+    layer: Layer,
+    updates: dict[str, Update],
+    packed: Packed,
+    rotation: Tensor,
+    x: Tensor,
+    last: bool,
+    keep: bool,
+) -> tuple[Tensor, _Kept]:
+    """One layer: x [R, D] -> [R, D], or [n, D] on the label positions from the last one."""
+    downs: dict[str, Tensor] = {}
+    n1, r1 = _normalised(x, decoder.epsilon)
+    qkv = F.linear(n1, layer.qkv, layer.qkv_bias)
+    for part, columns in zip(PARTS[:3], qkv.split(decoder.sizes, dim=1), strict=True):
+        if part in updates:
+            downs[part] = updates[part].add(n1, columns, packed.runs)
+    _turned(decoder, qkv, rotation)
+    mixed = x.new_empty(len(x), decoder.sizes[0])
+    parts, output = heads_of(decoder, qkv), by_head(mixed, decoder.head_width)
+    weights = []
+    for a, b in packed.bounds:
+        q, k, v = (part[:, a:b] for part in parts)
+        weights.append(attend(q, k, v, output[:, a:b], keep))
+    runs = packed.runs
+    if last:
+        x, mixed, runs = x.index_select(0, packed.labels), mixed.index_select(0, packed.labels), packed.label_runs
+    x = torch.addmm(x, mixed, layer.out.T)
+    if layer.out_bias is not None:
+        x += layer.out_bias
+    if "o_proj" in updates:
+        downs["o_proj"] = updates["o_proj"].add(mixed, x, runs)
+    n2, r2 = _normalised(x, decoder.epsilon)
+    gate_up = F.linear(n2, layer.gate_up)
+    gate, up = gate_up.chunk(2, dim=1)
+    for part, columns in (("gate_proj", gate), ("up_proj", up)):
+        if part in updates:
+            downs[part] = updates[part].add(n2, columns, runs)
+    silu = F.silu(gate)
+    inner = silu * up
+    y = torch.addmm(x, inner, layer.down.T)
+    if "down_proj" in updates:
+        downs["down_proj"] = updates["down_proj"].add(inner, y, runs)
+    return y, _Kept(
+        n1, r1, qkv, weights, mixed, n2, r2, gate_up, silu, inner if "down_proj" in updates else None, downs
+    )
+
+
+def _backward(
+    decoder: Decoder,
+    layer: Layer,
+    updates: dict[str, Update],
+    packed: Packed,
+    rotation: Tensor,
+    kept: _Kept,
+    g: Tensor,
+    last: bool,
+    wanted: Tensor | None,
+) -> Tensor:
+    """Gradient of a layer's input from that of its output; of the rows `wanted` alone where those are given."""
+    runs = packed.label_runs if last else packed.runs
+    inner_grad = g @ layer.down
+    if "down_proj" in updates:
+        assert kept.inner is not None
+        updates["down_proj"].back(kept.inner, kept.downs["down_proj"], g, inner_grad, runs)
+    gate, up = kept.gate_up.chunk(2, dim=1)
+    both = torch.empty_like(kept.gate_up)
+    gate_grad, up_grad = both.chunk(2, dim=1)
+    torch.mul(inner_grad, kept.silu, out=up_grad)
+    torch.ops.aten.silu_backward.grad_input(inner_grad.mul_(up), gate, grad_input=gate_grad)
+    n_grad = both @ layer.gate_up
+    for part, columns in (("gate_proj", gate_grad), ("up_proj", up_grad)):
+        if part in updates:
+            updates[part].back(kept.n2, kept.downs[part], columns, n_grad, runs)
+    g = _normalised_back(n_grad, kept.n2, kept.r2).add_(g)
+    mixed_grad = g @ layer.out
+    if "o_proj" in updates:
+        updates["o_proj"].back(kept.mixed, kept.downs["o_proj"], g, mixed_grad, runs)
+    if last:  # the other positions have no part in the loss behind this layer's attention
+        count = len(packed.positions)
+        mixed_grad = mixed_grad.new_zeros(count, mixed_grad.shape[1]).index_copy_(0, packed.labels, mixed_grad)
+        g = g.new_zeros(count, g.shape[1]).index_copy_(0, packed.labels, g)
+    qkv_grad = torch.empty_like(kept.qkv)
+    parts, grads = heads_of(decoder, kept.qkv), by_head(mixed_grad, decoder.head_width)
+    targets = [by_head(part, decoder.head_width) for part in qkv_grad.split(decoder.sizes, dim=1)]
+    for (a, b), weights in zip(packed.bounds, kept.weights, strict=True):
+        q, k, v = (part[:, a:b] for part in parts)
+        attend_back(q, k, v, weights, grads[:, a:b], [target[:, a:b] for target in targets])
+    _turned(decoder, qkv_grad, rotation.conj())
+    n1, r1 = kept.n1, kept.r1
+    if wanted is not None:
+        n_grad = qkv_grad.index_select(0, wanted) @ layer.qkv
+    else:
+        n_grad = qkv_grad @ layer.qkv
+    for part, columns in zip(PARTS[:3], qkv_grad.split(decoder.sizes, dim=1), strict=True):
+        if part in updates:
+            updates[part].back(n1, kept.downs[part], columns, None if wanted is not None else n_grad, packed.runs)
+    if wanted is not None:
+        n1, r1, g = n1.index_select(0, wanted), r1.index_select(0, wanted), g.index_select(0, wanted)
+    return _normalised_back(n_grad, n1, r1).add_(g)
+
+
+def _normalised(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """(x / rms(x), 1 / rms(x) [R, 1]); Zhang and Sennrich 2019."""
+    square = torch.linalg.vector_norm(x, dim=1, keepdim=True).square_().div_(x.shape[1])
+    scale = square.add_(epsilon).rsqrt_()
+    return x * scale, scale
+
+
+def _normalised_back(grad: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
+    """scale (g - n mean(g n))"""
+    mean = (grad * normal).mean(dim=1, keepdim=True)
+    return torch.addcmul(grad, normal, mean, value=-1).mul_(scale)
+
+
+def _turned(decoder: Decoder, qkv: Tensor, rotation: Tensor) -> None:
+    """Rotate queries and keys in place (RoFormer, Su et al. 2021)."""
+    heads = decoder.heads + decoder.kv_heads
+    part = qkv[:, : heads * decoder.head_width].unflatten(1, (heads, decoder.head_width // 2, 2))
+    torch.view_as_complex(part).mul_(rotation)

@@ -1,0 +1,62 @@
+"""Low-rank updates of a decoder's linear layers, several adapters side by side, with their gradients by hand.
+
+LoRA's files and hooks are in harness.adapters. Legend: U adapters, R tokens, N adapters of a bank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.fits.decoder import MLP_PARTS, PARTS, Decoder
+from harness.fits.packed import Run
+
+
+def folded(decoder: Decoder, low_rank: Mapping[str, tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """a, b, a, b, ... as the folded weights need them: a with the norm's weight, b of q and k in the new order."""
+    pairs: list[Tensor] = []
+    bounds = np.cumsum([0, *decoder.sizes])
+    for name, (a, b) in low_rank.items():
+        number, part = decoder.places[name]
+        layer = decoder.layers[number]
+        if part in PARTS[:3]:
+            place = PARTS.index(part)
+            b = b[:, decoder.order[bounds[place] : bounds[place + 1]] - bounds[place]]
+            a, b = a * layer.norm1, b * decoder.head_width**-0.5 if part == "q_proj" else b
+        elif part in MLP_PARTS[:2]:
+            a = a * layer.norm2
+        pairs += [a, b]
+    return pairs
+
+
+@dataclass
+class Update:
+    """A low-rank update of one linear layer for U adapters: a [U, rank, in], b [U, out, rank], their gradients."""
+
+    a: Tensor
+    b: Tensor
+    grad_a: Tensor | None = None
+    grad_b: Tensor | None = None
+
+    def add(self, x: Tensor, y: Tensor, runs: Sequence[Run]) -> Tensor:
+        """y += (x a^T) b^T for each adapter's tokens; returns x a^T [R, rank]."""
+        down = x.new_empty(len(x), self.a.shape[1])
+        for u, first, last in runs:
+            torch.mm(x[first:last], self.a[u].T, out=down[first:last])
+            y[first:last].addmm_(down[first:last], self.b[u].T)
+        return down
+
+    def back(self, x: Tensor, down: Tensor, grad: Tensor, into: Tensor | None, runs: Sequence[Run]) -> None:
+        """Gradients of a and b from that of y; `into` gets what belongs to x, added."""
+        self.grad_a, self.grad_b = torch.zeros_like(self.a), torch.zeros_like(self.b)
+        for u, first, last in runs:
+            part = grad[first:last]
+            up = part @ self.b[u]
+            self.grad_b[u].addmm_(part.T, down[first:last])
+            self.grad_a[u].addmm_(up.T, x[first:last])
+            if into is not None:
+                into[first:last].addmm_(up, self.a[u])

@@ -1,0 +1,79 @@
+"""Rows of a wave one after the other, without padding: where every token, label and adapter lies.
+
+Rows and waves themselves are in batching. Legend: R tokens of a wave, B rows, P virtual tokens, T tokens, n labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.fits.batching import Entry, Row
+
+Run = tuple[int, int, int]  # (adapter, first, behind the last)
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Where everything lies in the tokens of a wave.
+
+    bounds      (first, behind the last) token of each row
+    prefix_at   [B * P] tokens that are virtual;  token_at, ids: the others and what they are
+    positions   [R] in their rows
+    labels      [n] tokens whose hidden states predict a label
+    runs        (adapter, first, behind the last) in R: one adapter's rows lie side by side
+    label_runs  the same in the n labels
+    """
+
+    bounds: list[tuple[int, int]]
+    prefix_at: Tensor
+    token_at: Tensor
+    ids: Tensor
+    positions: Tensor
+    labels: Tensor
+    runs: list[Run]
+    label_runs: list[Run]
+
+
+def pack(entries: Sequence[Entry], adapters: Sequence[int], prefix: int) -> Packed:
+    """Lay out the rows of a wave, which come adapter by adapter."""
+    bounds: list[tuple[int, int]] = []
+    runs: list[Run] = []
+    label_runs: list[Run] = []
+    labels: list[np.ndarray] = []
+    local = {adapter: i for i, adapter in enumerate(adapters)}
+    start = seen = 0
+    for entry in entries:
+        end, more = start + prefix + len(entry.row.inputs), seen + len(entry.row.positions)
+        bounds.append((start, end))
+        labels.append(entry.row.positions + start)
+        mine = local[entry.adapter]
+        for found, first, last in ((runs, start, end), (label_runs, seen, more)):
+            if found and found[-1][0] == mine:
+                found[-1] = (mine, found[-1][1], last)
+            else:
+                found.append((mine, first, last))
+        start, seen = end, more
+    positions = np.concatenate([np.arange(end - first) for first, end in bounds])
+    virtual = positions < prefix
+    return Packed(
+        bounds=bounds,
+        prefix_at=torch.from_numpy(np.flatnonzero(virtual)),
+        token_at=torch.from_numpy(np.flatnonzero(~virtual)),
+        ids=torch.from_numpy(np.concatenate([entry.row.inputs for entry in entries])),
+        positions=torch.from_numpy(positions),
+        labels=torch.from_numpy(np.concatenate(labels)),
+        runs=runs,
+        label_runs=label_runs,
+    )
+
+
+def pack_ids(ids: Tensor) -> Packed:
+    """Rows of plain tokens [B, T], every position a label."""
+    inputs = [row.numpy() for row in ids]
+    entries = [Entry(0, 0, i, Row(row, np.arange(len(row)), row)) for i, row in enumerate(inputs)]
+    return pack(entries, [0], 0)
