@@ -84,6 +84,31 @@ def test_batched_nll_equals_single_sequences(
     assert seen[-1] == (25, 25)
 
 
+@pytest.mark.parametrize("kind", ["none", "soft prompt"])
+def test_turns_of_a_dialogue_share_one_pass(
+    backbone: Backbone, kind: str, cache_of: CacheOf, monkeypatch: pytest.MonkeyPatch
+):
+    """Prompts that begin with earlier ones and their replies; the last two are no turns of it."""
+    bank = make_bank(backbone, kind)
+    first, reply, second = [5, 6, 7], [8, 9, STOP], [8, 9, STOP, 10, 11]
+    prompts = [first, first + second, first + second + [14, STOP, 12, 13], first, [5, 6]]
+    replies = [reply, [14, STOP], [15, 16, 17, STOP], [8, STOP], [7, 8, 9, STOP]]
+    row = -1 if bank is None else 2
+    passes: list[int] = []
+    forward = decoding.forward
+
+    def counted(backbone: Backbone, **inputs: Any) -> Any:
+        passes.append(len(inputs["inputs_embeds"] if "inputs_embeds" in inputs else inputs["input_ids"]))
+        return forward(backbone, **inputs)
+
+    monkeypatch.setattr("harness.replies.likelihood.forward", counted)
+    found = reply_nll(backbone, bank, [row] * 5, prompts, replies)
+    expected = [-log_prob(backbone, bank, cache_of, row, *case) for case in zip(prompts, replies, strict=True)]
+    np.testing.assert_allclose([nats for nats, _ in found], expected, rtol=1e-5, atol=1e-5)
+    assert [count for _, count in found] == [len(reply) for reply in replies]
+    assert sum(passes) == 3  # the dialogue, and the two whose replies reach into its own
+
+
 @pytest.mark.parametrize("kind", ["none", *SPECS])
 def test_choice_probabilities_equal_single_sequences_and_sum_to_one(
     backbone: Backbone, kind: str, cache_of: CacheOf, monkeypatch: pytest.MonkeyPatch

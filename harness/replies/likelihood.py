@@ -55,34 +55,55 @@ def reply_nll(
     """
     check_prompts(backbone, bank, rows, prompts, [len(reply) for reply in replies])
     virtual = prefix_tokens(backbone, bank)
-    extra = [virtual if row >= 0 else 0 for row in rows]
     # The last reply token is predicted but never fed.
     fed = [[*prompt, *reply[:-1]] for prompt, reply in zip(prompts, replies, strict=True)]
+    readers = _readers(prompts, fed, rows)
+    longest = list(readers)
+    own = [rows[index] for index in longest]
+    extra = [virtual if row >= 0 else 0 for row in own]
+    texts = [fed[index] for index in longest]
     results: list[tuple[float, int]] = [(0.0, 0)] * len(prompts)
     scored = 0
     with torch.no_grad():
-        for indices in plan_batches(fed, rows, extra, forward_tokens(backbone, batch_tokens)):
-            used = bank if rows[indices[0]] >= 0 else None
-            batch_rows = torch.tensor([rows[index] for index in indices], device=backbone.device)
+        for chosen in plan_batches(texts, own, extra, forward_tokens(backbone, batch_tokens)):
+            used = bank if own[chosen[0]] >= 0 else None
+            batch_rows = torch.tensor([own[place] for place in chosen], device=backbone.device)
             fed_before = 0 if used is None else used.prefix_tokens
-            starts = [fed_before + len(prompts[index]) - 1 for index in indices]
-            nats = _reply_nats(
-                backbone,
-                used,
-                batch_rows,
-                [fed[index] for index in indices],
-                starts,
-                [replies[index] for index in indices],
-            )
-            place = 0
-            for index in indices:
-                count = len(replies[index])
-                results[index] = (float(nats[place : place + count].sum()), count)
-                place += count
-            scored += len(indices)
+            spans = [
+                [(index, fed_before + len(prompts[index]) - 1) for index in readers[longest[place]]] for place in chosen
+            ]
+            nats = _reply_nats(backbone, used, batch_rows, [texts[place] for place in chosen], spans, replies)
+            for index, values in nats.items():
+                results[index] = (float(values.sum()), len(values))
+            scored += len(nats)
             if progress is not None:
                 progress(scored, len(prompts))
     return results
+
+
+def _readers(
+    prompts: Sequence[Sequence[int]], fed: Sequence[Sequence[int]], rows: Sequence[int]
+) -> dict[int, list[int]]:
+    """For each text that must be run, by index: the texts that are its beginnings with the same adapter, itself too.
+
+    The turns of a dialogue are beginnings of its last one: causal attention computes them all in one pass. A reply
+    that reaches into another one's, as closed choices do, has a pass of its own.
+    """
+    order = sorted(range(len(fed)), key=lambda i: (rows[i], fed[i], i))
+    readers: dict[int, list[int]] = {}
+    waiting: list[int] = []  # the beginnings of what comes next, as a chain
+    for place, index in enumerate(order):
+        waiting.append(index)
+        following = order[place + 1] if place + 1 < len(order) else None
+        if (
+            following is None
+            or rows[following] != rows[index]
+            or len(fed[index]) >= len(prompts[following])
+            or list(prompts[following][: len(fed[index])]) != fed[index]
+        ):
+            readers[index] = waiting
+            waiting = []  # what follows may continue a shorter one of these, which has its pass already
+    return readers
 
 
 def _reply_nats(
@@ -90,12 +111,13 @@ def _reply_nats(
     bank: Bank | None,
     rows: Tensor,
     fed: Sequence[Sequence[int]],
-    starts: Sequence[int],
+    spans: Sequence[Sequence[tuple[int, int]]],
     replies: Sequence[Sequence[int]],
-) -> NDArray[np.float64]:
-    """Nats of all reply tokens of a batch, row after row. Right-padded: causal attention needs no mask then.
+) -> dict[int, NDArray[np.float64]]:
+    """Nats of the tokens of each reply that the rows of a batch hold, by its index. Right-padded: causal attention
+    needs no mask then.
 
-    starts   column whose logits predict the first reply token, per row
+    spans   for each row (index of a reply, column whose logits predict its first token)
     """
     width = max(len(ids) for ids in fed)
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in fed], device=backbone.device)  # [B, T]
@@ -107,17 +129,21 @@ def _reply_nats(
         width += prefix.shape[1]
     if bank is not None and bank.cached_tokens:
         inputs |= {"past_key_values": prefilled(backbone, bank, rows), "use_cache": True}
-    column = torch.arange(width, device=backbone.device)
-    first = torch.tensor(starts, device=backbone.device)[:, None]
-    count = torch.tensor([len(reply) for reply in replies], device=backbone.device)[:, None]
-    wanted = (column >= first) & (column < first + count)  # [B, W]
+    wanted = torch.zeros(len(fed), width, dtype=torch.bool)
+    for row, found in enumerate(spans):
+        for index, first in found:
+            wanted[row, first : first + len(replies[index])] = True
+    # Replies of one row never overlap, so its wanted columns are those of one reply after the other.
+    order = [index for found in spans for index, _ in sorted(found, key=lambda span: span[1])]
+    wanted = wanted.to(backbone.device)
     with adapted(backbone, bank, rows):
         logits = forward(backbone, **inputs, logits_to_keep=wanted).logits
     if logits.dim() == 3:  # an architecture that always returns all positions
         logits = logits[wanted]
-    targets = torch.tensor([token for reply in replies for token in reply], device=backbone.device)
-    nats = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
-    return nats.double().cpu().numpy()
+    targets = torch.tensor([token for index in order for token in replies[index]], device=backbone.device)
+    nats = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none").double().cpu().numpy()
+    ends = np.cumsum([len(replies[index]) for index in order])
+    return dict(zip(order, np.split(nats, ends[:-1]), strict=True))
 
 
 # ---- closed sets of replies ----
