@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from leaderboard.markdown import render
 from leaderboard.records import publish_records, published, read_runs
-from leaderboard.rows import rows_as_json
+from leaderboard.tables import rows_as_json
 
 __all__ = ["publish_records", "published", "read_runs", "render", "rows_as_json"]
