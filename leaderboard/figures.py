@@ -123,8 +123,8 @@ def _cost(group: Group) -> Figure:
         fronts.append(f"{words}: {', '.join(short(p.name) for p in front[:6])}")
     title = "Score against trained parameters and against fit seconds"
     caption = (
-        "Filled marks are the Pareto front: nothing at most as dear scores better. Costs are the method's own and those of "
-        "the adapters that it stands on, each as its own run measured it. Crosses are controls, which are no candidates."
+        "Filled marks are the Pareto front: nothing at most as dear scores better. Costs are the method's own and "
+        "those of the adapters that it stands on, each as its own run measured it. Crosses are controls: no candidates."
     )
     return Figure(
         "cost", group, _name(group, "cost"), title, f"{title}. On the Pareto front by {'; by '.join(fronts)}", caption

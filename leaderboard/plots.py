@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.path import Path as Outline
 from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Outline
 
 from harness.reports.printing import interval, number
 from leaderboard import svg
@@ -118,7 +118,7 @@ def _personas(figure: Figure) -> str:
             _dots(axes, [pair.baseline[i] for i in where], [pair.method[i] for i in where], colour)
         axes.set(xlim=limits, ylim=limits)
         axes.locator_params(nbins=4)
-        svg.write(canvas, left, above - 25, short(pair.name, 32), ha="left", va="center")
+        svg.write(canvas, left, above - 25, short(pair.name, 37), ha="left", va="center")
         share = f"{pair.share_improved:.0%} of {len(gains)} personas improved"
         svg.write(canvas, left, above - 10, share, ha="left", va="center", color=MUTED, fontsize=11)
         if column == 0:
@@ -172,7 +172,9 @@ def _cost(figure: Figure) -> str:
     places = [top + tall * (high - score) / (high - low) for _, score in inside]
     for (name, score), y, spread in zip(inside, places, _apart(places, 15, top, top + tall), strict=True):
         _leader(canvas, edge, y, edge + 12, spread)
-        svg.write(canvas, edge + 16, spread, f"{short(name, 16)} {number(score)}", va="center", color=MUTED, fontsize=10)
+        svg.write(
+            canvas, edge + 16, spread, f"{short(name, 16)} {number(score)}", va="center", color=MUTED, fontsize=10
+        )
     for point in found:
         column, row = divmod(point.rank - 1, in_key)
         words = f"{point.rank}  {short(point.name, 44)}" + (", baseline" if point.is_baseline else "")
@@ -195,7 +197,9 @@ def _scatter(axes: Axes, found: Sequence[Point], least: float) -> None:
     every = max(1, math.ceil((last - first) / 6))
     ticks = list(range(first, last + 1, every))
     labels = [_amount(10.0**tick) for tick in ticks]
-    axes.set_xticks([*([start] if free else []), *ticks], [*([f"≤{least:g}" if least else "0"] if free else []), *labels])
+    axes.set_xticks(
+        [*([start] if free else []), *ticks], [*([f"≤{least:g}" if least else "0"] if free else []), *labels]
+    )
     room = 0.08 * (last - start)
     axes.set_xlim(start - room, last + room)
     front = sorted((place(p.cost), p.score) for p in found if p.on_front)

@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -27,7 +27,7 @@ INK, MUTED, GRID, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#ffffff"
 DARK = {INK: "#e6edf3", MUTED: "#9198a1", GRID: "#3d444d", PAPER: "#0d1117"}
 BLUE, ORANGE, GREY = "#3b82d6", "#d1651f", "#808890"  # better, worse, undecided: told apart by shape as well
 FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be read out, searched, and is a tenth of the size
     "svg.hashsalt": "leaderboard",
     "path.simplify": False,
@@ -83,7 +83,7 @@ def panel(figure: Figure, left: float, top: float, width: float, height: float) 
     return axes
 
 
-def write(figure: Figure, x: float, y: float, text: str, **settings: object) -> None:
+def write(figure: Figure, x: float, y: float, text: str, **settings: Any) -> None:
     """Text at a place given in pixels from the upper left corner."""
     width, height = figure.get_size_inches() * 72
     figure.text(x / width, 1 - y / height, text, parse_math=False, **settings)

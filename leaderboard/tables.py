@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,15 +14,18 @@ from tabulate import SEPARATING_LINE, tabulate
 
 from harness.reports.printing import interval, number, p_value, shown
 from harness.statistics import verdict
+from harness.store import clean_json
 from leaderboard.flags import flags_of
 from leaderboard.rows import Board, Group, Line, Outsider
 from leaderboard.text import line as one_line
 
 COSTS = ("trainable_parameters", "parameters_per_adapter", "adapters", "stored_bytes", "epochs", "steps", "tokens",
          "fit_seconds", "predict_seconds", "peak_memory_bytes")  # fmt: skip
-COLUMNS = ("group", "kind", "rank", "method", "benchmark", "metric", "unit", "estimand", "score", "se", "baseline",
-           "delta", "sim_low", "sim_high", "p", "p_adj", "share_improved", "hedges_g", "n_personas", "n_replies",
-           "seeds", "verdict_kind", "verdict", *COSTS, "trials", "flags", "runs", "note")  # fmt: skip
+COLUMNS: tuple[str, ...] = (
+    "group", "kind", "rank", "method", "benchmark", "metric", "unit", "estimand", "score", "se", "baseline",
+    "delta", "sim_low", "sim_high", "p", "p_adj", "share_improved", "hedges_g", "n_personas", "n_replies",
+    "seeds", "verdict_kind", "verdict", *COSTS, "trials", "flags", "runs", "note",
+)  # fmt: skip
 
 
 def rows_as_json(board: Board) -> list[dict[str, Any]]:
@@ -63,6 +67,11 @@ def rows_as_json(board: Board) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def as_json(board: Board) -> str:
+    """The rows as strict JSON with a final newline."""
+    return json.dumps(clean_json(rows_as_json(board)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _not_comparable(outsider: Outsider) -> tuple[str, str]:
@@ -174,13 +183,17 @@ def as_latex(board: Board) -> str:
         row = group.lines[0].row
         facts = f"{row.n_personas} personas, {row.n_replies} replies, {group.metric} in {row.unit}"
         notes.append(f"% group {place}: {one_line(group.title)}; {one_line(facts)}")
+        if reference := group.record.get("reference"):
+            notes.append(f"%   published: {one_line(reference['source'])}; a constant, not a measured comparison")
         if rows:
             rows.append(SEPARATING_LINE)
         rows += _latex_rows(place, group)
     if board.outsiders:
         notes.append(f"% not comparable with any group, and not shown: {len(board.outsiders)}")
     align = ("right", "right", "left", *["right"] * 7, "left")
-    text = tabulate(rows, headers=head, tablefmt="latex_booktabs", disable_numparse=True, colalign=align) if rows else ""
+    text = (
+        tabulate(rows, headers=head, tablefmt="latex_booktabs", disable_numparse=True, colalign=align) if rows else ""
+    )
     return "\n".join([*notes, text]).rstrip("\n") + "\n"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from harness.cli import main
 from leaderboard import publish_records, read_runs, render, rows_as_json
-from leaderboard.markdown import md
+from leaderboard.text import md
 
 ROOT = Path(__file__).parent.parent
 BASE = np.linspace(0.7, 0.9, 24)
