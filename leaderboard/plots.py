@@ -118,7 +118,7 @@ def _personas(figure: Figure) -> str:
             _dots(axes, [pair.baseline[i] for i in where], [pair.method[i] for i in where], colour)
         axes.set(xlim=limits, ylim=limits)
         axes.locator_params(nbins=4)
-        svg.write(canvas, left, above - 25, short(pair.name, 37), ha="left", va="center")
+        svg.write(canvas, left, above - 25, short(pair.name, 33), ha="left", va="center")
         share = f"{pair.share_improved:.0%} of {len(gains)} personas improved"
         svg.write(canvas, left, above - 10, share, ha="left", va="center", color=MUTED, fontsize=11)
         if column == 0:

@@ -19,8 +19,7 @@ from leaderboard.rows import Group, Line
 EXAMPLES = 20  # per group, by default
 MOST_CHARACTERS = 2_000  # of one reply on the page
 RULE = (
-    "evenly spread over the replies of the first run that has them, in the order of the data set, first and last "
-    "included; the rule looks at no score"
+    "evenly spread over the replies in the order of the data set, first and last included; the rule looks at no score"
 )
 
 
@@ -59,9 +58,11 @@ def examples(group: Group, most: int = EXAMPLES) -> Examples:
     without = tuple(place for place in range(len(group.lines)) if place not in logs)
     if not logs or most <= 0:
         return Examples((), 0, without)
-    first = next(iter(logs.values()))
+    # The order is that of the baseline's run, or of the best method's that has replies.
+    first = next((logs[k] for k in logs if group.lines[k].is_baseline), next(iter(logs.values())))
     count = len(first)
-    places = sorted({round(i * (count - 1) / max(most - 1, 1)) for i in range(min(most, count))})
+    number_of = min(most, count)
+    places = [round(i * (count - 1) / max(number_of - 1, 1)) for i in range(number_of)]
     chosen = []
     for place in places:
         asked = first.at(place)

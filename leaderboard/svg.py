@@ -107,7 +107,7 @@ def to_svg(figure: Figure, title: str) -> str:
 def _tidy(tag: re.Match[str]) -> str:
     """Hundredths of a pixel are enough, and one font list for all."""
     text = re.sub(r"-?\d+\.\d{3,}(?![\w#])", lambda m: f"{float(m.group()):.2f}".rstrip("0").rstrip("."), tag.group())
-    text = text.replace("'DejaVu Sans'", FONT).replace(" -0 ", " 0 ")
+    text = re.sub(r' transform="rotate\(-0 [^"]*\)"', "", text.replace("'DejaVu Sans'", FONT))
     return re.sub(r"\s*\n\s*", " ", text)
 
 
