@@ -124,7 +124,8 @@ def _cost(group: Group) -> Figure:
     title = "Score against trained parameters and against fit seconds"
     caption = (
         "Filled marks are the Pareto front: nothing at most as dear scores better. Costs are the method's own and "
-        "those of the adapters that it stands on, each as its own run measured it. Crosses are controls: no candidates."
+        "those of the adapters that it stands on, each as its own run measured it. Crosses are controls: no "
+        "candidates. Dashed: ceilings and the published score, where they are near."
     )
     return Figure(
         "cost", group, _name(group, "cost"), title, f"{title}. On the Pareto front by {'; by '.join(fronts)}", caption

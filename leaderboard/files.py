@@ -40,15 +40,25 @@ def write_board(board: Board, output: Path, most_examples: int = EXAMPLES) -> Pl
     from leaderboard.plots import draw  # matplotlib
 
     places = Places(output)
-    drawn = {figure.file: draw(figure) for group in board.groups for figure in figures(group)}
+    drawn = draw(figure for group in board.groups for figure in figures(group))
     html = page.render(board, drawn, most_examples, output.name)
-    text = markdown.render(board, places.plots.name)
+    text = markdown.render(board, places.plots.name, places.page.name)
     for name, svg in drawn.items():
-        write_atomically(places.plots / name, svg)
-    write_atomically(places.page, html)
-    write_atomically(output, text)
+        _write(places.plots / name, svg)
+    _write(places.page, html)
+    _write(output, text)
     _remove_stale(places.plots, set(drawn))
     return places
+
+
+def _write(path: Path, text: str) -> None:
+    """Leaves a file that says the same already: waiting for a busy disk can take longer than all the rest."""
+    try:
+        same = path.read_bytes() == text.encode()
+    except OSError:
+        same = False
+    if not same:
+        write_atomically(path, text)
 
 
 def _remove_stale(folder: Path, kept: set[str]) -> None:

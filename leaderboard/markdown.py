@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from harness import metrics
 from harness.comparison import Family
@@ -20,12 +21,13 @@ intervals are simultaneous over the section's methods and, with the adjusted p-v
 are method minus baseline, paired reply by reply."""
 
 
-def render(board: Board, plots: str = "plots") -> str:
-    """The whole leaderboard. `plots`: the folder of the plots as seen from the file."""
-    parts = [INTRODUCTION]
+def render(board: Board, plots: str = "plots", page: str = "index.html") -> str:
+    """The whole leaderboard. `plots`, `page`: the folder of the plots and the page as seen from the file."""
+    link = f"[{md(page)}]({quote(page)})"
+    parts = [f"{INTRODUCTION}\n\nFor a browser, sortable, with replies side by side where runs are at hand: {link}."]
     if not board.groups:
         parts.append("No complete runs yet: `harness run` makes one.")
-    parts += [_section(group, number, plots) for number, group in enumerate(board.groups, 1)]
+    parts += [_section(group, number, quote(plots)) for number, group in enumerate(board.groups, 1)]
     if board.outsiders:
         parts.append(_outside(board.outsiders))
     if board.unfinished:

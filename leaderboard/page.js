@@ -280,7 +280,7 @@
   if (data.unfinished.length) {
     main.append(plainTable("Not in the tables", "Runs without a result.", ["run", "status", "reason"], data.unfinished.map((x) => [x.run, x.status, x.reason])));
   }
-  main.append(make("p", { class: "note" }, "Costs, further metrics, protocol and the command behind every row: ", make("a", { href: data.readme }, data.readme), "."));
+  main.append(make("p", { class: "note" }, "Costs, further metrics, protocol and the command behind every row: ", make("a", { href: "./" + encodeURIComponent(data.readme) }, data.readme), "."));
   const kinds = new Set(data.groups.flatMap((group) => group.rows.map((row) => textOf(row, "verdict")).filter(Boolean)));
   for (const kind of [...kinds].sort()) verdict.append(make("option", { value: kind }, kind));
   query.addEventListener("input", () => { state.q = query.value; changed(); });

@@ -6,7 +6,7 @@ Everything is placed in pixels, by the length of its text: no label lies on anot
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch
@@ -23,11 +23,11 @@ WIDTH = 860
 COLUMN = 7.3  # pixels of a column of 12-pixel text, on the wide side
 
 
-def draw(figure: Figure) -> str:
-    """One plot as SVG."""
+def draw(figures: Iterable[Figure]) -> dict[str, str]:
+    """File name -> SVG of each plot."""
     drawers: dict[str, Callable[[Figure], str]] = {"forest": _forest, "personas": _personas, "cost": _cost}
-    with svg.drawing():
-        return drawers[figure.kind](figure)
+    with svg.drawing():  # once: setting matplotlib up costs as much as a plot
+        return {figure.file: drawers[figure.kind](figure) for figure in figures}
 
 
 def _up(figure: Figure) -> bool:
@@ -235,7 +235,9 @@ def _ranks(axes: Axes, marks: Sequence[tuple[float, float, str]]) -> None:
         b = (free or boxes)[0]
         taken.append(b)
         at = ((b[0] + b[2]) / 2 / box.width, (b[1] + b[3]) / 2 / box.height)
-        axes.text(*at, text, transform=axes.transAxes, ha="center", va="center_baseline", color=INK, fontsize=11)
+        paper = {"facecolor": svg.PAPER, "edgecolor": "none", "pad": 0.5}  # over the lines, under the dots
+        style = {"ha": "center", "va": "center_baseline", "color": INK, "fontsize": 11, "bbox": paper, "zorder": 2.5}
+        axes.text(*at, text, transform=axes.transAxes, **style)
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:

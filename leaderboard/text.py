@@ -9,19 +9,14 @@ import re
 import unicodedata
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
-# Direction overrides make a text read as something else; they are no part of any name.
-_OVERRIDES = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F}
+# Controls but tab and newline, half surrogates and two that XML refuses; and what turns the direction of text, which
+# makes it read as something else and is no part of any name.
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def clean(text: object) -> str:
     """The text with nothing that XML or a terminal cannot hold: controls but tab and newline, half surrogates."""
-    return "".join(c if _printable(c) else "\N{REPLACEMENT CHARACTER}" for c in str(text))
-
-
-def _printable(c: str) -> bool:
-    if c in "\n\t":
-        return True
-    return unicodedata.category(c) not in ("Cc", "Cs") and ord(c) not in (*_OVERRIDES, 0xFFFE, 0xFFFF)
+    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
 def line(text: object) -> str:

@@ -47,7 +47,7 @@ def made(board, **options) -> str:
     from leaderboard.figures import figures
     from leaderboard.plots import draw
 
-    return render(board, {f.file: draw(f) for group in board.groups for f in figures(group)}, **options)
+    return render(board, draw(f for group in board.groups for f in figures(group)), **options)
 
 
 def data_of(page: str) -> dict:

@@ -47,7 +47,9 @@ def only(runs) -> Group:
 
 
 def drawn(runs) -> dict[str, str]:
-    return {figure.kind: draw(figure) for figure in figures(only(runs))}
+    found = figures(only(runs))
+    made = draw(found)
+    return {figure.kind: made[figure.file] for figure in found}
 
 
 def texts(svg: str) -> list[str]:
@@ -238,7 +240,7 @@ def test_a_crowd_shows_its_first_methods_by_rank_and_says_so(make):
     runs = [make("base"), *(make(f"m{k:02d}", 0.001 * k, id=f"r{k}") for k in range(1, 21))]
     figure = next(f for f in figures(only(runs)) if f.kind == "personas")
     assert f"The first {MOST_PANELS} of 20 methods" in figure.caption
-    shown = [text for text in texts(draw(figure)) if re.fullmatch(r"m\d\d", text)]
+    shown = [text for text in texts(draw([figure])[figure.file]) if re.fullmatch(r"m\d\d", text)]
     assert shown == [f"m{k:02d}" for k in range(20, 20 - MOST_PANELS, -1)]
 
 
@@ -272,17 +274,31 @@ def test_plots_of_groups_that_are_gone_are_removed_and_nothing_else(make, tmp_pa
 def test_two_boards_in_one_folder_do_not_touch_each_other(make, tmp_path):
     write_board(board_of([make("base"), make("good", 0.03)]), tmp_path / "README.md")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    places = write_board(board_of([make("base"), make("bad", -0.03)]), tmp_path / "x.md")
-    assert (places.plots.name, places.page.name) == ("x_plots", "x.html")
+    places = write_board(board_of([make("base"), make("bad", -0.03)]), tmp_path / "a b.md")
+    assert (places.plots.name, places.page.name) == ("a b_plots", "a b.html")
     assert {path: path.read_bytes() for path in before} == before
-    assert "](x_plots/" in (tmp_path / "x.md").read_text()
+    text = (tmp_path / "a b.md").read_text()
+    assert "](a%20b_plots/" in text
+    assert "[a b.html](a%20b.html)" in text
+
+
+def test_a_file_that_says_the_same_is_left_alone(make, tmp_path):
+    runs = [make("base"), make("good", 0.03)]
+    write_board(board_of(runs), tmp_path / "README.md")
+    before = {path: path.stat().st_ino for path in tmp_path.rglob("*") if path.is_file()}
+    changed = tmp_path / "README.md"
+    changed.write_text("other")
+    write_board(board_of(runs), changed)
+    assert changed.read_text().startswith("# Leaderboard")
+    left = [path for path, number in before.items() if path.stat().st_ino == number]
+    assert len(left) == len(before) - 1
 
 
 def test_a_drawing_that_fails_leaves_the_old_leaderboard_whole(make, tmp_path, monkeypatch):
     output = tmp_path / "README.md"
     write_board(board_of([make("base"), make("good", 0.03)]), output)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    monkeypatch.setattr("leaderboard.plots.draw", lambda figure: 1 / 0)
+    monkeypatch.setattr("leaderboard.plots.draw", lambda figures: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_board(board_of([make("base"), make("bad", -0.03)]), output)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

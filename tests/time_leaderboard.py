@@ -53,13 +53,15 @@ if __name__ == "__main__":
     sections = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / "runs", sections)
-        words = ["leaderboard", "--runs-dir", f"{folder}/runs", "--output", f"{folder}/board/README.md"]
-        for _ in range(3):
+        board = Path(folder)
+        for turn in range(3):
+            board = Path(folder) / f"board_{turn}"
+            words = ["leaderboard", "--runs-dir", f"{folder}/runs", "--output", f"{board}/README.md"]
             start, before = time.perf_counter(), os.times()
             subprocess.run([sys.executable, "-c", "from harness.cli import main; main()", *words], check=True)
             wall, after = time.perf_counter() - start, os.times()
             spent = after.children_user + after.children_system - before.children_user - before.children_system
             print(f"{RUNS} runs in {sections} sections: {wall:.2f} s wall, {spent:.2f} s processor")
-        sizes = {path.name: path.stat().st_size for path in Path(folder, "board").glob("*") if path.is_file()}
-        plots = [path.stat().st_size for path in Path(folder, "board", "plots").glob("*.svg")]
+        sizes = {path.name: path.stat().st_size for path in board.glob("*") if path.is_file()}
+        plots = [path.stat().st_size for path in (board / "plots").glob("*.svg")]
         print(f"{sizes}, {len(plots)} plots of {sum(plots):,} bytes")
