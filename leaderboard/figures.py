@@ -178,7 +178,7 @@ def _whole_cost(group: Group, family: Family, cost: str, seen: frozenset[str] = 
     total, whole = float(record["cost"][cost]), True
     if record.get("base") in (None, record["hashes"].get("backbone")):
         return total, whole
-    for name in record["requires"]:
+    for name in record.get("requires") or ():
         base = _plain_run(group, str(name))
         if base is None or name in seen:
             whole = False

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.errors import HarnessError
 from harness.store import write_atomically
 from leaderboard import markdown, page
 from leaderboard.figures import FILE_NAME, figures
@@ -35,11 +36,14 @@ class Places:
 def write_board(board: Board, output: Path, most_examples: int = EXAMPLES) -> Places:
     """Make everything, then write it; the markdown last, so that it never links to a plot that is not there.
 
-    Raises StoreError where a run's replies cannot be read or a file cannot be written.
+    Raises HarnessError for a name that is the page's, StoreError where a run's replies cannot be read or a file
+    cannot be written.
     """
     from leaderboard.plots import draw  # matplotlib
 
     places = Places(output)
+    if places.page == output:
+        raise HarnessError(f"{output} would be the page's name; give the markdown's, e.g. {output.with_suffix('.md')}")
     drawn = draw(figure for group in board.groups for figure in figures(group))
     html = page.render(board, drawn, most_examples, output.name)
     text = markdown.render(board, places.plots.name, places.page.name)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from harness import metrics
-from harness.comparison import Family
 from harness.reports.printing import interval, number, p_value, shown
 from leaderboard.details import commands, cost, flags, how, other_metrics, protocol, table
 from leaderboard.figures import figures
-from leaderboard.rows import Board, Group, Outsider
+from leaderboard.rows import Board, Group, Outsider, unseen
 from leaderboard.text import md
 
 INTRODUCTION = """# Leaderboard
@@ -80,13 +79,6 @@ def _plots(group: Group, folder: str) -> str:
     return "### Plots\n\n" + "\n\n".join(parts) if parts else ""
 
 
-def _unseen(family: Family, metric: str) -> float | None:
-    """Mean over the seeds of the score with personas that were held out of all training; None without any."""
-    found = [shown(metric, u["scores"].get(metric)) for run in family.runs if (u := run.record.get("unseen"))]
-    known = [value for value in found if value is not None]
-    return sum(known) / len(known) if known else None
-
-
 def _ranking(group: Group) -> str:
     unit = metrics.get(group.metric).unit
     head = [
@@ -128,10 +120,10 @@ def _ranking(group: Group) -> str:
         )
     for rank, (_, cells) in enumerate(rows, 1):
         cells[0] = str(rank)
-    unseen = [_unseen(line.family, group.metric) for line in group.lines]
-    if any(value is not None for value in unseen):
+    held_out = [unseen(line.family, group.metric) for line in group.lines]
+    if any(value is not None for value in held_out):
         head.insert(-2, "unseen personas")
-        for (_, cells), value in zip(rows, unseen, strict=True):
+        for (_, cells), value in zip(rows, held_out, strict=True):
             cells.insert(-2, number(value) if value is not None else "")
     for ceiling in group.record.get("ceilings") or []:
         value = shown(group.metric, ceiling["scores"][group.metric])

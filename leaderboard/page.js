@@ -37,6 +37,7 @@
     { key: "improved", head: "improved" },
     { key: "published", head: "to published" },
     { key: "seeds", head: "seeds" },
+    { key: "unseen", head: "unseen personas" },
     { key: "parameters", head: "parameters" },
     { key: "fit", head: "fit\u00a0s" },
     { key: "flags", head: "flags", text: true },

@@ -20,7 +20,7 @@ from harness.store import clean_json
 from leaderboard.figures import figures
 from leaderboard.flags import flags_of, glossary
 from leaderboard.replies import EXAMPLES, MOST_CHARACTERS, RULE, Examples, examples
-from leaderboard.rows import Board, Group, Line
+from leaderboard.rows import Board, Group, Line, unseen
 from leaderboard.tables import others
 from leaderboard.text import clean
 
@@ -106,7 +106,7 @@ def _group(group: Group, place: int, drawn: Mapping[str, str], most_examples: in
         "reference": number(reference.score_pts) if reference else None,
         "reference_note": (group.record.get("reference") or {}).get("note"),
         "rows": [
-            *(_row(line, rank) for rank, line in enumerate(group.lines, 1)),
+            *(_row(line, rank, group.metric) for rank, line in enumerate(group.lines, 1)),
             *(_other(*other) for other in others(group)),
         ],
         "glossary": glossary(group.lines),
@@ -115,7 +115,7 @@ def _group(group: Group, place: int, drawn: Mapping[str, str], most_examples: in
     }
 
 
-def _row(line: Line, rank: int) -> dict[str, Any]:
+def _row(line: Line, rank: int, metric: str) -> dict[str, Any]:
     row, c, record = line.row, line.comparison, line.family.first.record
     kind = "baseline" if line.is_baseline else "method"
     flags = flags_of(line)
@@ -128,6 +128,7 @@ def _row(line: Line, rank: int) -> dict[str, Any]:
         "flags": _cell(", ".join(flags), len(flags)),
         "verdict": _cell("baseline", "baseline") if line.is_baseline else _cell("", None),
         "words": _cell("the baseline", "the baseline") if line.is_baseline else _cell("", None),
+        "unseen": _figure(unseen(line.family, metric)),
         "seeds": _cell(str(len(row.seeds)), len(row.seeds)),
         "published": _figure(row.reference.delta_pts if row.reference else None, sign=True),
     }

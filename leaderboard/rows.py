@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.comparison import Family, comparison_rows, differences, families, persona_scores, world_key
 from harness.errors import HarnessError
+from harness.reports.printing import shown
 from harness.statistics import ComparisonRow, ScoreRow, aligned
 from harness.store import StoredRun
 
@@ -173,3 +174,10 @@ def _baseline(members: Sequence[Family]) -> Family | None:
     ]
     plain = [family for family in found if not family.first.record.get("changed")]
     return max(plain or found, key=lambda family: (len(family.runs), family.first.id), default=None)
+
+
+def unseen(family: Family, metric: str) -> float | None:
+    """Mean over the seeds of the score with personas that were held out of all training; None without any."""
+    found = [shown(metric, u["scores"].get(metric)) for run in family.runs if (u := run.record.get("unseen"))]
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else None

@@ -16,7 +16,7 @@ from harness.reports.printing import interval, number, p_value, shown
 from harness.statistics import verdict
 from harness.store import clean_json
 from leaderboard.flags import flags_of
-from leaderboard.rows import Board, Group, Line, Outsider
+from leaderboard.rows import Board, Group, Line, Outsider, unseen
 from leaderboard.text import line as one_line
 
 COSTS = ("trainable_parameters", "parameters_per_adapter", "adapters", "stored_bytes", "epochs", "steps", "tokens",
@@ -24,7 +24,7 @@ COSTS = ("trainable_parameters", "parameters_per_adapter", "adapters", "stored_b
 COLUMNS: tuple[str, ...] = (
     "group", "kind", "rank", "method", "benchmark", "metric", "unit", "estimand", "score", "se", "baseline",
     "delta", "sim_low", "sim_high", "p", "p_adj", "share_improved", "hedges_g", "n_personas", "n_replies",
-    "seeds", "verdict_kind", "verdict", *COSTS, "trials", "flags", "runs", "note",
+    "seeds", "unseen_score", "verdict_kind", "verdict", *COSTS, "trials", "flags", "runs", "note",
 )  # fmt: skip
 
 
@@ -138,6 +138,7 @@ def _figures(line: Line) -> dict[str, Any]:
         "n_personas": row.n_personas,
         "n_replies": row.n_replies,
         "seeds": " ".join(map(str, row.seeds)),
+        "unseen_score": unseen(line.family, str(record["metrics"][0])),
         **{name: record["cost"].get(name) for name in COSTS},
         "trials": record["trials"],
         "flags": "; ".join(flags_of(line)),

@@ -206,6 +206,19 @@ def test_json_flag_and_json_format_say_the_same(harness, runs_dir, tmp_path):
     assert (tmp_path / "README.md").is_file()
 
 
+def test_the_markdown_cannot_take_the_pages_name(harness, runs_dir, tmp_path):
+    code, _, err = harness("leaderboard", "--runs-dir", runs_dir, "--output", tmp_path / "x.html")
+    assert code == 2
+    assert "x.md" in err
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_people_who_were_held_out_have_a_column_in_csv(tmp_path, stored):
+    held = {"n_personas": 2, "n_replies": 20, "scores": {"similarity": 0.4321}}
+    rows = rows_of(board_of([stored(tmp_path, "base", BASE), stored(tmp_path, "m", BASE + NOISE, unseen=held)]))
+    assert {row["method"]: row["unseen_score"] for row in rows} == {"base": "", "m": "43.21"}
+
+
 def test_an_unknown_format_is_a_helpful_line(harness, runs_dir):
     code, out, err = harness("leaderboard", "--runs-dir", runs_dir, "--format", "latx")
     assert (code, out) == (2, "")

@@ -46,8 +46,7 @@ def leaderboard_command(
     from leaderboard import board_of, publish_records, published, read_runs
 
     form = _format(form, output)
-    to_stdout = output is None if form != "md" else output == Path("-")
-    to_stdout = to_stdout or output == Path("-")
+    to_stdout = output == Path("-") or (output is None and form != "md")
     # Records lie beside the markdown; a table written elsewhere is of the same leaderboard.
     records = (output if output and form == "md" and not to_stdout else BOARD).parent / "records"
     runs = read_runs(runs_dir, records, RUNS)
