@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Sequence
-
-from tabulate import tabulate
+from collections.abc import Sequence
+from urllib.parse import quote
 
 from harness import metrics
-from harness.comparison import Family
 from harness.reports.printing import interval, number, p_value, shown
-from harness.store import StoredRun
-from leaderboard.remake import command
-from leaderboard.rows import Group, Outsider, arranged
+from leaderboard.details import commands, cost, flags, how, other_metrics, protocol, table
+from leaderboard.figures import figures
+from leaderboard.rows import Board, Group, Outsider, unseen
+from leaderboard.text import md
 
 INTRODUCTION = """# Leaderboard
 
@@ -22,28 +19,22 @@ decoding, backbone and scorer, ranked by score; nothing is ranked across section
 intervals are simultaneous over the section's methods and, with the adjusted p-value, decide the verdict. Differences
 are method minus baseline, paired reply by reply."""
 
-_ESCAPED = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
 
-
-def md(text: object) -> str:
-    """Text from data or plugins as inert markdown: one line, no markup, no HTML."""
-    line = " ".join(str(text).split())
-    return _ESCAPED.sub(r"\\\1", line).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def render(runs: Sequence[StoredRun]) -> str:
-    """The whole leaderboard."""
-    parts = [INTRODUCTION]
-    found, outside = arranged(runs)
-    if not found:
+def render(board: Board, plots: str = "plots", page: str = "index.html") -> str:
+    """The whole leaderboard. `plots`, `page`: the folder of the plots and the page as seen from the file."""
+    link = f"[{md(page)}]({quote(page)})"
+    parts = [f"{INTRODUCTION}\n\nFor a browser, sortable, with replies side by side where runs are at hand: {link}."]
+    if not board.groups:
         parts.append("No complete runs yet: `harness run` makes one.")
-    parts += [_section(group, number) for number, group in enumerate(found, 1)]
-    if outside:
-        parts.append(_outside(outside))
-    unfinished = [run for run in runs if not run.complete]
-    if unfinished:
-        rows = [[md(r.id), md(r.record.get("status")), md(r.record.get("error") or "not finished")] for r in unfinished]
-        parts.append("## Not in the tables\n\n" + _table(["run", "status", "reason"], rows))
+    parts += [_section(group, number, quote(plots)) for number, group in enumerate(board.groups, 1)]
+    if board.outsiders:
+        parts.append(_outside(board.outsiders))
+    if board.unfinished:
+        rows = [
+            [md(r.id), md(r.record.get("status")), md(r.record.get("error") or "not finished")]
+            for r in board.unfinished
+        ]
+        parts.append("## Not in the tables\n\n" + table(["run", "status", "reason"], rows))
     return "\n\n".join(parts) + "\n"
 
 
@@ -58,11 +49,11 @@ def _outside(outside: Sequence[Outsider]) -> str:
         runs = ", ".join(md(run.id) for run in outsider.family.runs)
         rows.append([md(outsider.family.name), *facts, md(outsider.reason), runs])
     head = ["method", "benchmark", "replies", "score, for itself alone", "why it is not compared", "runs"]
-    text = "## Not comparable\n\nNot ranked, in the order of their names.\n\n" + _table(head, rows)
-    return f"{text}\n\n{_commands(outsider.family for outsider in outside)}"
+    text = "## Not comparable\n\nNot ranked, in the order of their names.\n\n" + table(head, rows)
+    return f"{text}\n\n{commands(outsider.family for outsider in outside)}"
 
 
-def _section(group: Group, place: int) -> str:
+def _section(group: Group, place: int, plots: str) -> str:
     record = group.record
     facts = ", ".join(f"{md(k)} {md(v)}" for k, v in sorted(record["benchmark"]["facts"].items()))
     title = f"## {place}. {md(record['benchmark']['name'])}" + (f" ({facts})" if facts else "")
@@ -72,24 +63,20 @@ def _section(group: Group, place: int) -> str:
     backbone = f"backbone {md(record['config']['backbone'])} (`{record['hashes']['backbone'][:8]}`)"
     about = (
         f"{record['n_personas']} personas, {record['n_replies']} replies; "
-        f"{'scores imported from files' if _imported(group) else backbone}. "
+        f"{'scores imported from files' if group.imported else backbone}. "
         f"Decided by **{md(group.metric)}** in {unit} ({direction}): {md(metric.summary)}. "
         f"Estimand: {group.lines[0].row.estimand} (mean over replies)."
     )
     if group.baseline is None:
         about += " No run of the baseline is stored, so there are no differences and no verdicts."
-    parts = [title, about, _ranking(group), _cost(group)]
-    if others := _other_metrics(group):
-        parts.append(others)
-    parts += [_flags(group), _protocol(group), _how(group)]
+    parts = [title, about, _ranking(group), _plots(group, plots), cost(group), other_metrics(group)]
+    parts += [flags(group), protocol(group), how(group)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _unseen(family: Family, metric: str) -> float | None:
-    """Mean over the seeds of the score with personas that were held out of all training; None without any."""
-    found = [shown(metric, u["scores"].get(metric)) for run in family.runs if (u := run.record.get("unseen"))]
-    known = [value for value in found if value is not None]
-    return sum(known) / len(known) if known else None
+def _plots(group: Group, folder: str) -> str:
+    parts = [f"![{md(f.alt)}]({folder}/{f.file})\n\n*{md(f.caption)}*" for f in figures(group)]
+    return "### Plots\n\n" + "\n\n".join(parts) if parts else ""
 
 
 def _ranking(group: Group) -> str:
@@ -111,7 +98,7 @@ def _ranking(group: Group) -> str:
     rows: list[tuple[float, list[str]]] = []
     for line in group.lines:
         row, c = line.row, line.comparison
-        name = f"**{md(line.family.name)}**" if line.is_baseline else md(line.family.name)
+        name = f"**{md(line.name)}**" if line.is_baseline else md(line.name)
         rows.append(
             (
                 row.score_micro_pts,
@@ -133,10 +120,10 @@ def _ranking(group: Group) -> str:
         )
     for rank, (_, cells) in enumerate(rows, 1):
         cells[0] = str(rank)
-    unseen = [_unseen(line.family, group.metric) for line in group.lines]
-    if any(value is not None for value in unseen):
+    held_out = [unseen(line.family, group.metric) for line in group.lines]
+    if any(value is not None for value in held_out):
         head.insert(-2, "unseen personas")
-        for (_, cells), value in zip(rows, unseen, strict=True):
+        for (_, cells), value in zip(rows, held_out, strict=True):
             cells.insert(-2, number(value) if value is not None else "")
     for ceiling in group.record.get("ceilings") or []:
         value = shown(group.metric, ceiling["scores"][group.metric])
@@ -170,13 +157,13 @@ def _ranking(group: Group) -> str:
         )
     up = metrics.get(group.metric).higher_is_better
     rows.sort(key=lambda item: -item[0] if up else item[0])
-    text = _table(head, [cells for _, cells in rows])
+    text = table(head, [cells for _, cells in rows])
     against = [line for line in group.lines if line.row.reference]
     if against:
         first = against[0].row.reference
         assert first is not None
         tests = "; ".join(
-            f"{md(line.family.name)} {number(r.delta_pts, sign=True)} (p {p_value(r.p)})"
+            f"{md(line.name)} {number(r.delta_pts, sign=True)} (p {p_value(r.p)})"
             for line in against
             if (r := line.row.reference)
         )
@@ -186,103 +173,3 @@ def _ranking(group: Group) -> str:
     if unit != "pt":
         text += f"\n\nFigures in {unit}, not in points."
     return text
-
-
-def _imported(group: Group) -> bool:
-    return group.record.get("origin") == "imported"  # the guard keeps imports and runs apart
-
-
-def _cost(group: Group) -> str:
-    if _imported(group):
-        return ""  # nothing is known of it
-    head = ["method", "trained parameters", "per adapter", "adapters", "stored kB", "epochs", "steps", "M tokens",
-            "fit s", "reply s", "peak MiB", "tuning trials"]  # fmt: skip
-    rows = []
-    for line in group.lines:
-        record = line.family.first.record
-        cost = record["cost"]
-        rows.append(
-            [
-                md(line.family.name),
-                f"{cost['trainable_parameters']:,}",
-                f"{cost['parameters_per_adapter']:,}",
-                str(cost["adapters"]),
-                f"{cost['stored_bytes'] / 1e3:,.0f}",
-                str(cost["epochs"]),
-                f"{cost['steps']:,}",
-                f"{cost['tokens'] / 1e6:.2f}",
-                f"{cost['fit_seconds']:.0f}",
-                f"{cost['predict_seconds']:.0f}",
-                f"{cost['peak_memory_bytes'] / 2**20:,.0f}",
-                str(record["trials"]),
-            ]
-        )
-    text = "### Cost\n\n" + _table(head, rows)
-    if len({line.family.first.record["trials"] for line in group.lines}) > 1:
-        text += "\n\nThe methods were tuned with different numbers of trials: mind that when you compare them."
-    return text
-
-
-def _other_metrics(group: Group) -> str:
-    names = [m for m in group.record["metrics"] if m != group.metric]
-    if not names:
-        return ""
-    rows = []
-    for line in group.lines:
-        scores = line.family.first.record["scores"]
-        digits = [2 if metrics.get(m).unit == "pt" else 3 for m in names]
-        rows.append(
-            [
-                md(line.family.name),
-                *(number(shown(m, scores.get(m)), d) for m, d in zip(names, digits, strict=True)),
-            ]
-        )
-    heads = [f"{m} ({metrics.get(m).unit})" for m in names]
-    return "### Also measured (no tests)\n\n" + _table(["method", *map(md, heads)], rows)
-
-
-def _flags(group: Group) -> str:
-    lines = []
-    for line in group.lines:
-        flags = [*line.family.first.record["flags"], *(line.comparison.flags if line.comparison else ())]
-        if flags:
-            lines.append(f"* {md(line.family.name)}: {md(', '.join(flags))}")
-    return "### Flags\n\n" + "\n".join(lines) if lines else ""
-
-
-def _protocol(group: Group) -> str:
-    record = group.record
-    if _imported(group):
-        files = "; ".join(
-            f"{md(run.id)} from {md(run.record['file']['name'])} (sha256 `{run.record['file']['sha256'][:12]}`)"
-            for line in group.lines
-            for run in line.family.runs
-        )
-        words = "Imported: that all were asked and scored alike is the word of whoever gave them one label"
-        return f"### Protocol\n\n{words}, {md(record['example_set'])}. {files}."
-    protocol = record["protocol"]
-    settings = ", ".join(
-        f"{md(k)} {md(json.dumps(v, ensure_ascii=False))}" for k, v in sorted(protocol.items()) if v not in ("", [])
-    )
-    hashes = ", ".join(f"{md(k)} `{v[:12]}`" for k, v in sorted(record["hashes"].items()))
-    versions = ", ".join(f"{md(k)} {md(v)}" for k, v in sorted(record["versions"].items()))
-    hardware = record["hardware"]
-    machine = f"{md(hardware.get('processor', ''))}, {hardware.get('cores', '?')} cores"
-    return (
-        f"### Protocol\n\n{settings}. Greedy decoding, one prompt builder, loss on assistant tokens only.\n\n"
-        f"Hashes: {hashes}.\n\nMade with {versions}; {machine}, {md(record['numerics']['threads'])} threads, "
-        f"{md(record['numerics']['dtype'])}."
-    )
-
-
-def _how(group: Group) -> str:
-    return "### How to reproduce\n\n" + _commands(line.family for line in group.lines)
-
-
-def _commands(families: Iterable[Family]) -> str:
-    lines = [f"{command(run.record)}   # {run.id}" for family in families for run in family.runs]
-    return "```\n" + "\n".join(line.replace("`", "'") for line in lines) + "\n```"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return tabulate([list(row) for row in rows], headers=list(head), tablefmt="pipe", disable_numparse=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.comparison import Family, comparison_rows, differences, families, persona_scores, world_key
 from harness.errors import HarnessError
-from harness.statistics import ComparisonRow, ScoreRow, aligned, verdict
+from harness.reports.printing import shown
+from harness.statistics import ComparisonRow, ScoreRow, aligned
 from harness.store import StoredRun
 
 
@@ -20,6 +20,11 @@ class Line:
     family: Family
     row: ScoreRow
     is_baseline: bool
+
+    @property
+    def name(self) -> str:
+        """What its row is called: two configurations of one method are told apart by the id of a run."""
+        return self.row.method
 
     @property
     def comparison(self) -> ComparisonRow | None:
@@ -41,6 +46,21 @@ class Group:
     def metric(self) -> str:
         return str(self.record["metrics"][0])
 
+    @property
+    def key(self) -> str:
+        """Eight hex digits that stay the same while the group's place among the others changes."""
+        return world_key(self.record)[:8]
+
+    @property
+    def imported(self) -> bool:
+        return self.record.get("origin") == "imported"  # the guard keeps imports and runs apart
+
+    @property
+    def title(self) -> str:
+        """The benchmark with its facts, unescaped."""
+        facts = ", ".join(f"{k} {v}" for k, v in sorted(self.record["benchmark"]["facts"].items()))
+        return str(self.record["benchmark"]["name"]) + (f" ({facts})" if facts else "")
+
 
 @dataclass(frozen=True)
 class Outsider:
@@ -50,9 +70,21 @@ class Outsider:
     reason: str
 
 
-def groups(runs: Sequence[StoredRun]) -> list[Group]:
-    """Complete runs in comparable groups, the ones with most replies first; rows by score, best first."""
-    return arranged(runs)[0]
+@dataclass(frozen=True)
+class Board:
+    """All that is shown, computed once for every format."""
+
+    groups: tuple[Group, ...]
+    outsiders: tuple[Outsider, ...]
+    unfinished: tuple[StoredRun, ...]
+    n_runs: int
+
+
+def board_of(runs: Sequence[StoredRun]) -> Board:
+    """The leaderboard of these runs; their order plays no part."""
+    found, outside = arranged(runs)
+    unfinished = sorted((run for run in runs if not run.complete), key=lambda run: run.id)
+    return Board(tuple(found), tuple(outside), tuple(unfinished), len(runs))
 
 
 def arranged(runs: Sequence[StoredRun]) -> tuple[list[Group], list[Outsider]]:
@@ -144,46 +176,8 @@ def _baseline(members: Sequence[Family]) -> Family | None:
     return max(plain or found, key=lambda family: (len(family.runs), family.first.id), default=None)
 
 
-def rows_as_json(runs: Sequence[StoredRun]) -> list[dict[str, Any]]:
-    """All rows as plain data, group by group; last those that belong to no group, with the reason."""
-    found, outside = arranged(runs)
-    rows = [
-        {
-            "group": number,
-            "comparable": True,
-            "benchmark": group.record["benchmark"]["name"],
-            "metric": group.metric,
-            "method": line.family.name,
-            "rank": rank,
-            "is_baseline": line.is_baseline,
-            "runs": [run.id for run in line.family.runs],
-            "score": line.row.score_micro_pts,
-            "cost": line.family.first.record["cost"],
-            "flags": line.family.first.record["flags"],
-            **dataclasses.asdict(line.row),
-        }
-        for number, group in enumerate(found, 1)
-        for rank, line in enumerate(group.lines, 1)
-    ]
-    for outsider in outside:
-        record = outsider.family.first.record
-        kind, words = verdict(
-            str(record["config"].get("baseline")), 0.0, None, p_adj=None, n_personas=0, not_comparable=outsider.reason
-        )
-        rows.append(
-            {
-                "group": None,
-                "comparable": False,
-                "benchmark": record["benchmark"]["name"],
-                "metric": str(record["metrics"][0]),
-                "method": outsider.family.name,
-                "rank": None,
-                "runs": [run.id for run in outsider.family.runs],
-                "n_personas": record["n_personas"],
-                "n_replies": record["n_replies"],
-                "verdict_kind": kind,
-                "verdict": words,
-                "reason": outsider.reason,
-            }
-        )
-    return rows
+def unseen(family: Family, metric: str) -> float | None:
+    """Mean over the seeds of the score with personas that were held out of all training; None without any."""
+    found = [shown(metric, u["scores"].get(metric)) for run in family.runs if (u := run.record.get("unseen"))]
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else None

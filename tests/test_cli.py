@@ -89,7 +89,7 @@ def test_list_show_and_leaderboard_of_stored_runs(harness, runs, tmp_path):
     assert run_id in harness("show", run_id, "--runs-dir", str(runs))[1]
     assert json.loads(harness("show", run_id, "--runs-dir", str(runs), "--json")[1])["id"] == run_id
     texts = []
-    for name in ("a.md", "b.md"):
+    for name in ("a/board.md", "b/board.md"):
         code, _, err = harness("leaderboard", "--runs-dir", str(runs), "--output", str(tmp_path / name))
         assert code == 0, err
         texts.append((tmp_path / name).read_bytes())

@@ -10,7 +10,7 @@ import pytest
 
 from harness.cli import main
 from leaderboard import publish_records, read_runs, render, rows_as_json
-from leaderboard.markdown import md
+from leaderboard.text import md
 
 ROOT = Path(__file__).parent.parent
 BASE = np.linspace(0.7, 0.9, 24)
@@ -109,7 +109,12 @@ def test_the_committed_leaderboard_comes_from_the_committed_records_to_the_byte(
     with pytest.raises(SystemExit) as ended:
         main(["leaderboard"])
     assert not ended.value.code
-    assert (tmp_path / "leaderboard" / "README.md").read_bytes() == (board / "README.md").read_bytes()
+    made = tmp_path / "leaderboard"
+    names = ["README.md", "index.html", *(f"plots/{path.name}" for path in sorted((board / "plots").iterdir()))]
+    assert len(names) > 2
+    assert {path.name for path in (made / "plots").iterdir()} == {name[6:] for name in names if "/" in name}
+    for name in names:
+        assert (made / name).read_bytes() == (board / name).read_bytes(), f"{name}: run `harness leaderboard`"
 
 
 def test_every_row_says_how_to_make_it_again(runs):

@@ -11,6 +11,9 @@ from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, example, 
 from harness.errors import HarnessError, did_you_mean
 from harness.reports import printing
 
+SUFFIXES = {".md": "md", ".csv": "csv", ".json": "json", ".tex": "latex"}
+BOARD = Path("leaderboard/README.md")
+
 
 @app.command("leaderboard")
 @example("leaderboard")
@@ -18,30 +21,88 @@ def leaderboard_command(
     runs_dir: Annotated[
         Path | None, typer.Option(help="Only these stored runs. [default: runs, and the published records]")
     ] = None,
-    output: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("leaderboard/README.md"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write, - for stdout; its ending (.md .csv .json .tex) chooses the format if none is given. "
+            "Beside README.md: plots/, index.html; beside x.md: x_plots/, x.html. "
+            f"[default: {BOARD}; stdout for csv, json, latex]"
+        ),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="md (with plots and page), csv, json or latex, which are that table alone."),
+    ] = None,
+    examples: Annotated[
+        int | None,
+        typer.Option(min=0, help="Replies side by side on the page: most examples a section. [default: 20]"),
+    ] = None,
     publish: Annotated[
-        bool, typer.Option("--publish", help="Also keep the runs' records beside the output, in records/.")
+        bool, typer.Option("--publish", help="Also keep the runs' records in records/ beside the markdown.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Regenerate the leaderboard in markdown from the stored runs."""
-    from leaderboard import publish_records, published, read_runs, render, rows_as_json
+    """Regenerate the leaderboard from the stored runs: markdown, plots and page; or one table as CSV, JSON or LaTeX."""
+    from leaderboard import board_of, publish_records, published, read_runs
 
-    runs = read_runs(runs_dir, output.parent / "records", RUNS)
+    form = _format(form, output)
+    to_stdout = output == Path("-") or (output is None and form != "md")
+    # Records lie beside the markdown; a table written elsewhere is of the same leaderboard.
+    records = (output if output and form == "md" and not to_stdout else BOARD).parent / "records"
+    runs = read_runs(runs_dir, records, RUNS)
     if publish:
-        publish_records(runs, output.parent / "records")
-        runs = published(output.parent / "records")  # what a fresh clone will have, so that it makes the same bytes
-    text = render(runs)
-    from harness.store import write_atomically
+        publish_records(runs, records)
+        runs = published(records)  # what a fresh clone will have, so that it makes the same bytes
+    board = board_of(runs)
+    if form == "md" and not to_stdout:
+        from leaderboard.files import write_board
+        from leaderboard.replies import EXAMPLES
 
-    write_atomically(output, text)
-    if as_json:
-        print_json(rows_as_json(runs))
+        target = output or BOARD
+        places = write_board(board, target, EXAMPLES if examples is None else examples)
+        if not as_json:
+            complete = sum(run.complete for run in runs)
+            words = f"{complete} complete runs" + (f", {len(runs) - complete} not" if len(runs) > complete else "")
+            typer.echo(f"{target}, {places.plots.name}/, {places.page.name}: {words}")
     else:
-        complete = sum(run.complete for run in runs)
-        typer.echo(
-            f"{output}: {complete} complete runs" + (f", {len(runs) - complete} not" if len(runs) > complete else "")
-        )
+        text = _table_text(board, form)
+        if to_stdout:
+            if not as_json:
+                typer.echo(text, nl=False)
+        else:
+            from harness.store import write_atomically
+
+            assert output is not None
+            write_atomically(output, text)
+            if not as_json:
+                typer.echo(f"{output}: {len(board.groups)} sections")
+    if as_json:
+        from leaderboard.tables import rows_as_json
+
+        print_json(rows_as_json(board))
+
+
+def _format(form: str | None, output: Path | None) -> str:
+    """md, csv, json or latex: as given, else by the file's ending, else md. Raises HarnessError for another."""
+    known = list(SUFFIXES.values())
+    if form is None:
+        form = SUFFIXES.get(output.suffix.lower(), "md") if output else "md"
+    if form not in known:
+        raise HarnessError(f"cannot write the leaderboard as '{form}'; {did_you_mean(form, known)}")
+    return form
+
+
+def _table_text(board: Any, form: str) -> str:
+    from leaderboard import markdown, tables
+
+    match form:
+        case "csv":
+            return tables.as_csv(board)
+        case "latex":
+            return tables.as_latex(board)
+        case "json":
+            return tables.as_json(board)
+    return markdown.render(board)
 
 
 @app.command("list")

@@ -1,0 +1,111 @@
+"""What stands below a group's ranking in markdown: cost, further metrics, flags, protocol, commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from tabulate import tabulate
+
+from harness import metrics
+from harness.comparison import Family
+from harness.reports.printing import number, shown
+from leaderboard.flags import flags_of, glossary
+from leaderboard.remake import command
+from leaderboard.rows import Group
+from leaderboard.text import md
+
+
+def cost(group: Group) -> str:
+    if group.imported:
+        return ""  # nothing is known of it
+    head = ["method", "trained parameters", "per adapter", "adapters", "stored kB", "epochs", "steps", "M tokens",
+            "fit s", "reply s", "peak MiB", "tuning trials"]  # fmt: skip
+    rows = []
+    for line in group.lines:
+        record = line.family.first.record
+        spent = record["cost"]
+        rows.append(
+            [
+                md(line.name),
+                f"{spent['trainable_parameters']:,}",
+                f"{spent['parameters_per_adapter']:,}",
+                str(spent["adapters"]),
+                f"{spent['stored_bytes'] / 1e3:,.0f}",
+                str(spent["epochs"]),
+                f"{spent['steps']:,}",
+                f"{spent['tokens'] / 1e6:.2f}",
+                f"{spent['fit_seconds']:.0f}",
+                f"{spent['predict_seconds']:.0f}",
+                f"{spent['peak_memory_bytes'] / 2**20:,.0f}",
+                str(record["trials"]),
+            ]
+        )
+    text = "### Cost\n\n" + table(head, rows)
+    if len({line.family.first.record["trials"] for line in group.lines}) > 1:
+        text += "\n\nThe methods were tuned with different numbers of trials: mind that when you compare them."
+    return text
+
+
+def other_metrics(group: Group) -> str:
+    names = [m for m in group.record["metrics"] if m != group.metric]
+    if not names:
+        return ""
+    rows = []
+    for line in group.lines:
+        scores = line.family.first.record["scores"]
+        digits = [2 if metrics.get(m).unit == "pt" else 3 for m in names]
+        rows.append(
+            [
+                md(line.name),
+                *(number(shown(m, scores.get(m)), d) for m, d in zip(names, digits, strict=True)),
+            ]
+        )
+    heads = [f"{m} ({metrics.get(m).unit})" for m in names]
+    return "### Also measured (no tests)\n\n" + table(["method", *map(md, heads)], rows)
+
+
+def flags(group: Group) -> str:
+    rows = [f"* {md(line.name)}: {md(', '.join(found))}" for line in group.lines if (found := flags_of(line))]
+    if not rows:
+        return ""
+    meanings = [f"* *{md(name)}*: {md(meaning)}" for name, meaning in glossary(group.lines).items()]
+    return "### Flags\n\n" + "\n".join(rows) + "\n\nWhat they mean:\n\n" + "\n".join(meanings)
+
+
+def protocol(group: Group) -> str:
+    record = group.record
+    if group.imported:
+        files = "; ".join(
+            f"{md(run.id)} from {md(run.record['file']['name'])} (sha256 `{run.record['file']['sha256'][:12]}`)"
+            for line in group.lines
+            for run in line.family.runs
+        )
+        words = "Imported: that all were asked and scored alike is the word of whoever gave them one label"
+        return f"### Protocol\n\n{words}, {md(record['example_set'])}. {files}."
+    protocol = record["protocol"]
+    settings = ", ".join(
+        f"{md(k)} {md(json.dumps(v, ensure_ascii=False))}" for k, v in sorted(protocol.items()) if v not in ("", [])
+    )
+    hashes = ", ".join(f"{md(k)} `{v[:12]}`" for k, v in sorted(record["hashes"].items()))
+    versions = ", ".join(f"{md(k)} {md(v)}" for k, v in sorted(record["versions"].items()))
+    hardware = record["hardware"]
+    machine = f"{md(hardware.get('processor', ''))}, {hardware.get('cores', '?')} cores"
+    return (
+        f"### Protocol\n\n{settings}. Greedy decoding, one prompt builder, loss on assistant tokens only.\n\n"
+        f"Hashes: {hashes}.\n\nMade with {versions}; {machine}, {md(record['numerics']['threads'])} threads, "
+        f"{md(record['numerics']['dtype'])}."
+    )
+
+
+def how(group: Group) -> str:
+    return "### How to reproduce\n\n" + commands(line.family for line in group.lines)
+
+
+def commands(families: Iterable[Family]) -> str:
+    lines = [f"{command(run.record)}   # {run.id}" for family in families for run in family.runs]
+    return "```\n" + "\n".join(line.replace("`", "'") for line in lines) + "\n```"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return tabulate([list(row) for row in rows], headers=list(head), tablefmt="pipe", disable_numparse=True)

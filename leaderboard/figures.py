@@ -1,0 +1,203 @@
+"""Groups -> which plots there are, what they are called and what they say in words. Drawing is `plots`; no matplotlib.
+
+Numbers are rounded here, so that the last bits of another machine's arithmetic move no byte of a plot.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.comparison import Family, persona_scores
+from harness.reports.printing import interval, number
+from harness.scoring import scale
+from harness.statistics import PersonaScores, aligned
+from leaderboard.rows import Group, Line
+from leaderboard.text import line as one_line
+from leaderboard.text import short
+
+Kind = Literal["forest", "personas", "cost"]
+MOST_PANELS = 12  # methods in the plot of personas: the best of the group
+FILE_NAME = re.compile(r"[a-z0-9_-]+-[0-9a-f]{8}-(forest|personas|cost)\.svg")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One plot of a group. `file` is its name in the folder of plots; title, alt and caption are unescaped text."""
+
+    kind: Kind
+    group: Group
+    file: str
+    title: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """One method's personas: their mean scores under the method and under the baseline, in shown units."""
+
+    name: str
+    share_improved: float
+    method: tuple[float, ...]
+    baseline: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method in a plot of score against cost. A control is no candidate, so it is never on the front.
+
+    cost is that of the method and of what it stands on; is_whole is False where the latter has no run in the group.
+    """
+
+    rank: int
+    name: str
+    score: float
+    cost: float
+    is_whole: bool
+    is_control: bool
+    is_baseline: bool
+    on_front: bool
+
+
+def figures(group: Group) -> list[Figure]:
+    """The plots of a group; those that would be empty are left out."""
+    made = []
+    compared = compared_lines(group)
+    if compared:
+        made += [_forest(group, compared), _personas(group, compared)]
+    if not group.imported and len(group.lines) > 1:
+        made.append(_cost(group))
+    return made
+
+
+def compared_lines(group: Group) -> list[Line]:
+    return [line for line in group.lines if line.comparison]
+
+
+def unit_words(group: Group) -> str:
+    unit = group.lines[0].row.unit
+    return {"pt": "points", "raw": ""}.get(unit, unit)
+
+
+def _name(group: Group, kind: Kind) -> str:
+    word = re.sub(r"[^a-z0-9_-]+", "-", str(group.record["benchmark"]["name"]).lower()).strip("-")[:40] or "group"
+    return f"{word}-{group.key}-{kind}.svg"
+
+
+def _forest(group: Group, compared: list[Line]) -> Figure:
+    assert group.baseline
+    base = one_line(group.baseline.name)
+    parts = []
+    for line in compared[:6]:
+        c = line.comparison
+        assert c
+        words = f"{short(line.name)} {number(c.delta_pts, sign=True)}"
+        parts.append(f"{words} {interval(c.sim_ci_pts)}" if c.sim_ci_pts else words)
+    more = f"; and {len(compared) - 6} more in the table" if len(compared) > 6 else ""
+    title = f"Difference from {base}"
+    caption = "Each line is a method: its difference from the baseline with the simultaneous 95 % interval."
+    return Figure("forest", group, _name(group, "forest"), title, f"{title}: {'; '.join(parts)}{more}", caption)
+
+
+def _personas(group: Group, compared: list[Line]) -> Figure:
+    assert group.baseline
+    base = one_line(group.baseline.name)
+    parts = []
+    for line in compared[:6]:
+        assert line.comparison
+        parts.append(f"{short(line.name)} {line.comparison.share_improved:.0%}")
+    side = "above" if group.lines[0].row.higher_is_better else "below"
+    caption = f"Each dot is a persona; {side} the line it is better off than with {base}."
+    if len(compared) > MOST_PANELS:
+        caption += f" The first {MOST_PANELS} of {len(compared)} methods by rank."
+    title = f"Every persona under each method and under {base}"
+    return Figure("personas", group, _name(group, "personas"), title, f"{title}; improved: {', '.join(parts)}", caption)
+
+
+def _cost(group: Group) -> Figure:
+    fronts = []
+    for words, name in (("trained parameters", "trainable_parameters"), ("fit seconds", "fit_seconds")):
+        front = sorted((p for p in points(group, name) if p.on_front), key=lambda p: p.cost)
+        fronts.append(f"{words}: {', '.join(short(p.name) for p in front[:6])}")
+    title = "Score against trained parameters and against fit seconds"
+    caption = (
+        "Filled marks are the Pareto front: nothing at most as dear scores better. Costs are the method's own and "
+        "those of the adapters that it stands on, each as its own run measured it. Crosses are controls: no "
+        "candidates. Dashed: ceilings and the published score, where they are near."
+    )
+    return Figure(
+        "cost", group, _name(group, "cost"), title, f"{title}. On the Pareto front by {'; by '.join(fronts)}", caption
+    )
+
+
+def pairs(group: Group) -> list[Pairs]:
+    """The personas of the first methods by rank, baseline left out, in the order of their ids."""
+    assert group.baseline
+    base = persona_scores(group.baseline, group.metric)
+    base = base.restricted_to(sorted(base.personas))
+    found = []
+    for line in compared_lines(group)[:MOST_PANELS]:
+        assert line.comparison
+        own = aligned(line.name, persona_scores(line.family, group.metric), base)
+        values = _means(own, line.row.unit), _means(base, line.row.unit)
+        found.append(Pairs(line.name, line.comparison.share_improved, *values))
+    return found
+
+
+def _means(scores: PersonaScores, unit: str) -> tuple[float, ...]:
+    means = scores.sums.mean(0) / scores.n * scale(unit)
+    return tuple(round(float(x), 4) for x in means)
+
+
+def points(group: Group, cost: str) -> list[Point]:
+    """Score and one cost of every method, with the Pareto front: nothing at most as dear scores better."""
+    up = 1 if group.lines[0].row.higher_is_better else -1
+    rows = [
+        (rank, line, round(line.row.score_micro_pts, 4), *_whole_cost(group, line.family, cost))
+        for rank, line in enumerate(group.lines, 1)
+    ]
+    candidates = [(score * up, price) for _, line, score, price, _ in rows if not _control(line.family)]
+    found = []
+    for rank, line, score, price, whole in rows:
+        control = _control(line.family)
+        beaten = any(c <= price and s >= score * up and (c, s) != (price, score * up) for s, c in candidates)
+        front = not control and not beaten
+        found.append(Point(rank, line.name, score, price, whole, control, line.is_baseline, front))
+    return found
+
+
+def _whole_cost(group: Group, family: Family, cost: str, seen: frozenset[str] = frozenset()) -> tuple[float, bool]:
+    """A method's own cost and that of what its adapters stand on; False if some of it has no run in the group.
+
+    Adapters whose base is the bare backbone stand on nothing: a method that answers with another's adapters (with more
+    text, say) has that cost in its own record.
+    """
+    record = family.first.record
+    total, whole = float(record["cost"][cost]), True
+    if record.get("base") in (None, record["hashes"].get("backbone")):
+        return total, whole
+    for name in record.get("requires") or ():
+        base = _plain_run(group, str(name))
+        if base is None or name in seen:
+            whole = False
+            continue
+        more, known = _whole_cost(group, base, cost, seen | {str(name)})
+        total, whole = total + more, whole and known
+    return total, whole
+
+
+def _plain_run(group: Group, method: str) -> Family | None:
+    """The group's row of a method as others stand on it: the baseline, or the one without control and changes."""
+    if group.baseline and group.baseline.first.record["method"] == method:
+        return group.baseline
+    for line in group.lines:
+        record = line.family.first.record
+        if record["method"] == method and not _control(line.family) and not record.get("changed"):
+            return line.family
+    return None
+
+
+def _control(family: Family) -> bool:
+    return bool(family.first.record["config"].get("control"))

@@ -1,0 +1,297 @@
+"use strict";
+// Builds the page from the JSON beside it, sorts, filters, and shows replies side by side. What is shown stands behind the #
+// of the address, so that a link carries it: #q=prefix&verdict=better&sort=KEY:delta:desc&ex=KEY:3.
+// Data reach the document through textContent and attributes set by name alone, never as markup.
+(function () {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const main = document.getElementById("content");
+  const query = document.getElementById("q");
+  const verdict = document.getElementById("verdict");
+  const count = document.getElementById("count");
+  const state = { q: "", verdict: "", sort: {}, ex: {} };
+  const parts = []; // per group: what has to be drawn again
+
+  function make(tag, attributes, ...children) {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes || {})) {
+      if (value !== null && value !== undefined) node.setAttribute(name, value);
+    }
+    for (const child of children) {
+      if (child !== null && child !== undefined) node.append(child.nodeType ? child : String(child));
+    }
+    return node;
+  }
+
+  const whole = (value) => value.toLocaleString("en-US");
+
+  // Which columns there are; `text` aligns left, `up`: the first click sorts upwards. A row's cell is [text, sorted by].
+  const COLUMNS = [
+    { key: "rank", head: "rank", up: true },
+    { key: "method", head: "method", text: true, up: true },
+    { key: "score", head: "score" },
+    { key: "se", head: "s.e." },
+    { key: "delta", head: "delta" },
+    { key: "ci", head: "simultaneous 95\u00a0%\u00a0CI" },
+    { key: "verdict", head: "verdict", text: true, up: true },
+    { key: "p", head: "p\u00a0adj.", up: true },
+    { key: "improved", head: "improved" },
+    { key: "published", head: "to published" },
+    { key: "seeds", head: "seeds" },
+    { key: "unseen", head: "unseen personas" },
+    { key: "parameters", head: "parameters" },
+    { key: "fit", head: "fit\u00a0s" },
+    { key: "flags", head: "flags", text: true },
+    { key: "words", head: "in words", text: true, up: true },
+  ];
+  const textOf = (row, key) => (row.cells[key] ? row.cells[key][0] : "");
+  const valueOf = (row, key) => (row.cells[key] ? row.cells[key][1] : null);
+
+  // ---- the address ----
+
+  function pairsOf(text) {
+    const found = {};
+    for (const item of text) {
+      const [key, ...rest] = item.split(":");
+      if (rest.length) found[key] = rest.join(":");
+    }
+    return found;
+  }
+
+  function readAddress() {
+    const given = new URLSearchParams(location.hash.slice(1));
+    state.q = given.get("q") || "";
+    state.verdict = given.get("verdict") || "";
+    state.sort = pairsOf(given.getAll("sort"));
+    state.ex = pairsOf(given.getAll("ex"));
+  }
+
+  function writeAddress() {
+    const given = new URLSearchParams();
+    if (state.q) given.set("q", state.q);
+    if (state.verdict) given.set("verdict", state.verdict);
+    for (const [key, value] of Object.entries(state.sort)) given.append("sort", key + ":" + value);
+    for (const [key, value] of Object.entries(state.ex)) given.append("ex", key + ":" + value);
+    const text = given.toString();
+    history.replaceState(null, "", text ? "#" + text : location.href.split("#")[0]);
+  }
+
+  // ---- tables ----
+
+  function wanted(row) {
+    if (state.verdict && textOf(row, "verdict") !== state.verdict) return false;
+    const names = [textOf(row, "method"), ...row.flags].join("\n").toLowerCase();
+    return names.includes(state.q.trim().toLowerCase());
+  }
+
+  function sorted(group) {
+    let [key, direction] = (state.sort[group.key] || "").split(":");
+    if (!COLUMNS.some((c) => c.key === key)) [key, direction] = ["score", group.higher_is_better ? "desc" : "asc"];
+    const sign = direction === "desc" ? -1 : 1;
+    const rank = (row) => valueOf(row, "rank") || 0;
+    return group.rows.slice().sort((a, b) => {
+      const x = valueOf(a, key), y = valueOf(b, key);
+      if (x === null || y === null) return (x === null) - (y === null) || rank(a) - rank(b); // empty cells last, either way
+      return sign * (x < y ? -1 : x > y ? 1 : 0) || rank(a) - rank(b);
+    });
+  }
+
+  function cellOf(c, row) {
+    const attributes = {};
+    const verdict = textOf(row, "verdict");
+    if (c.key === "method") attributes.class = "name";
+    else if (c.key === "words") attributes.class = "text wrap";
+    else if (c.key === "verdict") attributes.class = "text " + (["better", "worse"].includes(verdict) ? verdict : "");
+    else if (c.text) attributes.class = "text";
+    if (c.key === "method" && row.runs.length) attributes.title = row.runs.join(", ");
+    return make("td", attributes, textOf(row, c.key));
+  }
+
+  function drawTable(part) {
+    const { group, body, heads } = part;
+    const [key, direction] = (state.sort[group.key] || "").split(":");
+    for (const [name, head] of Object.entries(heads)) {
+      head.setAttribute("aria-sort", name !== key ? "none" : direction === "desc" ? "descending" : "ascending");
+    }
+    const rows = sorted(group).filter(wanted);
+    const drawn = rows.map((row) => make("tr", { class: row.kind }, ...part.columns.map((c) => cellOf(c, row))));
+    if (!rows.length) drawn.push(make("tr", {}, make("td", { class: "text empty", colspan: part.columns.length }, "No row fits the filter.")));
+    body.replaceChildren(...drawn);
+    return rows.filter((row) => row.kind !== "other").length;
+  }
+
+  function sortBy(group, c) {
+    const [key, direction] = (state.sort[group.key] || "").split(":");
+    const first = c.up ? "asc" : "desc";
+    if (key !== c.key) state.sort[group.key] = c.key + ":" + first;
+    else if (direction === first) state.sort[group.key] = c.key + ":" + (first === "asc" ? "desc" : "asc");
+    else delete state.sort[group.key];
+    changed();
+  }
+
+  function tableOf(part) {
+    const { group } = part;
+    part.columns = COLUMNS.filter((c) => group.rows.some((row) => textOf(row, c.key) !== ""));
+    part.heads = {};
+    const heads = part.columns.map((c) => {
+      const button = make("button", { type: "button" }, c.head);
+      button.addEventListener("click", () => sortBy(group, c));
+      part.heads[c.key] = make("th", { scope: "col", class: c.text ? "text" : "", "data-key": c.key }, button);
+      return part.heads[c.key];
+    });
+    part.body = make("tbody");
+    const table = make("table", { id: "table-" + group.key }, make("thead", {}, make("tr", {}, ...heads)), part.body);
+    return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of " + group.title }, table);
+  }
+
+  // ---- replies side by side ----
+
+  function replyCard(group, reply, base) {
+    const row = group.rows[reply.line];
+    const same = base && reply !== base && reply.text === base.text;
+    const facts = [];
+    if (reply.score !== null) facts.push("scored " + reply.score);
+    if (same) facts.push("the same words as " + group.baseline);
+    if (reply.left_out) facts.push(whole(reply.left_out) + " more characters left out");
+    const text = reply.text === "" ? "(empty reply)" : reply.text;
+    return make(
+      "article", { class: "reply" + (same ? " same" : "") },
+      make("h4", {}, textOf(row, "method") + (row.kind === "baseline" ? " (baseline)" : "")),
+      make("p", { dir: "auto" }, text),
+      facts.length ? make("p", { class: "facts" }, facts.join(" · ")) : null,
+    );
+  }
+
+  function drawExample(part) {
+    if (!part.picker) return;
+    const { group, picker, shown } = part;
+    const all = group.examples.chosen;
+    const asked = Number.parseInt(state.ex[group.key] || "1", 10);
+    const place = Math.min(Math.max(Number.isNaN(asked) ? 1 : asked, 1), all.length) - 1;
+    const example = all[place];
+    picker.value = String(place + 1);
+    part.before.disabled = place === 0;
+    part.after.disabled = place === all.length - 1;
+    const base = example.replies.find((reply) => group.rows[reply.line].kind === "baseline");
+    shown.replaceChildren(
+      make("p", { class: "facts" }, "Persona " + example.persona + ", example " + example.id),
+      example.user ? make("p", { dir: "auto" }, "Asked: " + example.user) : "",
+      make("div", { class: "replies" }, ...example.replies.map((reply) => replyCard(group, reply, base))),
+    );
+  }
+
+  function pick(group, place) {
+    state.ex[group.key] = String(place);
+    changed();
+  }
+
+  function examplesOf(part) {
+    const { group } = part;
+    const { chosen, of, without } = group.examples;
+    const missing = without.length ? " Without replies here: " + without.join(", ") + "." : "";
+    const box = make("section", { class: "examples" }, make("h3", {}, "Replies side by side"));
+    if (!chosen.length) {
+      box.append(make("p", { class: "note" }, "None on this page. " + data.words));
+      return box;
+    }
+    part.picker = make("select", { "aria-label": "Example", id: "ex-" + group.key });
+    chosen.forEach((example, i) => {
+      part.picker.append(make("option", { value: i + 1 }, i + 1 + ". " + example.persona + ", " + example.id));
+    });
+    part.picker.addEventListener("change", () => pick(group, Number(part.picker.value)));
+    part.before = make("button", { type: "button" }, "← previous");
+    part.after = make("button", { type: "button" }, "next →");
+    part.before.addEventListener("click", () => pick(group, Number(part.picker.value) - 1));
+    part.after.addEventListener("click", () => pick(group, Number(part.picker.value) + 1));
+    part.shown = make("div", { "aria-live": "polite" });
+    const words = chosen.length + " of " + whole(of) + " examples, " + data.rule + "; of several seeds the first.";
+    box.append(
+      make("p", { class: "note" }, words + " Scores are those of the reply alone. Runs keep a hash of the prompt, not its text." + missing + (missing ? " " + data.words : "")),
+      make("div", { class: "picker" }, part.before, part.picker, part.after),
+      part.shown,
+    );
+    return box;
+  }
+
+  // ---- a group ----
+
+  function aboutText(group) {
+    const unit = { pt: "points", raw: "its own unit" }[group.unit] || group.unit;
+    let text = whole(group.n_personas) + " personas, " + whole(group.n_replies) + " replies; ";
+    text += group.backbone === null ? "scores imported from files. " : "backbone " + group.backbone + ". ";
+    text += "Decided by " + group.metric + " in " + unit + (group.higher_is_better ? " (higher is better): " : " (lower is better): ") + group.summary + ". ";
+    text += "Estimand: " + group.estimand + ". ";
+    text += group.baseline === null ? "No run of the baseline is stored, so there are no differences and no verdicts." : "Differences are method minus " + group.baseline + ", paired reply by reply.";
+    return text;
+  }
+
+  function sectionOf(group) {
+    const part = { group };
+    parts.push(part);
+    const section = make("section", { id: "group-" + group.key }, make("h2", {}, group.place + ". " + group.title), make("p", {}, aboutText(group)), tableOf(part));
+    if (group.caveat) {
+      let text = "Published: " + group.reference + ". Its column " + group.caveat + ".";
+      if (group.reference_note) text += " " + group.reference_note[0].toUpperCase() + group.reference_note.slice(1) + ".";
+      section.append(make("p", { class: "note" }, text));
+    }
+    const meanings = Object.entries(group.glossary);
+    if (meanings.length) {
+      const list = make("dl");
+      for (const [name, meaning] of meanings) list.append(make("dt", {}, name), make("dd", {}, meaning));
+      section.append(make("details", {}, make("summary", {}, "What the flags mean"), list));
+    }
+    for (const plot of group.plots) {
+      const image = make("img", { alt: plot.alt, loading: "lazy", src: "data:image/svg+xml;charset=utf-8," + encodeURIComponent(plot.svg) });
+      section.append(make("figure", {}, make("div", { tabindex: 0, role: "region", "aria-label": plot.title }, image), make("figcaption", {}, plot.caption)));
+    }
+    section.append(examplesOf(part));
+    return section;
+  }
+
+  function plainTable(title, note, heads, rows) {
+    const head = make("tr", {}, ...heads.map((h) => make("th", { scope: "col", class: "text plain" }, h)));
+    const body = rows.map((row) => make("tr", {}, ...row.map((cell, i) => make("td", { class: i === 0 ? "name" : "text wrap" }, cell))));
+    const table = make("table", {}, make("thead", {}, head), make("tbody", {}, ...body));
+    return make("section", {}, make("h2", {}, title), make("p", {}, note), make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, table));
+  }
+
+  // ---- all of it ----
+
+  function draw() {
+    query.value = state.q;
+    verdict.value = state.verdict;
+    let rows = 0;
+    for (const part of parts) {
+      rows += drawTable(part);
+      drawExample(part);
+    }
+    count.textContent = rows + (rows === 1 ? " row" : " rows");
+  }
+
+  function changed() {
+    writeAddress();
+    draw();
+  }
+
+  if (!data.groups.length) main.append(make("p", {}, "No complete runs yet: harness run makes one."));
+  for (const group of data.groups) main.append(sectionOf(group));
+  if (data.outsiders.length) {
+    const rows = data.outsiders.map((x) => [x.method, x.benchmark, x.reason, x.runs.join(", ")]);
+    main.append(plainTable("Not comparable", "Not ranked, in the order of their names.", ["method", "benchmark", "why it is not compared", "runs"], rows));
+  }
+  if (data.unfinished.length) {
+    main.append(plainTable("Not in the tables", "Runs without a result.", ["run", "status", "reason"], data.unfinished.map((x) => [x.run, x.status, x.reason])));
+  }
+  main.append(make("p", { class: "note" }, "Costs, further metrics, protocol and the command behind every row: ", make("a", { href: "./" + encodeURIComponent(data.readme) }, data.readme), "."));
+  const kinds = new Set(data.groups.flatMap((group) => group.rows.map((row) => textOf(row, "verdict")).filter(Boolean)));
+  for (const kind of [...kinds].sort()) verdict.append(make("option", { value: kind }, kind));
+  query.addEventListener("input", () => { state.q = query.value; changed(); });
+  verdict.addEventListener("change", () => { state.verdict = verdict.value; changed(); });
+  document.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
+  document.getElementById("reset").addEventListener("click", () => {
+    Object.assign(state, { q: "", verdict: "", sort: {} });
+    changed();
+  });
+  window.addEventListener("hashchange", () => { readAddress(); draw(); });
+  readAddress();
+  draw();
+})();

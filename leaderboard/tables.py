@@ -1,0 +1,218 @@
+"""The leaderboard for machines and for papers: JSON, CSV and LaTeX. The markdown is `markdown`, the page is `page`."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tabulate import SEPARATING_LINE, tabulate
+
+from harness.reports.printing import interval, number, p_value, shown
+from harness.statistics import verdict
+from harness.store import clean_json
+from leaderboard.flags import flags_of
+from leaderboard.rows import Board, Group, Line, Outsider, unseen
+from leaderboard.text import line as one_line
+
+COSTS = ("trainable_parameters", "parameters_per_adapter", "adapters", "stored_bytes", "epochs", "steps", "tokens",
+         "fit_seconds", "predict_seconds", "peak_memory_bytes")  # fmt: skip
+COLUMNS: tuple[str, ...] = (
+    "group", "kind", "rank", "method", "benchmark", "metric", "unit", "estimand", "score", "se", "baseline",
+    "delta", "sim_low", "sim_high", "p", "p_adj", "share_improved", "hedges_g", "n_personas", "n_replies",
+    "seeds", "unseen_score", "verdict_kind", "verdict", *COSTS, "trials", "flags", "runs", "note",
+)  # fmt: skip
+
+
+def rows_as_json(board: Board) -> list[dict[str, Any]]:
+    """All rows as plain data, group by group; last those that belong to no group, with the reason."""
+    rows = [
+        {
+            "group": number,
+            "comparable": True,
+            "benchmark": group.record["benchmark"]["name"],
+            "metric": group.metric,
+            "rank": rank,
+            "is_baseline": line.is_baseline,
+            "runs": [run.id for run in line.family.runs],
+            "score": line.row.score_micro_pts,
+            "cost": line.family.first.record["cost"],
+            **dataclasses.asdict(line.row),
+            "flags": flags_of(line),
+        }
+        for number, group in enumerate(board.groups, 1)
+        for rank, line in enumerate(group.lines, 1)
+    ]
+    for outsider in board.outsiders:
+        record = outsider.family.first.record
+        kind, words = _not_comparable(outsider)
+        rows.append(
+            {
+                "group": None,
+                "comparable": False,
+                "benchmark": record["benchmark"]["name"],
+                "metric": str(record["metrics"][0]),
+                "method": outsider.family.name,
+                "rank": None,
+                "runs": [run.id for run in outsider.family.runs],
+                "n_personas": record["n_personas"],
+                "n_replies": record["n_replies"],
+                "verdict_kind": kind,
+                "verdict": words,
+                "reason": outsider.reason,
+            }
+        )
+    return rows
+
+
+def as_json(board: Board) -> str:
+    """The rows as strict JSON with a final newline."""
+    return json.dumps(clean_json(rows_as_json(board)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _not_comparable(outsider: Outsider) -> tuple[str, str]:
+    baseline = str(outsider.family.first.record["config"].get("baseline"))
+    return verdict(baseline, 0.0, None, p_adj=None, n_personas=0, not_comparable=outsider.reason)
+
+
+def as_csv(board: Board) -> str:
+    """One line per row of every table, ceilings and published scores included; RFC 4180 with plain newlines.
+
+    Text that a spreadsheet would take for a formula has an apostrophe in front.
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in _flat(board):
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+    return file.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        text = one_line(value)
+        return "'" + text if re.match(r"[=+\-@]", text) else text
+    if isinstance(value, float):
+        return f"{value:.10g}"  # enough digits for any use, and the same ones on every machine
+    return value
+
+
+def _flat(board: Board) -> Iterator[dict[str, Any]]:
+    for place, group in enumerate(board.groups, 1):
+        common = {"group": place, "benchmark": group.title, "metric": group.metric, "unit": group.lines[0].row.unit}
+        for rank, line in enumerate(group.lines, 1):
+            yield {**common, "kind": "baseline" if line.is_baseline else "method", "rank": rank, **_figures(line)}
+        for name, score, se, note in others(group):
+            kind = "reference" if name == "published" else "ceiling"
+            yield {**common, "kind": kind, "method": name, "score": score, "se": se, "note": note}
+    for outsider in board.outsiders:
+        record = outsider.family.first.record
+        kind, words = _not_comparable(outsider)
+        metric = str(record["metrics"][0])
+        yield {
+            "kind": "not comparable",
+            "method": outsider.family.name,
+            "benchmark": record["benchmark"]["name"],
+            "metric": metric,
+            "score": shown(metric, record["scores"].get(metric)),
+            "n_personas": record["n_personas"],
+            "n_replies": record["n_replies"],
+            "verdict_kind": kind,
+            "verdict": words,
+            "runs": " ".join(run.id for run in outsider.family.runs),
+            "note": outsider.reason,
+        }
+
+
+def _figures(line: Line) -> dict[str, Any]:
+    row, c, record = line.row, line.comparison, line.family.first.record
+    found = {
+        "method": line.name,
+        "estimand": row.estimand,
+        "score": row.score_micro_pts,
+        "se": row.se_micro_pts,
+        "n_personas": row.n_personas,
+        "n_replies": row.n_replies,
+        "seeds": " ".join(map(str, row.seeds)),
+        "unseen_score": unseen(line.family, str(record["metrics"][0])),
+        **{name: record["cost"].get(name) for name in COSTS},
+        "trials": record["trials"],
+        "flags": "; ".join(flags_of(line)),
+        "runs": " ".join(run.id for run in line.family.runs),
+    }
+    if c:
+        low, high = c.sim_ci_pts or (None, None)
+        found |= {
+            "baseline": c.baseline,
+            "delta": c.delta_pts,
+            "sim_low": low,
+            "sim_high": high,
+            "p": c.p_raw,
+            "p_adj": c.p_adj,
+            "share_improved": c.share_improved,
+            "hedges_g": c.hedges_g,
+            "verdict_kind": c.verdict_kind,
+            "verdict": c.verdict,
+        }
+    return found
+
+
+def others(group: Group) -> Iterator[tuple[str, float, float | None, str]]:
+    """(name, score, its standard error, what it is) of the rows that are no method: ceilings, the published score."""
+    for ceiling in group.record.get("ceilings") or []:
+        value = shown(group.metric, ceiling["scores"][group.metric])
+        if value is not None:
+            yield ceiling["name"], value, None, f"ceiling: knows {ceiling['knows']}"
+    if reference := group.record.get("reference"):
+        yield "published", reference["score"], reference["se"], reference["source"]
+
+
+def as_latex(board: Board) -> str:
+    """One booktabs tabular, a rule between groups; tabulate escapes the cells. Needs \\usepackage{booktabs}.
+
+    Rows that cannot be compared stay out of a paper's table; a comment says how many.
+    """
+    head = ["group", "rank", "method", "score", "s.e.", "delta", "simultaneous 95 % CI", "p adj.", "parameters",
+            "fit s", "verdict"]  # fmt: skip
+    rows: list[Any] = []
+    notes = ["% Made by `harness leaderboard --format latex`; needs \\usepackage{booktabs}."]
+    for place, group in enumerate(board.groups, 1):
+        row = group.lines[0].row
+        facts = f"{row.n_personas} personas, {row.n_replies} replies, {group.metric} in {row.unit}"
+        notes.append(f"% group {place}: {one_line(group.title)}; {one_line(facts)}")
+        if reference := group.record.get("reference"):
+            notes.append(f"%   published: {one_line(reference['source'])}; a constant, not a measured comparison")
+        if rows:
+            rows.append(SEPARATING_LINE)
+        rows += _latex_rows(place, group)
+    if board.outsiders:
+        notes.append(f"% not comparable with any group, and not shown: {len(board.outsiders)}")
+    align = ("right", "right", "left", *["right"] * 7, "left")
+    text = (
+        tabulate(rows, headers=head, tablefmt="latex_booktabs", disable_numparse=True, colalign=align) if rows else ""
+    )
+    return "\n".join([*notes, text]).rstrip("\n") + "\n"
+
+
+def _latex_rows(place: int, group: Group) -> Iterator[Sequence[str]]:
+    for rank, line in enumerate(group.lines, 1):
+        row, c, cost = line.row, line.comparison, line.family.first.record["cost"]
+        yield [
+            str(place),
+            str(rank),
+            one_line(line.name),
+            number(row.score_micro_pts),
+            number(row.se_micro_pts),
+            number(c.delta_pts, sign=True) if c else "",
+            interval(c.sim_ci_pts) if c else "",
+            p_value(c.p_adj) if c else "",
+            f"{cost['trainable_parameters']:,}" if cost else "",
+            f"{cost['fit_seconds']:.0f}" if cost else "",
+            c.verdict_kind if c else "baseline" if line.is_baseline else "",
+        ]
+    for name, score, se, _ in others(group):
+        yield [str(place), "", one_line(name), number(score), "" if se is None else number(se), *[""] * 6]
