@@ -71,8 +71,10 @@ def differences(a: StoredRun, b: StoredRun, *, detail: bool = False) -> list[str
         found.append(f"{row_name(a.record)} has {_size(a)}, {row_name(b.record)} {_size(b)}")
         if detail and (shared := _shared_examples(a, b)):
             found.append(shared)
-    elif not found:
-        found += _other_counts(a, b)
+    elif not found and (unlike := _unlike_replies(a, b)):
+        found.append(f"{unlike}; {row_name(a.record)} has {_size(a)}, {row_name(b.record)} {_size(b)}")
+        if detail and (shared := _shared_examples(a, b)):
+            found.append(shared)
     return found
 
 
@@ -113,17 +115,19 @@ def _shared_examples(a: StoredRun, b: StoredRun) -> str:
     return ", ".join(parts)
 
 
-def _other_counts(a: StoredRun, b: StoredRun) -> list[str]:
-    """Runs with one label can still hold other personas or other numbers of replies: a label is only a word."""
+def _unlike_replies(a: StoredRun, b: StoredRun) -> str:
+    """Runs of one label can still hold other personas, numbers of replies or examples: a label is only a word."""
     ours, theirs = (dict(zip(s["personas"], s["replies"], strict=True)) for s in (a.per_persona(), b.per_persona()))
-    if ours == theirs:
-        return []
     if extra := sorted(ours.keys() ^ theirs.keys()):
-        return [f"personas differ ({len(ours)} and {len(theirs)}; {extra[0]} is on one side only)"]
-    unlike = sorted(p for p in ours if ours[p] != theirs[p])
-    first = unlike[0]
-    words = f"example sets differ: {len(unlike)} personas have other numbers of replies"
-    return [f"{words} ({first}: {ours[first]} and {theirs[first]})"]
+        return f"personas differ ({len(ours)} and {len(theirs)}; {extra[0]} is on one side only)"
+    if unlike := sorted(p for p in ours if ours[p] != theirs[p]):
+        first = unlike[0]
+        words = f"example sets differ: {len(unlike)} personas have other numbers of replies"
+        return f"{words} ({first}: {ours[first]} and {theirs[first]})"
+    named = [run.record["hashes"].get("example_ids") for run in (a, b)]
+    if None not in named and named[0] != named[1]:
+        return f"example sets differ: '{a.record['example_set']}' names other examples in each file"
+    return ""
 
 
 def check_comparable(a: StoredRun, b: StoredRun) -> None:
@@ -236,12 +240,11 @@ def comparison_rows(
     Raises NotComparableError if any pair is unlike, naming all of them.
     """
     faults = []
-    for family in methods:
-        for run in family.runs:
-            try:
-                check_comparable(baseline.first, run)
-            except NotComparableError as error:
-                faults.append(str(error))
+    for run in (*baseline.runs[1:], *(run for family in methods for run in family.runs)):
+        try:
+            check_comparable(baseline.first, run)
+        except NotComparableError as error:
+            faults.append(str(error))
     if faults:
         raise NotComparableError("\n".join(faults))
     record = baseline.first.record
