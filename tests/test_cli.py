@@ -149,6 +149,8 @@ def test_every_command_has_help_with_an_example(harness):
         code, out, _ = harness(command, "--help")
         assert code == 0
         assert f"harness {command}" in out.split("Example:")[1]
+        text = out.partition("Arguments:")[0].partition("Options:")[0].split("Example:")[0]
+        assert not [line for line in text.splitlines() if "   " in line.strip()], "the source's indentation shows"
 
 
 def test_data_can_be_written_and_not_over_something(harness, tmp_path):

@@ -130,7 +130,9 @@ def test_controls_have_a_name_of_their_own(put, tmp_path):
     ("arguments", "words"),
     [
         (["base", "god"], "did you mean 'good'?"),
-        (["base"], "at least one more"),
+        (["base"], "at least one more stored method; stored beside base: bad, good"),
+        (["--baseline", "base"], "at least one more stored method"),
+        ([], "nothing to compare: name a baseline"),
         (["base", "base"], "the same run"),
         (["base", "good", "--metric", "simlarity"], "did you mean 'similarity'?"),
         (["base", "half"], "killed"),
@@ -205,6 +207,9 @@ def test_a_pooled_metric_is_compared_by_the_jackknife(put, tmp_path):
     def f1(c):
         return 2 * c[..., 0] / (2 * c[..., 0] + c[..., 1] + c[..., 2])
 
+    known = Store(tmp_path / "runs").runs()
+    groups = joint(known, "base", ["good"], metric="device_f1", by_cluster=True).clusters["good"].rows
+    assert [(g.n_personas, g.n_replies) for g in groups] == [(12, 120), (12, 120)], "replies, not values"
     want = paired_jackknife(counts["good"], counts["base"], f1)
     assert row["delta_pts"] == pytest.approx(100 * want.delta)
     assert row["se"] == pytest.approx(100 * want.se)
@@ -258,6 +263,25 @@ def test_show_names_nobody_best_where_all_spread_is_noise(put):
     seen = view(put("m", scores - scores.mean(1, keepdims=True) + 0.7))
     assert seen.spread == 0
     assert "no persona can be called better or worse" in seen.notes[0]
+
+
+def test_show_says_that_a_folder_is_missing_not_empty(harness, tmp_path):
+    code, out, err = harness("show", "m", "--runs-dir", tmp_path / "nowhere")
+    assert (code, out) == (2, "")
+    assert "there is no runs folder" in err
+
+
+def test_nats_keep_three_digits(put, tmp_path, harness):
+    for name, shift in (("base", 0.0), ("good", -0.0123)):
+        path = put(name, BASE, metrics=["nll"]).path / "personas.json"
+        sums = json.loads(path.read_text())
+        sums["metrics"] = {"nll": {**sums["metrics"]["similarity"], "unit": "nats", "higher_is_better": False}}
+        sums["metrics"]["nll"]["sum"] = [10 * (s + shift * (1 + 0.1 * (i % 3))) for i, s in enumerate(BASE)]
+        path.write_text(json.dumps(sums))
+    code, out, err = harness("compare", "base", "good", "--runs-dir", tmp_path / "runs")
+    assert code == 0, err
+    assert "-0.014" in out.splitlines()[2]
+    assert "good: better than base by 0.014 nats" in out
 
 
 def test_few_personas_are_described_only(put):
@@ -317,6 +341,21 @@ def test_power_from_stored_runs_splits_spread_and_noise(put, tmp_path, harness):
     assert found["mde"] == pytest.approx(mde(spread.sd / np.sqrt(200), 199))
     more = json.loads(harness(*arguments, "--replies", "40", "--json")[1])
     assert more["personas_needed"] < found["personas_needed"]
+
+
+def test_power_plans_for_the_estimand(put, tmp_path, harness):
+    for name, scores in (("a", BASE), ("b", GOOD)):
+        path = put(name, scores).path / "personas.json"
+        sums = json.loads(path.read_text())
+        n = list(range(1, 25))
+        entry = sums["metrics"]["similarity"]
+        sums["replies"], entry["n"], entry["sum"] = n, n, [float(s * k) for s, k in zip(scores, n, strict=True)]
+        path.write_text(json.dumps(sums))
+        (path.parent / "scores.jsonl").unlink()
+    arguments = ["power", "--method", "b", "--baseline", "a", "--runs-dir", tmp_path / "runs", "--json", "--estimand"]
+    macro, micro = (json.loads(harness(*arguments, kind)[1])["spread"]["sd"] for kind in ("macro", "micro"))
+    assert macro == pytest.approx(100 * (GOOD - BASE).std(ddof=1))
+    assert micro != pytest.approx(macro, rel=0.01)
 
 
 def test_power_from_a_stated_spread():
