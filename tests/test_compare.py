@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from harness.comparison import NotComparableError, families, persona_scores
 from harness.errors import HarnessError, StoreError
@@ -79,6 +80,22 @@ def test_macro_weighs_personas_alike_and_says_that_the_reference_is_left_out(put
     assert micro["baseline"]["reference"]["score_pts"] == 82.14
     assert macro["baseline"]["reference"] is None
     assert "82.14 is a micro mean" in macro["notes"][0]
+
+
+def test_a_published_score_is_tested_with_and_without_its_own_error_and_never_without_the_caveat(
+    put, tmp_path, harness
+):
+    reference = {"score": 79.0, "aggregation": "micro", "source": "s", "se": 3.0, "note": ""}
+    for name, scores in (("base", BASE), ("good", GOOD)):
+        put(name, scores, reference=reference)
+    found = compare(harness, tmp_path / "runs", "base", "good")["methods"][0]["comparison"]["reference"]
+    mean, se = 100 * GOOD.mean(), 100 * GOOD.std(ddof=1) / np.sqrt(24)
+    for key, error in (("p", se), ("p_with_se", np.hypot(se, 3.0))):
+        assert found[key] == pytest.approx(2 * stats.t.sf(abs(mean - 79) / error, 23))
+    code, out, _ = harness("compare", "base", "good", "--runs-dir", tmp_path / "runs")
+    assert code == 0
+    assert f"good {mean - 79:+.2f} (p {found['p']:.3f}, with the published error too {found['p_with_se']:.3f})" in out
+    assert "so it is not evidence of beating the published system" in out
 
 
 def test_a_margin_is_in_points_and_noted(harness, runs, put):

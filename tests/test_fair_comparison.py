@@ -434,3 +434,8 @@ def test_row_26_a_prompt_that_holds_the_reply_to_turn_t_comes_after_all_replies_
     replies = stages.predict(method, nothing, nothing, [example.prompt for example in shuffled])
     assert [sorted(set(call)) for call in calls] == [[0], [1]]
     assert replies == [example.prompt.id for example in shuffled]
+
+
+def test_every_row_has_a_test_named_after_its_number():
+    numbers = {name[9:11] for name in globals() if name.startswith("test_row_")}
+    assert numbers == {f"{row:02d}" for row in range(1, 27)}

@@ -53,7 +53,13 @@ def joint_text(found: Joint) -> str:
     if found.own.reference:
         against = found.own.reference
         parts = [
-            f"{row.method} {number(row.reference.delta_pts, sign=True)} (p {p_value(row.reference.p)})"
+            f"{row.method} {number(row.reference.delta_pts, sign=True)} (p {p_value(row.reference.p)}"
+            + (
+                ""
+                if row.reference.p_with_se is None
+                else f", with the published error too {p_value(row.reference.p_with_se)}"
+            )
+            + ")"
             for row in (*found.rows, found.own)
             if row.reference
         ]
