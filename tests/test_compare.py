@@ -179,6 +179,17 @@ def test_unlike_runs_are_refused_with_all_that_differs(put, tmp_path, harness):
         assert words in err
 
 
+def test_two_runs_of_one_method_are_told_apart_by_their_ids(put, tmp_path, harness):
+    put("m", BASE, id="m-one")
+    put("m", GOOD, id="m-two", n=4, hashes={"examples": "f" * 64})
+    for command in ("compare", "diff"):
+        code, _, err = harness(command, "m-one", "m-two", "--runs-dir", tmp_path / "runs")
+        assert code == 2
+        assert "not comparable: m-one and m-two: example sets differ" in err
+        assert "m-one has 240 replies of 24 personas, m-two 96 replies" in err
+        assert "144 only in m-one" in err
+
+
 def test_one_label_with_other_replies_is_refused(put, tmp_path):
     put("base", BASE)
     put("good", GOOD, n=8)
@@ -280,6 +291,14 @@ def test_show_names_nobody_best_where_all_spread_is_noise(put):
     seen = view(put("m", scores - scores.mean(1, keepdims=True) + 0.7))
     assert seen.spread == 0
     assert "no persona can be called better or worse" in seen.notes[0]
+
+
+def test_show_knows_costs_that_a_method_does_not_have(put, harness, tmp_path):
+    run = put("m", noisy(0.05, 0.2), cost={"trainable_parameters": 0, "fit_seconds": 1234.5, "validation_loss": None})
+    code, out, err = harness("show", run.id, "--runs-dir", tmp_path / "runs")
+    assert code == 0, err
+    costs = dict(line.split() for line in out.splitlines() if line.startswith(("fit_seconds", "validation_loss")))
+    assert costs == {"fit_seconds": "1,234.5", "validation_loss": "-"}
 
 
 def test_show_says_that_a_folder_is_missing_not_empty(harness, tmp_path):

@@ -100,7 +100,7 @@ def run_text(run: StoredRun, seen: View | None, sampled: Sequence[dict], top: in
         )
     lines += ["", table([{"metric": m, "score": number(shown(m, v), 3)} for m, v in record["scores"].items()])]
     if record["cost"]:
-        lines += ["", table([{"cost": k, "": f"{v:,}"} for k, v in record["cost"].items()])]
+        lines += ["", table([{"cost": k, "": "-" if v is None else f"{v:,}"} for k, v in record["cost"].items()])]
     if record["flags"]:
         lines.append("flags: " + "; ".join(record["flags"]))
     lines += _view(seen, top)
