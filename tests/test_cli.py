@@ -129,7 +129,7 @@ def test_a_method_in_a_loose_file(harness, runs, tmp_path):
         (["run", "--method", METHOD, "--plugin", "no_such.py"], "no_such.py"),
         (["run", "--config", "no_such.yaml"], "no_such.yaml"),
         (["run", "--method", METHOD, "--benchmark", "jsonl", "--set", "data=no_such.jsonl"], "no_such.jsonl"),
-        (["show", "nothing"], "nothing"),
+        (["show", "nothing"], "there is no runs folder runs"),
         (["list", "methds"], "did you mean 'methods'?"),
         (["leaderboard", "--runs-dir", "no_such_folder"], "no_such_folder"),
     ],

@@ -305,6 +305,10 @@ def test_show_says_that_a_folder_is_missing_not_empty(harness, tmp_path):
     code, out, err = harness("show", "m", "--runs-dir", tmp_path / "nowhere")
     assert (code, out) == (2, "")
     assert "there is no runs folder" in err
+    (tmp_path / "empty").mkdir()
+    code, out, err = harness("show", "nothing", "--runs-dir", tmp_path / "empty")
+    assert (code, out) == (2, "")
+    assert "no run 'nothing'" in err
 
 
 def test_nats_keep_three_digits(put, tmp_path, harness):
