@@ -57,10 +57,11 @@ def differences(a: StoredRun, b: StoredRun, *, detail: bool = False) -> list[str
     """
     found = []
     ours, theirs = a.record["hashes"], b.record["hashes"]
+    ours_is, theirs_is = _called(a, b)
     imported = [run for run in (a, b) if run.record.get("origin") == "imported"]
     if len(imported) == 1:
         words = "was imported: nothing is known of its prompts, so it is compared with imports of the same label only"
-        return [f"{imported[0].id} {words}; {row_name(a.record)} has {_size(a)}, {row_name(b.record)} {_size(b)}"]
+        return [f"{imported[0].id} {words}; {ours_is} has {_size(a)}, {theirs_is} {_size(b)}"]
     names = a.record["benchmark"]["name"], b.record["benchmark"]["name"]
     if names[0] != names[1]:
         found.append(f"benchmarks differ ({names[0]} and {names[1]})")
@@ -68,11 +69,13 @@ def differences(a: StoredRun, b: StoredRun, *, detail: bool = False) -> list[str
         if ours.get(name) != theirs.get(name):
             found.append(f"{words} differ ({_what_differs(name, a, b)})")
     if ours.get("examples") != theirs.get("examples"):
-        found.append(f"{row_name(a.record)} has {_size(a)}, {row_name(b.record)} {_size(b)}")
+        found.append(f"{ours_is} has {_size(a)}, {theirs_is} {_size(b)}")
         if detail and (shared := _shared_examples(a, b)):
             found.append(shared)
-    elif not found:
-        found += _other_counts(a, b)
+    elif not found and (unlike := _unlike_replies(a, b)):
+        found.append(f"{unlike}; {ours_is} has {_size(a)}, {theirs_is} {_size(b)}")
+        if detail and (shared := _shared_examples(a, b)):
+            found.append(shared)
     return found
 
 
@@ -92,6 +95,12 @@ def _what_differs(name: str, a: StoredRun, b: StoredRun) -> str:
     return " and ".join(pair)
 
 
+def _called(a: StoredRun, b: StoredRun) -> tuple[str, str]:
+    """What two runs are called in a refusal: their rows' names, or their ids where those are the same."""
+    names = row_name(a.record), row_name(b.record)
+    return names if names[0] != names[1] else (a.id, b.id)
+
+
 def _size(run: StoredRun) -> str:
     return f"{run.record['n_replies']} replies of {run.record['n_personas']} personas"
 
@@ -105,25 +114,28 @@ def _shared_examples(a: StoredRun, b: StoredRun) -> str:
         sets.append({line["id"]: (line.get("prompt"), line.get("reference")) for line in run.scores()})
     ours, theirs = sets
     shared = ours.keys() & theirs.keys()
-    parts = [f"{len(shared)} examples in both", f"{len(ours) - len(shared)} only in {row_name(a.record)}"]
-    parts.append(f"{len(theirs) - len(shared)} only in {row_name(b.record)}")
+    ours_is, theirs_is = _called(a, b)
+    parts = [f"{len(shared)} examples in both", f"{len(ours) - len(shared)} only in {ours_is}"]
+    parts.append(f"{len(theirs) - len(shared)} only in {theirs_is}")
     for place, what in enumerate(("prompt", "reference")):
         if other := sum(ours[i][place] != theirs[i][place] for i in shared):
             parts.append(f"{other} of the shared ones with another {what}")
     return ", ".join(parts)
 
 
-def _other_counts(a: StoredRun, b: StoredRun) -> list[str]:
-    """Runs with one label can still hold other personas or other numbers of replies: a label is only a word."""
+def _unlike_replies(a: StoredRun, b: StoredRun) -> str:
+    """Runs of one label can still hold other personas, numbers of replies or examples: a label is only a word."""
     ours, theirs = (dict(zip(s["personas"], s["replies"], strict=True)) for s in (a.per_persona(), b.per_persona()))
-    if ours == theirs:
-        return []
     if extra := sorted(ours.keys() ^ theirs.keys()):
-        return [f"personas differ ({len(ours)} and {len(theirs)}; {extra[0]} is on one side only)"]
-    unlike = sorted(p for p in ours if ours[p] != theirs[p])
-    first = unlike[0]
-    words = f"example sets differ: {len(unlike)} personas have other numbers of replies"
-    return [f"{words} ({first}: {ours[first]} and {theirs[first]})"]
+        return f"personas differ ({len(ours)} and {len(theirs)}; {extra[0]} is on one side only)"
+    if unlike := sorted(p for p in ours if ours[p] != theirs[p]):
+        first = unlike[0]
+        words = f"example sets differ: {len(unlike)} personas have other numbers of replies"
+        return f"{words} ({first}: {ours[first]} and {theirs[first]})"
+    named = [run.record["hashes"].get("example_ids") for run in (a, b)]
+    if None not in named and named[0] != named[1]:
+        return f"example sets differ: '{a.record['example_set']}' names other examples in each file"
+    return ""
 
 
 def check_comparable(a: StoredRun, b: StoredRun) -> None:
@@ -133,7 +145,7 @@ def check_comparable(a: StoredRun, b: StoredRun) -> None:
             why = run.record.get("error", "not finished")
             raise NotComparableError(f"{run.id} is {run.record.get('status')}: {why}")
     if found := differences(a, b, detail=True):
-        raise NotComparableError(f"not comparable: {row_name(a.record)} and {row_name(b.record)}: " + "; ".join(found))
+        raise NotComparableError(f"not comparable: {' and '.join(_called(a, b))}: " + "; ".join(found))
 
 
 def families(runs: Sequence[StoredRun]) -> list[Family]:
@@ -236,12 +248,11 @@ def comparison_rows(
     Raises NotComparableError if any pair is unlike, naming all of them.
     """
     faults = []
-    for family in methods:
-        for run in family.runs:
-            try:
-                check_comparable(baseline.first, run)
-            except NotComparableError as error:
-                faults.append(str(error))
+    for run in (*baseline.runs[1:], *(run for family in methods for run in family.runs)):
+        try:
+            check_comparable(baseline.first, run)
+        except NotComparableError as error:
+            faults.append(str(error))
     if faults:
         raise NotComparableError("\n".join(faults))
     record = baseline.first.record

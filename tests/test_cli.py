@@ -129,7 +129,7 @@ def test_a_method_in_a_loose_file(harness, runs, tmp_path):
         (["run", "--method", METHOD, "--plugin", "no_such.py"], "no_such.py"),
         (["run", "--config", "no_such.yaml"], "no_such.yaml"),
         (["run", "--method", METHOD, "--benchmark", "jsonl", "--set", "data=no_such.jsonl"], "no_such.jsonl"),
-        (["show", "nothing"], "nothing"),
+        (["show", "nothing"], "there is no runs folder runs"),
         (["list", "methds"], "did you mean 'methods'?"),
         (["leaderboard", "--runs-dir", "no_such_folder"], "no_such_folder"),
     ],
@@ -149,6 +149,8 @@ def test_every_command_has_help_with_an_example(harness):
         code, out, _ = harness(command, "--help")
         assert code == 0
         assert f"harness {command}" in out.split("Example:")[1]
+        text = out.partition("Arguments:")[0].partition("Options:")[0].split("Example:")[0]
+        assert not [line for line in text.splitlines() if "   " in line.strip()], "the source's indentation shows"
 
 
 def test_data_can_be_written_and_not_over_something(harness, tmp_path):

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from harness.comparison import NotComparableError, families, persona_scores
 from harness.errors import HarnessError, StoreError
@@ -81,6 +82,22 @@ def test_macro_weighs_personas_alike_and_says_that_the_reference_is_left_out(put
     assert "82.14 is a micro mean" in macro["notes"][0]
 
 
+def test_a_published_score_is_tested_with_and_without_its_own_error_and_never_without_the_caveat(
+    put, tmp_path, harness
+):
+    reference = {"score": 79.0, "aggregation": "micro", "source": "s", "se": 3.0, "note": ""}
+    for name, scores in (("base", BASE), ("good", GOOD)):
+        put(name, scores, reference=reference)
+    found = compare(harness, tmp_path / "runs", "base", "good")["methods"][0]["comparison"]["reference"]
+    mean, se = 100 * GOOD.mean(), 100 * GOOD.std(ddof=1) / np.sqrt(24)
+    for key, error in (("p", se), ("p_with_se", np.hypot(se, 3.0))):
+        assert found[key] == pytest.approx(2 * stats.t.sf(abs(mean - 79) / error, 23))
+    code, out, _ = harness("compare", "base", "good", "--runs-dir", tmp_path / "runs")
+    assert code == 0
+    assert f"good {mean - 79:+.2f} (p {found['p']:.3f}, with the published error too {found['p_with_se']:.3f})" in out
+    assert "so it is not evidence of beating the published system" in out
+
+
 def test_a_margin_is_in_points_and_noted(harness, runs, put):
     put("same", BASE + RNG.normal(0, 0.002, 24))
     (row,) = compare(harness, runs, "base", "same", "--margin", "1")["methods"]
@@ -130,7 +147,9 @@ def test_controls_have_a_name_of_their_own(put, tmp_path):
     ("arguments", "words"),
     [
         (["base", "god"], "did you mean 'good'?"),
-        (["base"], "at least one more"),
+        (["base"], "at least one more stored method; stored beside base: bad, good"),
+        (["--baseline", "base"], "at least one more stored method"),
+        ([], "nothing to compare: name a baseline"),
         (["base", "base"], "the same run"),
         (["base", "good", "--metric", "simlarity"], "did you mean 'similarity'?"),
         (["base", "half"], "killed"),
@@ -158,6 +177,17 @@ def test_unlike_runs_are_refused_with_all_that_differs(put, tmp_path, harness):
         "96 examples in both, 144 only in base, 0 only in good",
     ):
         assert words in err
+
+
+def test_two_runs_of_one_method_are_told_apart_by_their_ids(put, tmp_path, harness):
+    put("m", BASE, id="m-one")
+    put("m", GOOD, id="m-two", n=4, hashes={"examples": "f" * 64})
+    for command in ("compare", "diff"):
+        code, _, err = harness(command, "m-one", "m-two", "--runs-dir", tmp_path / "runs")
+        assert code == 2
+        assert "not comparable: m-one and m-two: example sets differ" in err
+        assert "m-one has 240 replies of 24 personas, m-two 96 replies" in err
+        assert "144 only in m-one" in err
 
 
 def test_one_label_with_other_replies_is_refused(put, tmp_path):
@@ -205,6 +235,9 @@ def test_a_pooled_metric_is_compared_by_the_jackknife(put, tmp_path):
     def f1(c):
         return 2 * c[..., 0] / (2 * c[..., 0] + c[..., 1] + c[..., 2])
 
+    known = Store(tmp_path / "runs").runs()
+    groups = joint(known, "base", ["good"], metric="device_f1", by_cluster=True).clusters["good"].rows
+    assert [(g.n_personas, g.n_replies) for g in groups] == [(12, 120), (12, 120)], "replies, not values"
     want = paired_jackknife(counts["good"], counts["base"], f1)
     assert row["delta_pts"] == pytest.approx(100 * want.delta)
     assert row["se"] == pytest.approx(100 * want.se)
@@ -258,6 +291,37 @@ def test_show_names_nobody_best_where_all_spread_is_noise(put):
     seen = view(put("m", scores - scores.mean(1, keepdims=True) + 0.7))
     assert seen.spread == 0
     assert "no persona can be called better or worse" in seen.notes[0]
+
+
+def test_show_knows_costs_that_a_method_does_not_have(put, harness, tmp_path):
+    run = put("m", noisy(0.05, 0.2), cost={"trainable_parameters": 0, "fit_seconds": 1234.5, "validation_loss": None})
+    code, out, err = harness("show", run.id, "--runs-dir", tmp_path / "runs")
+    assert code == 0, err
+    costs = dict(line.split() for line in out.splitlines() if line.startswith(("fit_seconds", "validation_loss")))
+    assert costs == {"fit_seconds": "1,234.5", "validation_loss": "-"}
+
+
+def test_show_says_that_a_folder_is_missing_not_empty(harness, tmp_path):
+    code, out, err = harness("show", "m", "--runs-dir", tmp_path / "nowhere")
+    assert (code, out) == (2, "")
+    assert "there is no runs folder" in err
+    (tmp_path / "empty").mkdir()
+    code, out, err = harness("show", "nothing", "--runs-dir", tmp_path / "empty")
+    assert (code, out) == (2, "")
+    assert "no run 'nothing'" in err
+
+
+def test_nats_keep_three_digits(put, tmp_path, harness):
+    for name, shift in (("base", 0.0), ("good", -0.0123)):
+        path = put(name, BASE, metrics=["nll"]).path / "personas.json"
+        sums = json.loads(path.read_text())
+        sums["metrics"] = {"nll": {**sums["metrics"]["similarity"], "unit": "nats", "higher_is_better": False}}
+        sums["metrics"]["nll"]["sum"] = [10 * (s + shift * (1 + 0.1 * (i % 3))) for i, s in enumerate(BASE)]
+        path.write_text(json.dumps(sums))
+    code, out, err = harness("compare", "base", "good", "--runs-dir", tmp_path / "runs")
+    assert code == 0, err
+    assert "-0.014" in out.splitlines()[2]
+    assert "good: better than base by 0.014 nats" in out
 
 
 def test_few_personas_are_described_only(put):
@@ -317,6 +381,21 @@ def test_power_from_stored_runs_splits_spread_and_noise(put, tmp_path, harness):
     assert found["mde"] == pytest.approx(mde(spread.sd / np.sqrt(200), 199))
     more = json.loads(harness(*arguments, "--replies", "40", "--json")[1])
     assert more["personas_needed"] < found["personas_needed"]
+
+
+def test_power_plans_for_the_estimand(put, tmp_path, harness):
+    for name, scores in (("a", BASE), ("b", GOOD)):
+        path = put(name, scores).path / "personas.json"
+        sums = json.loads(path.read_text())
+        n = list(range(1, 25))
+        entry = sums["metrics"]["similarity"]
+        sums["replies"], entry["n"], entry["sum"] = n, n, [float(s * k) for s, k in zip(scores, n, strict=True)]
+        path.write_text(json.dumps(sums))
+        (path.parent / "scores.jsonl").unlink()
+    arguments = ["power", "--method", "b", "--baseline", "a", "--runs-dir", tmp_path / "runs", "--json", "--estimand"]
+    macro, micro = (json.loads(harness(*arguments, kind)[1])["spread"]["sd"] for kind in ("macro", "micro"))
+    assert macro == pytest.approx(100 * (GOOD - BASE).std(ddof=1))
+    assert micro != pytest.approx(macro, rel=0.01)
 
 
 def test_power_from_a_stated_spread():

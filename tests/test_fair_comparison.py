@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 
 from benchmarks.devices import DEVICES
 from harness import prompts
-from harness.adapters import LoRA, SoftPrompt, create_bank
+from harness.adapters import LoRA, LoRABank, SoftPrompt, combine_loras, create_bank
 from harness.comparison import Family, NotComparableError, check_comparable, comparison_rows, families
 from harness.config import RunConfig
 from harness.errors import HarnessError, StoreError
@@ -79,8 +80,11 @@ def study(tiny, tmp_path):
 
 def test_row_01_methods_scored_on_different_replies_are_refused_with_both_counts(tmp_path, stored):
     a, b = stored(tmp_path, "base", BASE, n=30), stored(tmp_path, "m", BASE, n=10, hashes={"examples": "f" * 64})
-    with pytest.raises(NotComparableError, match=r"720 replies.*240 replies"):
+    with pytest.raises(NotComparableError, match=r"example sets differ .*720 replies.*240 replies"):
         check_comparable(a, b)
+    as_many = stored(tmp_path, "m", BASE, n=30, hashes={"examples": "f" * 64})
+    with pytest.raises(NotComparableError, match=r"example sets differ .*720 replies.*720 replies"):
+        check_comparable(a, as_many)
 
 
 def test_row_02_one_prompt_builder_whose_version_is_in_the_protocol_hash(monkeypatch, tmp_path, stored):
@@ -111,10 +115,22 @@ def test_row_03_text_that_a_method_adds_is_shown(tiny):
     assert added.adds_text
 
 
-def test_row_04_decoding_belongs_to_the_protocol_and_is_greedy():
+def test_row_04_decoding_belongs_to_the_protocol_and_is_greedy(tiny):
+    import torch
+
+    from harness.replies.generation import generate
+
     assert prompts.protocol_hash(world(max_new_tokens=128), "t") != prompts.protocol_hash(world(), "t")
     knobs = {"temperature", "top_p", "top_k", "do_sample", "repetition_penalty"}
     assert not knobs & {field.name for kind in (Protocol, RunConfig) for field in fields(kind)}
+    ids = encode_prompt(tiny.tokenizer, examples(world(), "test")[0].prompt.messages, 768)[0]
+    bank = create_bank(tiny, SoftPrompt(4), ["a"], 0)
+    (reply,) = generate(tiny, bank, [-1], [ids], max_new_tokens=6, stop_id=-1)
+    likeliest = []
+    with torch.no_grad():
+        for _ in range(6):
+            likeliest.append(int(tiny.model(torch.tensor([ids + likeliest])).logits[0, -1].argmax()))
+    assert reply == likeliest
 
 
 def test_row_05_unequal_budgets_are_recorded_and_flagged(put, tmp_path):
@@ -206,6 +222,7 @@ def test_row_12_merging_adds_weight_updates_and_averages_no_factors(make_backbon
 
     base = make_backbone("float64")
     bank = create_bank(base, LoRA(rank=2, alpha=4.0, targets=("q_proj",)), ["a", "b"], 0)
+    assert isinstance(bank, LoRABank)
     for name, tensor in bank.tensors.items():
         if name.endswith("lora_B"):
             torch.nn.init.normal_(tensor, std=0.3, generator=torch.Generator().manual_seed(1))
@@ -216,6 +233,9 @@ def test_row_12_merging_adds_weight_updates_and_averages_no_factors(make_backbon
     factor = 4.0 / 2
     torch.testing.assert_close(got, factor * up[0] @ down[0], rtol=0, atol=1e-12)
     exact = (up[0] @ down[0] + up[1] @ down[1]) / 2
+    both = combine_loras(bank, {"ab": {"a": 0.5, "b": 0.5}}).weight_deltas(0)
+    first = next(delta for module, delta in both.items() if f"{module}.weight" == name)
+    torch.testing.assert_close(first, factor * exact, rtol=0, atol=1e-12)
     factors = (up[0] + up[1]) / 2 @ ((down[0] + down[1]) / 2)
     assert (exact - factors).abs().max() > 1e-3, "the mistake is a large one"
 
@@ -230,6 +250,27 @@ def test_row_13_variants_of_a_method_are_rows_of_their_own(put, tmp_path):
         joint(runs, "base", ["merge"])
 
 
+def test_row_13_a_persona_is_merged_with_or_without_its_own_adapter():
+    from methods import merge_lora
+
+    people = {"a": np.array([1.0, 0.0]), "b": np.array([0.8, 0.6]), "c": np.array([0.6, 0.8])}
+
+    def recipes(own: bool) -> dict[str, dict[str, float]]:
+        asked: list[dict[str, dict[str, float]]] = []
+        study: Any = SimpleNamespace(
+            options=merge_lora.Options(k=2, own=own),
+            fitted=lambda name: SimpleNamespace(row=lambda persona: list(people).index(persona)),
+            vectors=lambda by: people,
+            combine=lambda fitted, found, *rest, **more: asked.append(found),
+            note=lambda *_: None,
+        )
+        merge_lora.fit(study)
+        return asked[0]
+
+    assert all(persona in recipe for persona, recipe in recipes(own=True).items())
+    assert all(recipe.get(persona, 0) == 0 for persona, recipe in recipes(own=False).items())
+
+
 @pytest.mark.parametrize(
     ("reply", "reference", "kind", "counts"),
     [
@@ -238,6 +279,8 @@ def test_row_13_variants_of_a_method_are_rows_of_their_own(put, tmp_path):
         ("A warm and charming evening.", "Security armed.", "categorical", Counts(0, 0, 1)),
         ("Security disarmed.", "Security armed.", "categorical", Counts(0, 1, 1)),
         ("AC fan speed 1.", "AC fan speed 2.", "numeric", Counts(0, 1, 1)),
+        ("AC fan speed 2.", "AC fan speed 2.", "numeric", Counts(1, 0, 0)),
+        ("Security armed.", "Security armed.", "categorical", Counts(1, 0, 0)),
     ],
 )
 def test_row_14_actions_are_parsed_and_counted_not_matched_as_substrings(reply, reference, kind, counts):
@@ -291,6 +334,11 @@ def test_row_19_a_cluster_method_covers_everybody_and_no_run_overwrites_another(
     lonely = replace(data, personas=(*data.personas[:3], Persona("p3")))
     with pytest.raises(HarnessError, match="1 personas have no cluster"):
         study(lonely).by_cluster()
+    whole = study(data)
+    assert set(whole.by_cluster()) == {"p0", "p1", "p2", "p3"}
+    assert {"k", "sizes", "silhouette"} <= set(whole.notes["clusters"]), (
+        "their quality goes into the record and is shown"
+    )
     path = tmp_path / "m.csv"
     for text, refused in (("p,1,0.5\n", False), ("p,1,0.6\n", True)):
         path.write_text("persona,n,score\n" + text)
@@ -386,3 +434,8 @@ def test_row_26_a_prompt_that_holds_the_reply_to_turn_t_comes_after_all_replies_
     replies = stages.predict(method, nothing, nothing, [example.prompt for example in shuffled])
     assert [sorted(set(call)) for call in calls] == [[0], [1]]
     assert replies == [example.prompt.id for example in shuffled]
+
+
+def test_every_row_has_a_test_named_after_its_number():
+    numbers = {name[9:11] for name in globals() if name.startswith("test_row_")}
+    assert numbers == {f"{row:02d}" for row in range(1, 27)}

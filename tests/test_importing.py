@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from pathlib import Path
 
@@ -24,7 +25,8 @@ HEAD = "persona,n,score\n"
 def load(folder: Path, text: str, method: str = "m", label: str = "all", name: str = "", **changes):
     path = folder / (name or f"{method}.csv")
     path.write_text(text, encoding="utf-8")
-    source = Source(path, method, "toy", "similarity", label, **{"baseline": "base", **changes})
+    metric = changes.pop("metric", "similarity")
+    source = Source(path, method, "toy", metric, label, **{"baseline": "base", **changes})
     return import_scores(source, Store(folder / "runs"))
 
 
@@ -128,6 +130,15 @@ def test_all_faults_of_a_file_are_named_with_their_lines(tmp_path):
         ('{"persona":"a","n":1,"score":1}\n[1]\n{"n"\n', "2: holds no JSON object"),
         ("persona,example,score\na,1,1\na,1,1\n", "3: example '1' of persona 'a' was in line 2 already"),
         ('persona,n,score\n"a,1,1\n', "not CSV"),
+        ("persona;n;score\na;1;1\n", "1: the columns are separated by semicolons"),
+        ("persona\tn\tscore\na\t1\t1\n", "1: the columns are separated by tabs"),
+        ('[{"persona":"a","n":1,"score":1}]', "is a JSON array; write JSON lines"),
+        ('{"persona":"a","n":1,"score":1,"persona":"b"}\n', "1: not JSON: the key 'persona' stands there twice"),
+        ("persona,n,score\na,1e300,1\n", "2: 'n' must be 1,000,000,000 replies or fewer"),
+        ("persona,n,score\na,-3,1\n", "2: 'n' must be a whole number"),
+        ('persona,n,score\n"a\nb",1,1\n', "cannot be printed"),
+        ('{"persona":"a\\ud800","n":1,"score":1}\n', "1: 'persona' 'a\\ud800' holds characters that cannot be printed"),
+        ('{"persona":"\\u001b[2J","n":1,"score":1}\n', "cannot be printed"),
     ],
 )
 def test_malformed_files(tmp_path, text, words):
@@ -135,6 +146,79 @@ def test_malformed_files(tmp_path, text, words):
         load(tmp_path, text)
     assert words in str(caught.value)
     assert str(tmp_path / "m.csv") in str(caught.value)
+
+
+def test_a_packed_file_is_named_for_what_it_is(tmp_path):
+    path = tmp_path / "m.csv.gz"
+    path.write_bytes(gzip.compress(personas().encode()))
+    with pytest.raises(DataError, match=r"m\.csv\.gz: is packed with gzip; unpack it"):
+        import_scores(Source(path, "m", "toy", "similarity", "all"), Store(tmp_path / "runs"))
+
+
+def test_shares_taken_for_points_are_pointed_out_and_points_are_not(tmp_path, harness):
+    for name, text in (("shares", personas()), ("points", personas(scale=100))):
+        path = tmp_path / f"{name}.csv"
+        path.write_text(text)
+        flags = ["--method", name, "--benchmark", "toy", "--metric", "similarity", "--example-set", "all"]
+        code, out, err = harness("import", path, *flags, "--unit", "pt", "--runs-dir", tmp_path / "runs", "--json")
+        assert code == 0
+        assert json.loads(out)["method"] == name
+        assert ("--unit share" in err) == (name == "shares")
+
+
+def test_one_label_on_other_replies_is_refused_with_both_counts(tmp_path):
+    load(tmp_path, personas(), "base")
+    load(tmp_path, personas(n=4), "short")
+    load(tmp_path, personas().replace("p00", "q00"), "stranger")
+    known = Store(tmp_path / "runs").runs()
+    for name, words in (("short", "12 personas have other numbers of replies"), ("stranger", "personas differ")):
+        with pytest.raises(NotComparableError, match=words) as caught:
+            joint(known, "base", [name])
+        count = 120 if name == "stranger" else 48
+        assert f"base has 120 replies of 12 personas, {name} {count} replies of 12 personas" in str(caught.value)
+
+
+def replies(first: int = 0, shift: float = 0.0) -> str:
+    rows = [
+        f"p{i:02d},{k},{0.5 + 0.01 * i + 0.02 * (k % 3) + shift}" for i in range(12) for k in range(first, first + 5)
+    ]
+    return "persona,example,score\n" + "\n".join(rows) + "\n"
+
+
+def test_one_label_on_other_examples_is_refused_though_their_numbers_agree(tmp_path, harness):
+    load(tmp_path, replies(), "base")
+    load(tmp_path, replies(shift=0.1), "alike")
+    load(tmp_path, replies(first=2, shift=0.1), "other")
+    means = "persona,n,score\n" + "".join(f"p{i:02d},5,0.6\n" for i in range(12))
+    load(tmp_path, means, "means")
+    known = Store(tmp_path / "runs").runs()
+    assert joint(known, "base", ["alike", "means"]).rows[0].delta_pts == pytest.approx(10)
+    code, _, err = harness("compare", "base", "other", "--runs-dir", tmp_path / "runs")
+    assert code == 2
+    assert "'all' names other examples in each file; base has 60 replies of 12 personas, other 60 replies" in err
+    assert "36 examples in both, 24 only in base, 24 only in other" in err
+    rows = {row["method"]: row for row in rows_as_json(known)}
+    assert "not comparable" in rows["other"]["verdict"]
+    assert "better than base" in rows["alike"]["verdict"]
+
+
+def test_seeds_on_other_examples_are_no_seeds_of_one_row(tmp_path):
+    load(tmp_path, replies(), "base")
+    load(tmp_path, replies(first=2), "base", seed=1)
+    with pytest.raises(StoreError, match="'base' means 2 different things"):
+        joint(Store(tmp_path / "runs").runs(), "base", ["base"])
+
+
+def test_the_metric_says_which_import_of_a_method_is_meant(tmp_path, harness):
+    for metric in ("similarity", "exact_match"):
+        load(tmp_path, personas(), "base", metric=metric)
+        load(tmp_path, personas(shift=0.05), "good", metric=metric)
+    code, out, _ = harness("compare", "--runs-dir", tmp_path / "runs", "--baseline", "base", "good",
+                           "--metric", "exact_match", "--estimand", "macro", "--json")  # fmt: skip
+    assert (code, json.loads(out)["metric"]) == (0, "exact_match")
+    code, _, err = harness("compare", "--runs-dir", tmp_path / "runs", "base", "good")
+    assert code == 2
+    assert "means 2 different things" in err
 
 
 @pytest.mark.parametrize(

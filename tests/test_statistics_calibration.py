@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,10 +13,13 @@ from harness.statistics import calibration
 
 
 def test_every_target_is_met():
-    said: list[str] = []
-    rows = calibration.run(500, said.append, flips=999)
+    said: list[tuple[int, int, str]] = []
+    rows = calibration.run(500, lambda *now: said.append(now), flips=999)
     assert [row for row in rows if not row["ok"]] == []
-    assert len(said) >= 10
+    assert len({now for _, _, now in said}) >= 10
+    done = [done for done, _, _ in said]
+    assert done == sorted(done)
+    assert said[-1][0] == said[-1][1], "the estimate ends where the work does"
     what = " | ".join(row["what"] for row in rows)
     for part in (
         "G = 10",
@@ -26,6 +32,23 @@ def test_every_target_is_met():
         "3 seeds",
     ):
         assert part in what
+    assert_documented([row["what"] for row in rows])
+
+
+def assert_documented(names: list[str]) -> None:
+    """docs/statistics.md has these rows with the full run's targets, and each of its figures meets its own."""
+    text = (Path(__file__).parent.parent / "docs" / "statistics.md").read_text(encoding="utf-8")
+    block = text.partition("<!-- begin: calibration -->")[2].partition("<!-- end: calibration -->")[0]
+    head, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.split("\n") if line]
+    assert head == ["what", "target", "measured", "ok", "experiments", "first"]
+    assert [line[0] for line in lines] == names
+    for what, target, measured, ok, experiments, first in lines:
+        kind = max((kind for kind in calibration.TARGETS if what.startswith(f"{kind}, ")), key=len)
+        assert (target, ok) == (calibration.target(kind, 2_000), "True")
+        low, high = calibration.limits(kind, 2_000)
+        assert low is None or float(measured) >= low, what
+        assert high is None or float(measured) <= high, what
+        assert int(experiments) == (20_000 if first else 2_000)
 
 
 @pytest.mark.parametrize("estimand", ["micro", "macro"])
@@ -51,10 +74,10 @@ def test_a_broken_standard_error_would_be_seen(monkeypatch):
 def test_a_missed_limit_is_measured_again_and_both_figures_are_shown(monkeypatch):
     calls = []
 
-    def unlucky(experiments: int, name: str, **_) -> list[dict]:
+    def unlucky(experiments: int, name: str, step, **_) -> list[dict]:
         calls.append((experiments, name))
         measured = 0.5 if len(calls) == 1 else 0.05
-        return [calibration._row("w", measured, experiments, 0.035, 0.065, 0.05)]
+        return [calibration._row("false positives", "w", measured, experiments)]
 
     for part in ("false_positives", "no_verdict", "naive", "family_wise", "seeds_as_factor"):
         monkeypatch.setattr(calibration, part, unlucky)
@@ -76,3 +99,25 @@ def test_simulated_scores_have_the_stated_spread():
     fixed = np.full((400, 200, 10), 3)
     means = calibration.method_sums(rng, fixed) / 30
     assert means.std() == pytest.approx(np.sqrt(0.025**2 + 0.05**2 / 10 + 0.21**2 / 30), rel=0.02)
+
+
+def test_bench_statistics_prints_rows_alone_and_its_exit_code_tells_a_miss(harness, monkeypatch):
+    small = ("bench", "statistics", "--experiments", "100", "--flips", "199")
+    rows = [calibration._row("verdicts given", "G = 5", 0.0, 100)]
+    asked = []
+
+    def run(experiments, progress, *, flips):
+        asked.append((experiments, flips))
+        progress(1, 2, "five personas")
+        return rows
+
+    monkeypatch.setattr(calibration, "run", run)
+    code, out, _ = harness(*small, "--json", "--quiet")
+    assert (code, json.loads(out), asked) == (0, rows, [(100, 199)])
+    code, out, _ = harness(*small, "--markdown")
+    assert code == 0
+    assert out.splitlines()[2].startswith("| verdicts given, G = 5 | <= 0 ")
+    rows.append(calibration._row("verdicts given", "G = 4", 0.5, 100))
+    code, out, err = harness(*small, "--json")
+    assert (code, len(json.loads(out))) == (2, 2)
+    assert "missed: verdicts given, G = 4" in err

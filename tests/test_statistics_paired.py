@@ -144,3 +144,19 @@ def test_published_scores_are_reproduced():
     difference = statistics.paired_comparison(sums, other, n, "macro")
     assert (round(difference.delta, 4), round(difference.se, 4)) == (0.1821, 0.0034)
     assert statistics.share_improved(statistics.differences(sums, other, n)).improved == 200
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_mixed_model_of_the_replies_has_the_same_mean_and_error():
+    """Sensitivity check: with equal n, REML with a random effect per persona is the macro comparison."""
+    import pandas as pd
+    import statsmodels.formula.api as smf
+
+    rng = np.random.default_rng(4)
+    personas, n = 40, 12
+    d = 0.02 + rng.normal(0, 0.05, (personas, 1)) + rng.normal(0, 0.1, (personas, n))
+    frame = pd.DataFrame({"d": d.ravel(), "persona": np.repeat(np.arange(personas), n)})
+    model = smf.mixedlm("d ~ 1", frame, groups="persona").fit(reml=True)
+    ours = statistics.paired_comparison(d.sum(1), np.zeros(personas), np.full(personas, n), "macro")
+    assert ours.delta == pytest.approx(float(model.params["Intercept"]), abs=1e-9)
+    assert ours.se == pytest.approx(float(model.bse["Intercept"]), rel=1e-4)

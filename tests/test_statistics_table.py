@@ -110,6 +110,17 @@ def test_skewed_differences_of_few_personas_are_flagged():
     assert "skewed" not in one(30, 0.02).flags
 
 
+def test_rounding_is_not_skewed():
+    """Everybody's difference is the same number in decimals, not in binary: no spread, so no shape of it."""
+    baseline = scores(10, seed=1)
+    shifted = PersonaScores(baseline.personas, (0,), (baseline.sums / baseline.n + 0.05) * baseline.n, baseline.n)
+    for estimand in ("micro", "macro"):
+        row = compare(baseline, {"m": shifted}, estimand)[0]
+        assert row.se_pts == 0
+        assert "no-spread" in row.flags
+        assert "skewed" not in row.flags
+
+
 def test_identical_scores():
     row = compare(scores(30, seed=1), {"m": scores(30, seed=1)}, "micro")[0]
     assert (row.verdict_kind, row.verdict) == ("identical", "identical")

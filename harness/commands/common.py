@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,7 @@ def example(command: str) -> Callable[[Any], Any]:
     def add(function: Any) -> Any:
         line = _EXAMPLES.get(command)
         if line:
-            function.__doc__ = f"{function.__doc__}\n\n\b\nExample:\n  {line}"
+            function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nExample:\n  {line}"
         return function
 
     return add

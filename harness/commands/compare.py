@@ -7,14 +7,15 @@ from typing import Annotated, Literal
 import typer
 
 from harness.commands.common import RUNS, Json, RunsDir, app, example, print_json, runs_in
+from harness.errors import HarnessError
 
 
 @app.command("compare")
 @example("compare")
 def compare_command(
     names: Annotated[
-        list[str], typer.Argument(help="Stored methods, or ids of runs (their beginnings; several with commas).")
-    ],
+        list[str] | None, typer.Argument(help="Stored methods, or ids of runs (their beginnings; several with commas).")
+    ] = None,
     baseline: Annotated[str | None, typer.Option(help="The one to compare with. [default: the first name]")] = None,
     metric: Annotated[str | None, typer.Option(help="Metric to compare by. [default: the one that decides]")] = None,
     estimand: Annotated[
@@ -34,16 +35,11 @@ def compare_command(
     from harness.reports.joint import joint
     from harness.reports.stored_text import joint_text
 
-    base, *others = [baseline, *names] if baseline is not None else names
-    found = joint(
-        runs_in(runs_dir),
-        base,
-        others,
-        metric=metric,
-        estimand=estimand,
-        margin_pts=margin,
-        by_cluster=clusters,
-    )
+    base, *others = [name for name in (baseline, *(names or [])) if name is not None] or [""]
+    runs = runs_in(runs_dir)
+    if not base:
+        raise HarnessError("nothing to compare: name a baseline and stored methods, as `harness list runs` has them")
+    found = joint(runs, base, others, metric=metric, estimand=estimand, margin_pts=margin, by_cluster=clusters)
     if as_json:
         print_json(joint_json(found))
     else:

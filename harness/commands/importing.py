@@ -33,12 +33,14 @@ def import_command(
 
     A line is one reply (persona, example, score) or one persona (persona, n, score: the mean of n replies).
     """
-    from harness.reports.importing import Source, import_scores
+    from harness.reports.importing import Source, import_scores, notes_on
     from harness.store import Store
 
     baseline = baseline or DEFAULTS.get("baseline")
     source = Source(file, method, benchmark, metric, example_set, unit, seed, baseline)
     run, new = import_scores(source, Store(runs_dir))
+    for note in notes_on(run):
+        typer.echo(f"note: {note}", err=True)
     if as_json:
         print_json(dict(run.record))
         return

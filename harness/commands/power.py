@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,6 +16,9 @@ def power_command(
     method: Annotated[str | None, typer.Option(help="Stored method whose spread to plan by.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Stored method that it is compared with.")] = None,
     metric: Annotated[str | None, typer.Option(help="Metric. [default: the one that decides]")] = None,
+    estimand: Annotated[
+        Literal["micro", "macro"], typer.Option(help="Mean over replies (micro) or over personas (macro).")
+    ] = "micro",
     sd: Annotated[
         float | None,
         typer.Option(
@@ -50,7 +53,7 @@ def power_command(
         spread, unit = Spread(sd, None if reply_sd is None else sd, reply_sd, replies), "pt"
         spread = spread.with_replies(replies) if replies and reply_sd is not None else spread
     elif method and baseline:
-        spread, unit = spread_of(runs_in(runs_dir), method, baseline, metric)
+        spread, unit = spread_of(runs_in(runs_dir), method, baseline, metric, estimand)
         spread = spread.with_replies(replies) if replies is not None else spread
         personas = spread.personas if personas is None else personas
     else:

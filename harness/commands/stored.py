@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, example, print_json
+from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, example, print_json, runs_in
 from harness.errors import HarnessError, did_you_mean
 from harness.reports import printing
 
@@ -158,6 +158,7 @@ def show_command(
     from harness.reports.stored_text import run_text
     from harness.store import Store
 
+    runs_in(runs_dir)  # a missing folder is said to be missing, not empty
     stored = Store(runs_dir).find(run)
     seen = view(stored, metric) if stored.complete else None
     replies = sampled(stored, samples, seen.metric) if seen else []

@@ -70,6 +70,19 @@ def import_scores(source: Source, store: Store) -> tuple[StoredRun, bool]:
         return _write(source, unit, lines, digest, run_id, store), True
 
 
+def notes_on(run: StoredRun) -> list[str]:
+    """What looks like a slip in an import that nothing forbids."""
+    file, sums = run.record["file"], run.per_persona()
+    (entry,) = sums["metrics"].values()
+    largest = max(abs(total / n) for total, n in zip(entry["sum"], entry["n"], strict=True))
+    if file["unit"] == "pt" and 0 < largest <= 0.01:
+        return [
+            f"no persona scores more than {100 * largest:.3g} of 100 points; if the scores of {file['name']} are "
+            "shares from 0 to 1, delete this run's folder and import them with --unit share"
+        ]
+    return []
+
+
 def _identity(run: StoredRun) -> list[Any]:
     record = run.record
     names = (record["method"], record["benchmark"]["name"], record["metrics"][0], record["example_set"], record["seed"])
@@ -114,7 +127,10 @@ def _write(source: Source, unit: Unit, lines: Sequence[ScoreLine], digest: str, 
         "n": replies,
     }
     sums = {"personas": personas, "replies": replies, "metrics": {source.metric: entry}}
-    record = _record(source, unit, digest, run_id) | {
+    record = _record(source, unit, digest, run_id)
+    # Not part of what makes runs alike (the label is), but seeds of one method must agree in them to be one row.
+    record["hashes"] |= {"replies": canonical_hash(dict(zip(personas, replies, strict=True))), **_example_ids(lines)}
+    record |= {
         "n_personas": len(personas),
         "n_replies": sum(replies),
         "scores": {source.metric: overall(sums, source.metric)},
@@ -124,14 +140,24 @@ def _write(source: Source, unit: Unit, lines: Sequence[ScoreLine], digest: str, 
         if lines[0].example is not None:
             with (folder / "scores.jsonl").open("w", encoding="utf-8", newline="\n") as file:
                 for line in lines:
-                    # One persona's example "3" is not another's.
-                    name = f"{line.persona}/{line.example}"
-                    value = {"id": name, "persona": line.persona, source.metric: line.score}
+                    value = {"id": _example_id(line), "persona": line.persona, source.metric: line.score}
                     file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
         dump_json(sums, folder / "personas.json")
         dump_json(record, folder / "run.json")
 
     return StoredRun(store.write_run(run_id, fill), record)
+
+
+def _example_id(line: ScoreLine) -> str:
+    """One persona's example "3" is not another's."""
+    return f"{line.persona}/{line.example}"
+
+
+def _example_ids(lines: Sequence[ScoreLine]) -> dict[str, str]:
+    """Hash of which replies were scored, whatever their order; nothing where the file has means only."""
+    if lines[0].example is None:
+        return {}
+    return {"example_ids": canonical_hash(sorted(_example_id(line) for line in lines))}
 
 
 def _record(source: Source, unit: Unit, digest: str, run_id: str) -> dict[str, Any]:

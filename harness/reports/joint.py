@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import metrics
-from harness.comparison import ESTIMAND, Family, NotComparableError, comparison_rows, persona_scores
+from harness.comparison import ESTIMAND, Family, NotComparableError, comparison_rows, families, persona_scores
 from harness.errors import HarnessError, did_you_mean
-from harness.reports.selection import select
+from harness.reports.selection import names_of, select
 from harness.scoring import scale
 from harness.statistics import ComparisonRow, Estimand, ScoreRow, Subgroups, subgroup_comparison
 from harness.store import StoredRun
@@ -58,15 +58,17 @@ def joint(
     margin_pts   of equivalence, in points (or in the metric's own unit where that is not pt)
     Raises       StoreError for a name that means nothing or several things, NotComparableError for unlike runs.
     """
-    base = select(runs, baseline)
-    methods = [select(runs, name) for name in names]
+    base = select(runs, baseline, metric)
+    methods = [select(runs, name, metric) for name in names]
     seen = {base.first.id: baseline}
     for name, family in zip(names, methods, strict=True):
         if family.first.id in seen:
             raise HarnessError(f"'{name}' and '{seen[family.first.id]}' are the same run; name each one once")
         seen[family.first.id] = name
     if not methods:
-        raise HarnessError("nothing to compare: name the baseline and at least one more stored method")
+        others = sorted({label for family in families(runs) for label in names_of(family)[-1:]} - {baseline})
+        words = f"stored beside {baseline}: {', '.join(others)}" if others else f"nothing is stored beside {baseline}"
+        raise HarnessError(f"nothing to compare: name the baseline and at least one more stored method; {words}")
     record = base.first.record
     metric = metric or str(record["metrics"][0])
     if metric not in record["metrics"]:
@@ -106,7 +108,16 @@ def _subgroups(
 ) -> Subgroups:
     base = persona_scores(baseline, metric)
     other = persona_scores(method, metric).restricted_to(base.personas)
-    return subgroup_comparison(other.sums, base.sums, base.n, [labels[p] for p in base.personas], estimand)
+    owners = [labels[p] for p in base.personas]
+    found = subgroup_comparison(other.sums, base.sums, base.n, owners, estimand)
+    if not metrics.get(metric).pooled:
+        return found
+    # A pooled metric has one value a persona; how many replies are behind it, the run knows.
+    sums = baseline.first.per_persona()
+    behind = dict(zip(sums["personas"], sums["replies"], strict=True))
+    replies = {group: sum(behind[p] for p in base.personas if labels[p] == group) for group in owners}
+    rows = tuple(dataclasses.replace(row, n_replies=replies[row.group]) for row in found.rows)
+    return dataclasses.replace(found, rows=rows)
 
 
 def as_json(found: Joint) -> dict[str, Any]:

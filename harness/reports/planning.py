@@ -84,7 +84,7 @@ def spread_of(
     runs: Sequence[StoredRun], method: str, baseline: str, metric: str | None = None, estimand: Estimand = "micro"
 ) -> tuple[Spread, str]:
     """Spread of stored persona differences and its unit. Raises as `select` and the guard do."""
-    other, base = select(runs, method), select(runs, baseline)
+    other, base = select(runs, method, metric), select(runs, baseline, metric)
     if other.first.id == base.first.id:
         raise HarnessError(f"'{method}' and '{baseline}' are the same run; name a method and another one as baseline")
     check_comparable(base.first, other.first)

@@ -30,21 +30,22 @@ def p_value(p: float | None) -> str:
     return "-" if p is None else "<.001" if p < 0.001 else f"{p:.3f}"
 
 
-def interval(pair: Sequence[float | None] | None, sign: bool = True) -> str:
+def interval(pair: Sequence[float | None] | None, sign: bool = True, digits: int = 2) -> str:
     """`[+1.20, +2.60]`, unbounded sides as infinities; "-" where there is none."""
     if pair is None:
         return "-"
-    low, high = (number(x, sign=sign) if x is not None else end for x, end in zip(pair, ("-inf", "inf"), strict=True))
+    ends = zip(pair, ("-inf", "inf"), strict=True)
+    low, high = (number(x, digits, sign) if x is not None else end for x, end in ends)
     return f"[{low}, {high}]"
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with the same keys as a plain table; columns that are empty everywhere are left out."""
+def table(rows: Sequence[Mapping[str, Any]], form: str = "simple") -> str:
+    """Rows with the same keys as a table (`form` is tabulate's); columns that are empty everywhere are left out."""
     keys = [key for key in rows[0] if any(row.get(key) not in (None, "") for row in rows)]
     return tabulate(
         [[row.get(key) for key in keys] for row in rows],
         headers=keys,
-        tablefmt="simple",
+        tablefmt=form,
         disable_numparse=True,
     )
 

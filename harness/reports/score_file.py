@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from harness.errors import DataError, did_you_mean
 
 Unit = Literal["share", "pt", "raw"]
 SHOWN = 20  # faults in one message
+MOST_REPLIES = 1_000_000_000  # of one persona: above it a number is a slip, and sums would lose digits
+PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,9 @@ class ScoreLine:
 
 def read_scores(path: Path, data: bytes, unit: Unit) -> list[ScoreLine]:
     """The lines of a file. Raises DataError with the first twenty faults, each with its line."""
+    for start, kind in PACKED.items():
+        if data.startswith(start):
+            raise DataError(f"{path}: is packed with {kind}; unpack it and import the CSV or JSON lines inside")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -41,6 +47,8 @@ def read_scores(path: Path, data: bytes, unit: Unit) -> list[ScoreLine]:
         raise DataError(f"{path}:{line}: not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8") from error
     if not text.strip():
         raise DataError(f"{path}: empty; a line is persona,example,score or persona,n,score")
+    if text.lstrip().startswith("["):
+        raise DataError(f"{path}:1: is a JSON array; write JSON lines: one object a line, without brackets and commas")
     faults: list[str] = []
     rows = list(_json_rows(text, path, faults) if text.lstrip().startswith("{") else _csv_rows(text, path, faults))
     lines = _lines(rows, path, unit, faults) if rows else []
@@ -74,6 +82,11 @@ def _csv_rows(text: str, path: Path, faults: list[str]) -> Iterator[tuple[int, d
 
 def _header_is_good(header: Sequence[str], where: str, faults: list[str]) -> bool:
     before = len(faults)
+    if len(header) == 1:
+        for sign, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+            if sign in header[0]:
+                faults.append(f"{where}: the columns are separated by {word}; separate them by commas")
+                return False
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
         faults.append(f"{where}: the column '{twice[0]}' stands there twice")
     _check_names(header, where, faults)
@@ -94,7 +107,7 @@ def _json_rows(text: str, path: Path, faults: list[str]) -> Iterator[tuple[int, 
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
             faults.append(f"{path}:{number}: not JSON: {error}")
             continue
@@ -105,6 +118,14 @@ def _json_rows(text: str, path: Path, faults: list[str]) -> Iterator[tuple[int, 
         _check_names(list(value), f"{path}:{number}", faults)
         if len(faults) == before:
             yield number, value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict. Raises ValueError for a key that stands there twice: json would keep the last."""
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"the key '{twice[0]}' stands there twice")
+    return dict(pairs)
 
 
 def _lines(rows: Sequence[tuple[int, dict[str, Any]]], path: Path, unit: Unit, faults: list[str]) -> list[ScoreLine]:
@@ -135,7 +156,12 @@ def _text(value: Any, name: str, where: str, faults: list[str]) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         faults.append(f"{where}: '{name}' must be a name, not {value!r}")
         return None
-    return str(value).strip()
+    text = str(value).strip()
+    # A name stands in tables, messages and file names: no line breaks, no terminal codes, no half characters.
+    if any(unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in text):
+        faults.append(f"{where}: '{name}' {text!r} holds characters that cannot be printed; name it without them")
+        return None
+    return text
 
 
 def _number(value: Any) -> float | None:
@@ -153,6 +179,9 @@ def _count(value: Any, where: str, faults: list[str]) -> int | None:
     number = _number(value)
     if number is None or number != int(number) or number < 1:
         faults.append(f"{where}: 'n' must be a whole number of replies, 1 or more, not {value!r}")
+        return None
+    if number > MOST_REPLIES:
+        faults.append(f"{where}: 'n' must be {MOST_REPLIES:,} replies or fewer, not {value!r}")
         return None
     return int(number)
 

@@ -16,8 +16,11 @@ from harness.store import StoredRun
 _SHOWN = 8  # families in one refusal
 
 
-def select(runs: Sequence[StoredRun], name: str) -> Family:
-    """The one family that `name` means. Raises StoreError if it means none or several."""
+def select(runs: Sequence[StoredRun], name: str, metric: str | None = None) -> Family:
+    """The one family that `name` means. Raises StoreError if it means none or several.
+
+    metric   where several fit, only those that have it are meant (an import has one metric)
+    """
     known = families(runs)
     ids = {run.id: run for run in runs}
     if "," in name:
@@ -26,6 +29,8 @@ def select(runs: Sequence[StoredRun], name: str) -> Family:
         return _joined([_one_run(ids, name)], name)
     found = [family for family in known if name in names_of(family)]
     found = found or [f for f in known if name and any(run.id.startswith(name) for run in f.runs)]
+    if len(found) > 1 and metric:
+        found = [family for family in found if metric in family.first.record["metrics"]] or found
     if len(found) == 1:
         return found[0]
     if found:

@@ -13,20 +13,28 @@ from harness.scoring import scale
 from harness.store import StoredRun
 
 
+def _digits(unit: str) -> int:
+    return 2 if unit == "pt" else 3
+
+
 def joint_text(found: Joint) -> str:
     """The table of a comparison, a verdict a line, what varies between clusters, notes."""
     unit = found.own.unit
     micro = found.estimand == "micro"
     score = f"{found.metric} ({unit})" if unit != "raw" else found.metric
 
+    digits = _digits(unit)
+
     def own(row) -> str:
-        return number(row.score_micro_pts if micro else row.score_macro_pts)
+        return number(row.score_micro_pts if micro else row.score_macro_pts, digits)
 
     lines = [
         {
-            "": row.method, score: own(row), "delta": number(row.delta_pts, sign=True), "se": number(row.se_pts),
-            "df": number(row.df, 1), "95 % CI": interval(row.ci95_pts), "simultaneous CI": interval(row.sim_ci_pts),
-            "p": p_value(row.p_raw), "p adj.": p_value(row.p_adj), "seeds": len(row.seeds),
+            "": row.method, score: own(row), "delta": number(row.delta_pts, digits, sign=True),
+            "se": number(row.se_pts, digits), "df": number(row.df, 0 if row.df == int(row.df) else 1),
+            "95 % CI": interval(row.ci95_pts, digits=digits),
+            "simultaneous CI": interval(row.sim_ci_pts, digits=digits), "p": p_value(row.p_raw),
+            "p adj.": p_value(row.p_adj), "seeds": len(row.seeds),
         }
         for row in found.rows
     ]  # fmt: skip
@@ -40,12 +48,18 @@ def joint_text(found: Joint) -> str:
         if flags := found.flags(place):
             text.append(f"  flags: {', '.join(flags)}")
         if row.method in found.clusters:
-            text += _clusters(found.clusters[row.method], scale(unit))
+            text += _clusters(found.clusters[row.method], unit)
     text += [f"note: {note}" for note in found.notes]
     if found.own.reference:
         against = found.own.reference
         parts = [
-            f"{row.method} {number(row.reference.delta_pts, sign=True)} (p {p_value(row.reference.p)})"
+            f"{row.method} {number(row.reference.delta_pts, sign=True)} (p {p_value(row.reference.p)}"
+            + (
+                ""
+                if row.reference.p_with_se is None
+                else f", with the published error too {p_value(row.reference.p_with_se)}"
+            )
+            + ")"
             for row in (*found.rows, found.own)
             if row.reference
         ]
@@ -53,14 +67,15 @@ def joint_text(found: Joint) -> str:
     return "\n".join(text)
 
 
-def _clusters(groups, factor: float) -> list[str]:
+def _clusters(groups, unit: str) -> list[str]:
+    factor, digits = scale(unit), _digits(unit)
     rows = [
         {
             "cluster": g.group,
             "personas": g.n_personas,
             "replies": g.n_replies,
-            "delta": number(g.delta * factor, sign=True),
-            "simultaneous CI": interval([x * factor for x in g.ci]) if g.ci else "",
+            "delta": number(g.delta * factor, digits, sign=True),
+            "simultaneous CI": interval([x * factor for x in g.ci], digits=digits) if g.ci else "",
             "p adj.": p_value(g.p_adj) if g.ci else "",
         }
         for g in groups.rows
@@ -85,14 +100,14 @@ def run_text(run: StoredRun, seen: View | None, sampled: Sequence[dict], top: in
         )
     lines += ["", table([{"metric": m, "score": number(shown(m, v), 3)} for m, v in record["scores"].items()])]
     if record["cost"]:
-        lines += ["", table([{"cost": k, "": f"{v:,}"} for k, v in record["cost"].items()])]
+        lines += ["", table([{"cost": k, "": "-" if v is None else f"{v:,}"} for k, v in record["cost"].items()])]
     if record["flags"]:
         lines.append("flags: " + "; ".join(record["flags"]))
     lines += _view(seen, top)
     if sampled:
         lines += ["", "replies:"]
         for sample in sampled:
-            lines.append(f"  {sample['id']}  {seen.metric} {number(sample['score'])}")
+            lines.append(f"  {sample['id']}  {seen.metric} {number(sample['score'], _digits(seen.unit))}")
             if sample["user"]:
                 lines.append(f"    user:  {sample['user']!r}")
             lines.append(f"    reply: {sample['reply']!r}")
@@ -100,12 +115,13 @@ def run_text(run: StoredRun, seen: View | None, sampled: Sequence[dict], top: in
 
 
 def _view(seen: View, top: int) -> list[str]:
+    digits = _digits(seen.unit)
     lines = ["", f"by {seen.metric}" + (f" ({seen.unit})" if seen.unit != "raw" else "")]
     if seen.clusters:
         rows = [
             {
-                "cluster": c.cluster, "personas": c.n_personas, "replies": c.n_replies, "mean": number(c.mean),
-                "95 % CI": interval(c.ci95, sign=False) if c.ci95 else "",
+                "cluster": c.cluster, "personas": c.n_personas, "replies": c.n_replies, "mean": number(c.mean, digits),
+                "95 % CI": interval(c.ci95, sign=False, digits=digits) if c.ci95 else "",
             }
             for c in seen.clusters
         ]  # fmt: skip
@@ -114,9 +130,9 @@ def _view(seen: View, top: int) -> list[str]:
     shown_rows = [*seen.personas[:top], *seen.personas[-top:]] if many else seen.personas
     rows = [
         {
-            "persona": p.persona, "cluster": p.cluster, "replies": p.n, "plain mean": number(p.mean),
-            "estimate": number(p.estimate) if p.estimate is not None else "",
-            "95 % CI": interval((p.low, p.high), sign=False) if p.estimate is not None else "",
+            "persona": p.persona, "cluster": p.cluster, "replies": p.n, "plain mean": number(p.mean, digits),
+            "estimate": number(p.estimate, digits) if p.estimate is not None else "",
+            "95 % CI": interval((p.low, p.high), sign=False, digits=digits) if p.estimate is not None else "",
         }
         for p in shown_rows
     ]  # fmt: skip
@@ -124,17 +140,18 @@ def _view(seen: View, top: int) -> list[str]:
         lines.append(f"the best {top} and the worst {top} of {len(seen.personas)} personas:" if many else "personas:")
         lines.append(table(rows))
     if seen.spread is not None:
-        lines.append(f"between personas: sd {number(seen.spread)}; noise of a persona's mean: sd {number(seen.noise)}")
+        spread, noise = (number(x, digits) for x in (seen.spread, seen.noise))
+        lines.append(f"between personas: sd {spread}; noise of a persona's mean: sd {noise}")
     return lines + [f"note: {note}" for note in seen.notes]
 
 
 def diff_text(found: Diff, top: int) -> str:
     """Where two runs differ most, example by example."""
     first, second = found.runs
-    unit = "" if found.unit == "raw" else f" {found.unit}"
+    unit, digits = "" if found.unit == "raw" else f" {found.unit}", _digits(found.unit)
     lines = [
-        f"{second} minus {first}, {found.metric}: {number(found.mean_delta, sign=True)}{unit} on {found.n} examples; "
-        f"{found.higher} higher, {found.lower} lower, {found.equal} equal"
+        f"{second} minus {first}, {found.metric}: {number(found.mean_delta, digits, sign=True)}{unit} "
+        f"on {found.n} examples; {found.higher} higher, {found.lower} lower, {found.equal} equal"
     ]
     if found.same_replies is not None:
         lines.append(f"{found.same_replies} replies are the same text")
@@ -142,11 +159,13 @@ def diff_text(found: Diff, top: int) -> str:
         if x.delta == 0:
             break
         lines.append("")
-        lines.append(f"{x.id} ({x.persona}): {number(x.delta, sign=True)}")
+        lines.append(f"{x.id} ({x.persona}): {number(x.delta, digits, sign=True)}")
         if x.user:
             lines.append(f"  user: {x.user!r}")
         for run, score, reply in zip(found.runs, x.scores, x.replies, strict=True):
-            lines.append(f"  {number(score):>6}  {run}: {'(no reply stored)' if reply is None else repr(reply)}")
+            lines.append(
+                f"  {number(score, digits):>6}  {run}: {'(no reply stored)' if reply is None else repr(reply)}"
+            )
     return "\n".join(lines)
 
 

@@ -23,9 +23,24 @@ ALPHA = 0.05
 INTERACTION_SD, DIALOGUE_SD, REPLY_SD, SEED_SD = 0.025, 0.05, 0.21, 0.006
 DIALOGUES = 10  # of 1 to 5 replies each: about 30 replies per persona, unequal
 PERSONAS = (10, 24, 200)
+METHODS = 8
 _COLUMNS = 400  # experiments x methods flipped at once: bounds the memory
 
-Progress = Callable[[str], None]
+# What is measured -> lowest and highest accepted value, and the nominal level: STATISTICS.md, "Calibration targets".
+TARGETS: dict[str, tuple[float | None, float | None, float]] = {
+    "false positives": (0.035, 0.065, ALPHA),
+    "coverage of the 95 % interval": (0.935, 0.965, 0.95),
+    "verdicts given": (None, 0.0, 0.0),
+    "false positives of a reply-level t-test": (0.09, None, 0.09),
+    "family-wise error, global null": (0.035, 0.065, ALPHA),
+    "family-wise error on the null half": (None, 0.065, ALPHA),
+    "simultaneous coverage, effects of 4 sd": (0.93, None, 0.95),
+    "false positives, 3 seeds against 3": (None, 0.07, ALPHA),
+}
+
+Progress = Callable[[int, int, str], None]  # simulated tests done, of how many, what is simulated now
+Step = Callable[[int], None]  # so many more are done
+Part = Callable[[int, str, Step], list[dict]]
 
 
 def rng_for(name: str) -> np.random.Generator:
@@ -62,7 +77,7 @@ def simulate_family(
 
 
 def decide(
-    d: np.ndarray, n: np.ndarray, estimand: Estimand, signs: np.ndarray
+    d: np.ndarray, n: np.ndarray, estimand: Estimand, signs: np.ndarray, step: Step = lambda _: None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """`family_comparison` of many experiments at once (G >= 10, one seed): delta, se, p_adj [E, K], c [E]."""
     _, methods, personas = d.shape
@@ -71,16 +86,12 @@ def decide(
     residuals = (w * (d - delta[..., None])).reshape(-1, personas).T  # [G, E K]
     columns = w.reshape(-1, personas).T
     block = max(_COLUMNS // methods, 1) * methods
-    maxima = np.concatenate(
-        [
-            studentised(residuals[:, i : i + block], columns[:, i : i + block], signs)
-            .reshape(signs.shape[0], -1, methods)
-            .max(2)
-            for i in range(0, residuals.shape[1], block)
-        ],
-        axis=1,
-    )  # [R, E]
-    p, c = adjusted(np.abs(ratio(delta, se)), maxima, ALPHA)
+    maxima = []
+    for i in range(0, residuals.shape[1], block):
+        statistics = studentised(residuals[:, i : i + block], columns[:, i : i + block], signs)
+        maxima.append(statistics.reshape(signs.shape[0], -1, methods).max(2))
+        step(statistics.shape[1])
+    p, c = adjusted(np.abs(ratio(delta, se)), np.concatenate(maxima, axis=1), ALPHA)  # maxima [R, E]
     return delta, se, p, c
 
 
@@ -89,33 +100,41 @@ def run(n_experiments: int = 2_000, progress: Progress | None = None, *, flips: 
 
     n_experiments  2 000 for the acceptance: the two-sided limits are its nominal level +- 3 Monte-Carlo
                    standard deviations, and with fewer experiments they widen to the same 3 of their own
-    progress       called with a line before each part
     flips          sign flips per test where they are sampled (G > 15)
 
     Every part draws from its own name. Limits of 3 standard deviations are missed by chance once in 400 rows:
     so a row that misses is measured again, once, with ten times the experiments, and that figure decides;
     `first` then holds the one that missed.
     """
-    tell = progress or (lambda _: None)
-    parts: list[tuple[str, Callable[[int, str], list[dict]]]] = []
+    parts: list[tuple[str, int, Part]] = []  # name, tests per experiment, what it does
     for personas in PERSONAS:
         for estimand in ("micro", "macro"):
             part = partial(false_positives, personas=personas, estimand=estimand, flips=flips)
-            parts.append((f"false positives G = {personas}, {estimand}", part))
-    parts.append(("five personas", no_verdict))
-    parts.append(("naive reply-level t-test", naive))
+            parts.append((f"false positives G = {personas}, {estimand}", 1, part))
+    parts.append(("five personas", 1, no_verdict))
+    parts.append(("naive reply-level t-test", 1, naive))
     for personas in (24, 200):
         part = partial(family_wise, personas=personas, flips=flips)
-        parts.append((f"family-wise error G = {personas}", part))
+        parts.append((f"family-wise error G = {personas}", 2 * METHODS, part))
     for personas in (24, 200):
-        parts.append((f"seeds G = {personas}", partial(seeds_as_factor, personas=personas, flips=flips)))
+        parts.append((f"seeds G = {personas}", 1, partial(seeds_as_factor, personas=personas, flips=flips)))
+    done, total, now = 0, n_experiments * sum(tests for _, tests, _ in parts), ""
+
+    def step(tests: int) -> None:
+        nonlocal done
+        done += tests
+        if progress:
+            progress(done, total, now)
+
     rows: list[dict] = []
-    for name, part in parts:
-        tell(name)
-        measured = part(n_experiments, name)
+    for name, tests, part in parts:
+        now = name
+        step(0)
+        measured = part(n_experiments, name, step)
         if not all(row["ok"] for row in measured):
-            tell(f"{name}, again with {10 * n_experiments} experiments")
-            again = part(10 * n_experiments, f"{name}, again")
+            total += 10 * n_experiments * tests
+            now = f"{name}, again with {10 * n_experiments} experiments"
+            again = part(10 * n_experiments, f"{name}, again", step)
             measured = [
                 row if row["ok"] else {**second, "first": row["measured"]}
                 for row, second in zip(measured, again, strict=True)
@@ -124,30 +143,33 @@ def run(n_experiments: int = 2_000, progress: Progress | None = None, *, flips: 
     return rows
 
 
-def false_positives(experiments: int, name: str, *, personas: int, estimand: Estimand, flips: int) -> list[dict]:
+def false_positives(
+    experiments: int, name: str, step: Step = lambda _: None, *, personas: int, estimand: Estimand, flips: int
+) -> list[dict]:
     """No true difference, K = 1: rejections by p_adj, and coverage of the 95 % t interval."""
     rng = rng_for(name)
     d, n = simulate_family(rng, experiments, personas, 1)
     signs = sign_matrix(personas, flips, int(rng.integers(2**31)))
-    delta, se, p, _ = decide(d, n, estimand, signs)
+    delta, se, p, _ = decide(d, n, estimand, signs, step)
     covered = np.abs(delta) <= stats.t.ppf(0.975, personas - 1) * se
     where = f"G = {personas}, {estimand}"
     return [
-        _row(f"false positives, {where}", float((p < ALPHA).mean()), experiments, 0.035, 0.065, ALPHA),
-        _row(f"coverage of the 95 % interval, {where}", float(covered.mean()), experiments, 0.935, 0.965, 0.95),
+        _row("false positives", where, float((p < ALPHA).mean()), experiments),
+        _row("coverage of the 95 % interval", where, float(covered.mean()), experiments),
     ]
 
 
-def no_verdict(experiments: int, name: str) -> list[dict]:
+def no_verdict(experiments: int, name: str, step: Step = lambda _: None) -> list[dict]:
     """G = 5: the share of experiments with any p-value or interval; it must be 0, whatever the effect."""
     d, n = simulate_family(rng_for(name), experiments, 5, 1, 0.1)
     tested = [
         family_comparison([d[i, 0] * n[i]], np.zeros(5), n[i], "micro")[0].p_adj is not None for i in range(experiments)
     ]
-    return [_row("verdicts given, G = 5", float(np.mean(tested)), experiments, None, 0.0, 0.0)]
+    step(experiments)
+    return [_row("verdicts given", "G = 5", float(np.mean(tested)), experiments)]
 
 
-def naive(experiments: int, name: str, *, personas: int = 200) -> list[dict]:
+def naive(experiments: int, name: str, step: Step = lambda _: None, *, personas: int = 200) -> list[dict]:
     """The reply-level paired t-test on nested data: it must be seen to fail."""
     rng = rng_for(name)
     rejected = 0
@@ -160,32 +182,39 @@ def naive(experiments: int, name: str, *, personas: int = 200) -> list[dict]:
         replies += rng.standard_normal(replies.size) * REPLY_SD
         t = replies.mean() / (replies.std(ddof=1) / math.sqrt(replies.size))
         rejected += int(2 * stats.norm.sf(abs(t)) < ALPHA)  # about 6 000 degrees of freedom
-    what = f"false positives of a reply-level t-test, G = {personas}"
-    return [_row(what, rejected / experiments, experiments, 0.09, None, 0.09)]
+        step(1)
+    return [_row("false positives of a reply-level t-test", f"G = {personas}", rejected / experiments, experiments)]
 
 
-def family_wise(experiments: int, name: str, *, personas: int, flips: int, methods: int = 8) -> list[dict]:
+def family_wise(
+    experiments: int, name: str, step: Step = lambda _: None, *, personas: int, flips: int, methods: int = METHODS
+) -> list[dict]:
     """Family-wise error under the global null and on the null half beside true effects; joint coverage."""
     rng = rng_for(name)
     signs = sign_matrix(personas, flips, int(rng.integers(2**31)))
     d, n = simulate_family(rng, experiments, personas, methods)
-    null = float((decide(d, n, "micro", signs)[2] < ALPHA).any(1).mean())
+    null = float((decide(d, n, "micro", signs, step)[2] < ALPHA).any(1).mean())
     sd = math.sqrt(2 * (INTERACTION_SD**2 + DIALOGUE_SD**2 / DIALOGUES + REPLY_SD**2 / 30))
     effects = np.where(np.arange(methods) < methods // 2, 4 * sd, 0.0)
     d, n = simulate_family(rng, experiments, personas, methods, effects)
-    delta, se, p, c = decide(d, n, "micro", signs)
+    delta, se, p, c = decide(d, n, "micro", signs, step)
     half = float((p[:, methods // 2 :] < ALPHA).any(1).mean())
     covered = float((np.abs(delta - effects) <= c[:, None] * se).all(1).mean())
     where = f"K = {methods}, G = {personas}"
     return [
-        _row(f"family-wise error, global null, {where}", null, experiments, 0.035, 0.065, ALPHA),
-        _row(f"family-wise error on the null half, {where}", half, experiments, None, 0.065, ALPHA),
-        _row(f"simultaneous coverage, effects of 4 sd, {where}", covered, experiments, 0.93, None, 0.95),
+        _row("family-wise error, global null", where, null, experiments),
+        _row("family-wise error on the null half", where, half, experiments),
+        _row("simultaneous coverage, effects of 4 sd", where, covered, experiments),
     ]
 
 
-def seeds_as_factor(experiments: int, name: str, *, personas: int, flips: int, seeds: int = 3) -> list[dict]:
-    """Three training seeds against three, seed sd .006, no true difference: rejections by p_adj."""
+def seeds_as_factor(
+    experiments: int, name: str, step: Step = lambda _: None, *, personas: int, flips: int, seeds: int = 3
+) -> list[dict]:
+    """Three training seeds against three, seed sd .006, no true difference: rejections by p_adj.
+
+    1 999 flips at most: they are drawn once for all experiments, and each is a comparison of its own.
+    """
     rng = rng_for(name)
     sizes = dialogue_sizes(rng, experiments, personas)
     n = sizes.sum(-1).astype(float)
@@ -209,25 +238,35 @@ def seeds_as_factor(experiments: int, name: str, *, personas: int, flips: int, s
     for i in range(experiments):
         result = family_comparison([method[i]], baseline[i], n[i], "micro", alpha=ALPHA, signs=signs)[0]
         rejected += int(result.p_adj is not None and result.p_adj < ALPHA)
-    what = f"false positives, {seeds} seeds against {seeds}, G = {personas}"
-    return [_row(what, rejected / experiments, experiments, None, 0.07, ALPHA)]
+        step(1)
+    what = f"false positives, {seeds} seeds against {seeds}"
+    return [_row(what, f"G = {personas}", rejected / experiments, experiments)]
 
 
-def _row(what: str, measured: float, experiments: int, low: float | None, high: float | None, nominal: float) -> dict:
-    slack = 3 * math.sqrt(nominal * (1 - nominal) / experiments)
+def limits(what: str, experiments: int) -> tuple[float | None, float | None]:
+    """Lowest and highest accepted value; with fewer than 2 000 experiments chance gets its 3 standard deviations."""
+    low, high, nominal = TARGETS[what]
     if experiments < 2_000:
+        slack = 3 * math.sqrt(nominal * (1 - nominal) / experiments)
         low = None if low is None else min(low, nominal - slack)
         high = None if high is None else max(high, nominal + slack)
-    ok = (low is None or measured >= low) and (high is None or measured <= high)
+    return low, high
+
+
+def target(what: str, experiments: int) -> str:
+    """The limits in words."""
+    low, high = limits(what, experiments)
     if low is None:
-        target = f"<= {high:.3g}"
-    elif high is None:
-        target = f">= {low:.3g}"
-    else:
-        target = f"{low:.3g} to {high:.3g}"
+        return f"<= {high:.3g}"
+    return f">= {low:.3g}" if high is None else f"{low:.3g} to {high:.3g}"
+
+
+def _row(what: str, where: str, measured: float, experiments: int) -> dict:
+    low, high = limits(what, experiments)
+    ok = (low is None or measured >= low) and (high is None or measured <= high)
     return {
-        "what": what,
-        "target": target,
+        "what": f"{what}, {where}",
+        "target": target(what, experiments),
         "measured": measured,
         "ok": bool(ok),
         "experiments": experiments,

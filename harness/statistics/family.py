@@ -97,7 +97,7 @@ def family_comparison(
             p_adj=float(joint.p_adj[k]) if joint else None,
             sim_ci=(float(joint.low[k]), float(joint.high[k])) if joint else None,
             half_width=float(joint.half_width[k]) if joint else None,
-            skewness=skewness(w * (d[k] - delta[k])),
+            skewness=skewness(w * (d[k] - delta[k])) if se_personas[k] > 0 else 0.0,
             identical=not d[k].any(),
         )
         for k in range(len(runs))
