@@ -15,6 +15,7 @@ import numpy as np
 from harness import metrics
 from harness.errors import HarnessError
 from harness.records import ReferenceScore
+from harness.scoring import scale
 from harness.statistics import ComparisonRow, Estimand, PersonaScores, ScoreRow, compare, pseudo_values, score_row
 from harness.store import StoredRun, canonical_hash
 
@@ -244,7 +245,8 @@ def comparison_rows(
 ) -> tuple[ScoreRow, list[ComparisonRow]]:
     """The baseline's own row and one row per method against it, jointly tested.
 
-    metric   the benchmark's deciding one by default;  margin  of equivalence, on the scale of the scores
+    metric   the benchmark's deciding one by default
+    margin   of equivalence, on the scale of the scores; None: what the methods' runs stated before they were made
     Raises NotComparableError if any pair is unlike, naming all of them.
     """
     faults = []
@@ -260,6 +262,8 @@ def comparison_rows(
     base = persona_scores(baseline, metric)
     entry = baseline.first.per_persona()["metrics"][metric]
     reference = reference_of(record, metric, estimand)
+    if margin is None and metric == str(record["metrics"][0]):
+        margin = stated_margin(methods, entry["unit"])
     own = score_row(
         baseline.name,
         base,
@@ -281,6 +285,14 @@ def comparison_rows(
         higher_is_better=entry["higher_is_better"],
     )
     return own, rows
+
+
+def stated_margin(methods: Sequence[Family], unit: str) -> float | None:
+    """The margin of equivalence, on the scale of the scores, that the configuration of every run states; None where one
+    states none or another one."""
+    stated = {run.record["config"].get("margin") for family in methods for run in family.runs}
+    found = stated.pop() if len(stated) == 1 else None
+    return None if found is None else float(found) / scale(unit)
 
 
 def _label(family: Family, families: Sequence[Family]) -> str:

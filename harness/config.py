@@ -39,6 +39,7 @@ class RunConfig:
     cluster    only this cluster is fitted and scored, in the full world
     threads    CPU threads of torch: part of the result's last bits, therefore part of the configuration
     control    a control in place of the method itself: one shared adapter, or each persona gets another's
+    margin     of equivalence, in the unit of the deciding metric (points for pt): stated here, before the scores are seen
     scorer     sentence encoder of the similarity metric: a Hub id or a local folder
     method_options, benchmark_options   instances of the dataclasses on the plugins' cards
     protocol   fields of the benchmark's protocol to be changed; the same for all methods, and part of the
@@ -59,6 +60,7 @@ class RunConfig:
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "cpu"
     control: Literal["global", "swapped"] | None = None
+    margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     scorer: str = "sentence-transformers/all-MiniLM-L6-v2"
     method_options: Any = None
     benchmark_options: Any = None

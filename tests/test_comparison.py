@@ -14,6 +14,7 @@ from harness.comparison import (
     persona_scores,
     row_name,
 )
+from harness.store import StoredRun
 
 BASE = np.linspace(0.7, 0.9, 24)
 
@@ -78,3 +79,20 @@ def test_rows_carry_delta_interval_and_verdict_in_points(tmp_path, stored):
 def test_a_metric_that_was_not_scored_is_named(tmp_path, stored):
     with pytest.raises(NotComparableError, match="has no metric 'rouge'; it has similarity"):
         persona_scores(Family("m", (stored(tmp_path, "m", BASE),)), "rouge")
+
+
+def test_a_margin_counts_when_every_run_stated_it_before(tmp_path, stored):
+    noise = np.random.default_rng(0).normal(0, 0.001, len(BASE))
+    base = Family("base", (stored(tmp_path, "base", BASE),))
+
+    def family(name, margin):
+        run = stored(tmp_path, name, BASE + noise)
+        return Family(name, (StoredRun(run.path, {**run.record, "config": {**run.record["config"], "margin": margin}}),))
+
+    _, (row,) = comparison_rows(base, [family("same", 1.0)])
+    assert (row.equivalent, row.equivalence_margin_pts) == (True, pytest.approx(1.0))
+    assert "equivalent within +-1 pt" in row.verdict
+    for others in ([family("same", None)], [family("same", 1.0), family("other", 2.0)]):
+        assert all(row.equivalence_margin_pts is None for row in comparison_rows(base, others)[1])
+    _, (afterwards,) = comparison_rows(base, [family("same", 1.0)], margin=0.02)
+    assert afterwards.equivalence_margin_pts == pytest.approx(2.0)

@@ -194,6 +194,18 @@ def fit(study):
         PREDICT.replace("fitted, prompts)\n", "fitted, [prompts[0]] * len(prompts))\n"),
         {"prompt_order"},
     ),
+    "keeps count between calls": (
+        """
+CALLS = []
+
+@hookimpl
+def predict(study, fitted, prompts):
+    again = any(fitted is seen for seen in CALLS)
+    CALLS.append(fitted)
+    return [text + " again" * again for text in study.generate(fitted, prompts)]
+""",
+        {"self_null", "prompt_order", "sharing_scope", "no_reference_reachable"},
+    ),
     "does not save its adapters": (
         FIT.replace("fitted(study)", "replace(fitted(study), folder=None)"),
         {"save_and_load"},

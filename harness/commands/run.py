@@ -36,6 +36,9 @@ def run_command(
     device: Annotated[str | None, typer.Option(help=f"auto, cpu, cuda, ...{shown('device')}")] = None,
     scorer: Annotated[str | None, typer.Option(help="Folder of all-MiniLM-L6-v2, if it is not installed.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file, or the name of a ready-made run.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Equivalence margin in points, stated before the scores are seen.")
+    ] = None,
     sets: Sets = None,
     plugin: Plugins = None,
     runs_dir: Annotated[Path | None, typer.Option(help=f"Folder of the stored runs.{shown('runs_dir')}")] = None,
@@ -46,7 +49,7 @@ def run_command(
     flags = {
         "method": method, "benchmark": benchmark, "backbone": backbone, "baseline": baseline, "personas": personas,
         "persona": persona, "cluster": cluster, "control": control, "seed": seed, "threads": threads, "dtype": dtype,
-        "device": device, "scorer": scorer, "runs_dir": str(runs_dir) if runs_dir else None,
+        "device": device, "scorer": scorer, "margin": margin, "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
     files = plugin or []
     settings = load_config(

@@ -82,6 +82,23 @@ def same_seed(lab: Lab) -> None:
         )
 
 
+@check("against itself it gains nothing: asked again, the same fit scores the same")
+def self_null(lab: Lab) -> None:
+    first = lab.replies
+    again = lab.main.predict(lab.prompts)
+    if place := _differs(first, again):
+        raise CheckFailed(
+            f"the reply to '{lab.prompts[place - 1].id}' is another when asked a second time, so the method would beat or "
+            "lose to itself; keep no state between calls of predict, and decode greedily"
+        )
+    nats = [lab.main.nll(lab.prompts, lab.references) for _ in range(2)]
+    people = np.array([prompt.persona for prompt in lab.prompts])
+    for persona in dict.fromkeys(people):
+        gain = float((nats[1] - nats[0])[people == persona].sum())
+        if gain != 0:
+            raise CheckFailed(f"against itself the method gains {-gain:g} nats on '{persona}'; it must be 0")
+
+
 @check("another seed gives other adapters where adapters are trained")
 def another_seed(lab: Lab) -> None:
     first, other = lab.main, lab.trial(seed=1)
