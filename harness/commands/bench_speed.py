@@ -1,0 +1,153 @@
+"""`harness bench train`, `bench generate`, `bench run`: speed beside other ways. The measuring is in harness.bench."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.commands.bench import bench_app
+from harness.commands.common import Json, Plugins, Quiet, Sets, example, options_of, print_json, progress, shown
+from harness.config import RunConfig, load_config
+from harness.errors import HarnessError, did_you_mean
+
+SHAPES = ("tiny", "qwen2.5-0.5b")
+SUBSET = "study_loop=10,trainer=10"
+SIZES = "1,8,32,100,200"
+QUICK = {"personas": 4, "dialogues": 8, "repeats": 1, "epochs": 1, "sizes": "1", "subset": "study_loop=2,trainer=2"}
+
+Config = Annotated[str, typer.Option(help="What is measured: a YAML file, or the name of a ready-made run.")]
+Personas = Annotated[str | None, typer.Option(help="Number of personas, or `all`. [default: the config's]")]
+Repeats = Annotated[int, typer.Option(min=1, help="Repeats of each way, in turn.")]
+Threads = Annotated[int | None, typer.Option(help=f"CPU threads.{shown('threads')}")]
+Dtype = Annotated[str | None, typer.Option(help=f"float32, bfloat16, float64.{shown('dtype')}")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda; auto takes cuda where there is one. [default: auto]")]
+Output = Annotated[Path | None, typer.Option(help="Markdown file: the block between its marks, or a new file.")]
+QuickFlag = Annotated[bool, typer.Option("--quick", help="A small version, to see that it runs.")]
+
+
+@bench_app.command("train")
+@example("bench-train")
+def bench_train_command(
+    config: Config = "bench",
+    personas: Personas = None,
+    ways: Annotated[str | None, typer.Option(help="Comma-separated. [default: all]")] = None,
+    repeats: Repeats = 3,
+    subset: Annotated[str, typer.Option(help="way=N: it is measured on N personas and scaled.")] = SUBSET,
+    sizes: Annotated[str, typer.Option(help="Numbers of adapters for bank and plain_loop; '' for none.")] = SIZES,
+    ladder: Annotated[bool, typer.Option(help="Switch each technique on alone.")] = True,
+    shape: Annotated[str, typer.Option(help="tiny, or qwen2.5-0.5b with random weights.")] = "tiny",
+    layers: Annotated[int | None, typer.Option(help="Fewer layers than the shape has, to try it.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Where the bank's time goes, in place of tables.")] = False,
+    threads: Threads = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    sets: Sets = None,
+    plugin: Plugins = None,
+    output: Output = None,
+    quick: QuickFlag = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train soft prompts in the harness and in other ways, side by side on this machine."""
+    from harness.bench import measure, prepare, profiling, report, training
+    from harness.bench import ways as known
+    from harness.bench.ladder import rungs
+
+    if shape not in SHAPES:
+        raise HarnessError(f"--shape {shape}: {did_you_mean(shape, SHAPES)}")
+    if layers is not None and shape == "tiny":
+        raise HarnessError("--layers is for --shape qwen2.5-0.5b; the embedded backbone has the layers it has")
+    chosen = _names(ways) if ways else list(known.WAYS)
+    for way in chosen:
+        known.find(way)
+    dialogues = None
+    more: list[str] = []
+    if quick:
+        personas, dialogues = personas or str(QUICK["personas"]), QUICK["dialogues"]
+        repeats = QUICK["repeats"] if repeats == 3 else repeats
+        sizes, subset = (QUICK["sizes"] if sizes == SIZES else sizes), (QUICK["subset"] if subset == SUBSET else subset)
+        more = [f"epochs={QUICK['epochs']}"]
+    settings = _settings(config, personas, threads, dtype, device, [*more, *(sets or [])], plugin, shape)
+    show = progress(quiet)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        subject = prepare.subject_of(settings, plugin or [])
+        if shape != "tiny":
+            _tell_memory(prepare.shape_config(shape, layers), settings, subject, show)
+        job = prepare.make_job(settings, subject, folder, show, shape, layers, dialogues)
+        if profile:
+            found = profiling.profile_training(job, show)
+            print_json(found) if as_json else typer.echo(profiling.text(found))
+            return
+        plan = training.Plan(
+            ways=chosen,
+            subset=_subset(subset),
+            sizes=[int(size) for size in _names(sizes)],
+            rungs=rungs() if ladder else [],
+            ladder_personas=2 if quick else training.LADDER_PERSONAS,
+        )
+        measured = measure.measure(folder, training.cases(job, plan), repeats, settings.threads, show)
+    facts = {
+        "personas": len(job.keys), "dialogues": sum(map(len, job.train.values())), "epochs": job.options.epochs,
+        "batch": job.options.batch_size, "virtual_tokens": job.spec.tokens, "shape": shape, "threads": settings.threads,
+        "dtype": settings.dtype, "device": settings.device, "repeats": repeats,
+    }  # fmt: skip
+    table = {**report.heading(_command(), facts, settings.device), **training.tables(job, plan, measured)}
+    name = "bench train" if shape == "tiny" else f"bench train {shape}"
+    _give(table, report.train_text(table), name, output, as_json)
+
+
+def _settings(
+    config: str, personas: str | None, threads: int | None, dtype: str | None, device: str | None,
+    sets: list[str], plugin: list[Path] | None, shape: str,
+) -> RunConfig:  # fmt: skip
+    import torch
+
+    chosen = device or "auto"
+    if chosen == "auto":
+        chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype is None and shape != "tiny" and chosen.startswith("cuda"):
+        dtype = "bfloat16"
+    flags = {"personas": personas, "threads": threads, "dtype": dtype, "device": chosen}
+    return load_config(options_of=options_of(plugin or []), file=config, flags=flags, sets=sets)
+
+
+def _tell_memory(shape: Any, settings: RunConfig, subject: Any, show: Any) -> None:
+    """The estimate, before anything large is made."""
+    from harness.bench import memory
+
+    people = len(subject.dataset.personas)
+    estimate = memory.of_subject(shape, subject.prompt.tokens, subject.options, people, settings.dtype, settings.device)
+    show.note(estimate.text())
+
+
+def _give(table: Mapping[str, Any], text: str, name: str, output: Path | None, as_json: bool) -> None:
+    from harness.bench import report
+
+    if output is not None:
+        report.replace_block(output, name, text)
+    print_json(table) if as_json else typer.echo(text)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _subset(text: str) -> dict[str, int]:
+    found = {}
+    for item in _names(text):
+        way, equals, count = item.partition("=")
+        if not equals or not count.strip().isdigit() or int(count) < 1:
+            raise HarnessError(f"--subset {item}: write way=N, such as {SUBSET}")
+        found[way.strip()] = int(count)
+    return found
+
+
+def _command() -> str:
+    """The command as it was given, without its path."""
+    return " ".join(["harness", *sys.argv[1:]]) if Path(sys.argv[0]).name == "harness" else "harness bench"
