@@ -18,7 +18,7 @@ from torch import Tensor
 from harness.prompts import Encoded
 from harness.specs import SoftPrompt, TrainOptions
 
-JOB, INITIAL, BASE, START, ASKED = "job.json", "initial.safetensors", "base", "start.safetensors", "asked.json"
+JOB, INITIAL, BASE, START = "job.json", "initial.safetensors", "base", "start.safetensors"
 Data = Mapping[str, Sequence[Encoded]]
 
 
@@ -93,7 +93,7 @@ class Asked:
     """Replies to be decoded with a bank of adapters, one adapter per prompt.
 
     bank     folder of the adapters in PEFT's format;  adapters: key -> its folder
-    rows     key of the adapter of each prompt;  prompts: token ids
+    rows     key of the adapter of each prompt;  prompts: token ids;  places: of each prompt among all
     """
 
     folder: Path
@@ -101,6 +101,7 @@ class Asked:
     adapters: Mapping[str, str]
     rows: tuple[str, ...]
     prompts: tuple[tuple[int, ...], ...]
+    places: tuple[int, ...]
     max_new_tokens: int
     stop_id: int
     threads: int
@@ -114,19 +115,20 @@ class Asked:
     def first(self, count: int) -> Asked:
         """The same for evenly spread prompts, as many as `count`; personas and lengths are mixed as in the whole."""
         chosen = sorted({i * len(self.prompts) // count for i in range(min(count, len(self.prompts)))})
-        rows, prompts = ([values[i] for i in chosen] for values in (self.rows, self.prompts))
-        return replace(self, rows=tuple(rows), prompts=tuple(prompts))
+        some = {name: tuple(getattr(self, name)[i] for i in chosen) for name in ("rows", "prompts", "places")}
+        return replace(self, **some)
 
-    def write(self, name: str = ASKED) -> None:
+    def write(self, name: str) -> None:
         table = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "folder"}
         (self.folder / name).write_text(json.dumps(table, default=str), encoding="utf-8")
 
     @classmethod
-    def read(cls, folder: Path, name: str = ASKED) -> Asked:
+    def read(cls, folder: Path, name: str) -> Asked:
         table = json.loads((folder / name).read_text(encoding="utf-8"))
         table |= {
             "bank": Path(table["bank"]),
             "rows": tuple(table["rows"]),
+            "places": tuple(table["places"]),
             "prompts": tuple(map(tuple, table["prompts"])),
         }
         return cls(folder=folder, **table)

@@ -19,7 +19,6 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from harness.bench.job import ASKED
 from harness.errors import HarnessError
 from harness.progress import Advance, Progress
 
@@ -47,7 +46,7 @@ class Case:
     scale: float = 1.0
     epochs: int | None = None
     evaluate: bool = True
-    asked: str = ASKED
+    asked: str = ""
     work: float = 1.0
     told: int = 1  # dialogues or replies that it will report as done
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,7 @@ from tabulate import tabulate
 from harness import backbone as backbones
 from harness.adapters import create_bank
 from harness.bench.job import Job
+from harness.config import RunConfig
 from harness.fits.training import fit_bank
 from harness.progress import Progress
 
@@ -152,6 +154,21 @@ def profile_training(job: Job, progress: Progress) -> dict[str, Any]:
         **summary(sampler),
         "tokens_per_second": report.tokens / sampler.seconds,
         "operations": _operations(profiler, cuda),
+    }
+
+
+def profile_run(config: RunConfig, files: Sequence[str | Path], progress: Progress) -> dict[str, Any]:
+    """A whole `harness run` under the sampler: data, fits, replies, scores, the baseline, the test."""
+    from harness.runner import execute
+
+    with Sampler() as sampler:
+        outcome = execute(config, files, progress)
+    record = outcome.run.record
+    return {
+        **summary(sampler),
+        "personas": record["n_personas"],
+        "replies": record["n_replies"],
+        "cost": {"run": record["cost"], "baseline": outcome.baseline.record["cost"]},
     }
 
 

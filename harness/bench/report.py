@@ -33,11 +33,10 @@ def heading_text(table: Mapping[str, Any]) -> str:
         where += f", {hardware['memory_bytes'] / 2**30:.0f} GiB"
     where += f", {hardware['accelerator']}" if hardware.get("accelerator") else ""
     libraries = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "transformers", "peft"))
-    chosen = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
-    return (
-        f"`{table['command']}`, {table['date']}: {where}; {libraries}. {chosen}. Medians of {settings['repeats']} "
-        "repeats, all ways in turn, [least, largest]."
-    )
+    chosen = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if name != "repeats")
+    repeats = settings["repeats"]
+    how = "One repeat." if repeats == 1 else f"Medians of {repeats} repeats, all ways in turn, [least, largest]."
+    return f"`{table['command']}`, {table['date']}: {where}; {libraries}. {chosen}. {how}"
 
 
 def train_text(table: Mapping[str, Any]) -> str:
@@ -63,6 +62,30 @@ def train_text(table: Mapping[str, Any]) -> str:
             "a loop of its own kind):\n\n" + _markdown([_rung_line(row) for row in table["ladder"]])
         )
     return "\n\n".join(parts) + "\n"
+
+
+def generate_text(table: Mapping[str, Any]) -> str:
+    """The table of `bench generate` in markdown."""
+    lines = []
+    for row in table["ways"]:
+        equal, slower = row["equal_to_one_by_one"], row["times_slower_than_bank"]
+        lines.append({
+            "adapters": row["adapters"],
+            "way": f"`{row['way']}`",
+            "replies/s": _spread(row["replies_per_second"], 1),
+            f"seconds for {row['replies']:,} replies": _spread(row["seconds"], 1),
+            "times slower than `bank`": _spread(slower, 2) if slower else "",
+            "asked": f">= {row['asked']:g}" if row["asked"] else "",
+            "new tokens/s": _spread(row["new_tokens_per_second"], 0),
+            "setup, s": f"{row['setup_seconds']:.1f}",
+            "peak memory": _gigabytes(row),
+            "equal to `batch_1`": f"{equal['equal']:,} of {equal['of']:,}" if equal else "",
+        })  # fmt: skip
+    scaled = [row for row in table["ways"] if row["measured_on"] < row["replies"]]
+    some = ", ".join(f"`{row['way']}` ({row['adapters']}) on {row['measured_on']}" for row in scaled)
+    notes = ["Seconds are of decoding; loading model and adapters is `setup`."]
+    notes += [f"Measured on some of the replies, evenly spread, and scaled by their number: {some}."] if some else []
+    return "\n\n".join([heading_text(table), _markdown(lines), " ".join(notes)]) + "\n"
 
 
 def _way_line(row: Mapping[str, Any]) -> dict[str, str]:

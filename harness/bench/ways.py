@@ -18,7 +18,7 @@ from harness import backbone as backbones
 from harness.adapters import create_bank, save_bank
 from harness.adapters.soft_prompt import PROMPT
 from harness.bench import ladder, plain, trainer
-from harness.bench.job import Job
+from harness.bench.job import Asked, Job
 from harness.errors import HarnessError, did_you_mean
 from harness.fits.training import fit_bank
 
@@ -59,7 +59,7 @@ class Clock:
         return now - before
 
 
-def load_model(job: Job) -> Any:
+def load_model(job: Job | Asked) -> Any:
     """The frozen base by transformers alone, as the peers load it."""
     from transformers import AutoModelForCausalLM
 

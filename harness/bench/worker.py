@@ -51,13 +51,18 @@ def _train(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
 
 
 def _generate(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
-    from harness.bench import decoding, memory
+    from harness.bench import decoding, memory, ways
     from harness.bench.job import Asked
 
     asked = Asked.read(Path(case["job"]), case["asked"])
     asked = asked.first(case["replies"])
+    way = decoding.find(case["way"])
+    if way in decoding.NEEDS_PEFT:
+        import peft  # noqa: F401
+    ways.load_model(asked)
+    gc.collect()
     before = memory.resident_bytes()
-    result = decoding.find(case["way"])(asked, _Teller())
+    result = way(asked, _Teller())
     return {**vars(result), "peak_bytes": memory.peak_bytes(), "before_bytes": before}
 
 

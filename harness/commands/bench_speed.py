@@ -18,6 +18,8 @@ from harness.errors import HarnessError, did_you_mean
 SHAPES = ("tiny", "qwen2.5-0.5b")
 SUBSET = "study_loop=10,trainer=10"
 SIZES = "1,8,32,100,200"
+REPLIES = 5_900
+REPLY_SUBSET = "batch_1=200,peft_one_by_one=200,batch_8=1000,peft_mixed=1000"
 QUICK = {"personas": 4, "dialogues": 8, "repeats": 1, "epochs": 1, "sizes": "1", "subset": "study_loop=2,trainer=2"}
 
 Config = Annotated[str, typer.Option(help="What is measured: a YAML file, or the name of a ready-made run.")]
@@ -100,6 +102,86 @@ def bench_train_command(
     table = {**report.heading(_command(), facts, settings.device), **training.tables(job, plan, measured)}
     name = "bench train" if shape == "tiny" else f"bench train {shape}"
     _give(table, report.train_text(table), name, output, as_json)
+
+
+@bench_app.command("generate")
+@example("bench-generate")
+def bench_generate_command(
+    config: Config = "bench",
+    personas: Personas = None,
+    ways: Annotated[str | None, typer.Option(help="Comma-separated. [default: all]")] = None,
+    kinds: Annotated[str, typer.Option(help="Adapters to serve: prompt, lora.")] = "prompt,lora",
+    replies: Annotated[int, typer.Option(min=1, help="Replies, evenly spread over the test dialogues.")] = REPLIES,
+    repeats: Repeats = 3,
+    subset: Annotated[str, typer.Option(help="way=N: it is measured on N replies and scaled.")] = REPLY_SUBSET,
+    threads: Threads = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    sets: Sets = None,
+    plugin: Plugins = None,
+    output: Output = None,
+    quick: QuickFlag = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Decode replies with one adapter per prompt in the harness and in other ways, side by side on this machine."""
+    from harness.bench import decoding, measure, prepare, report, serving
+
+    chosen, served = _names(ways) if ways else list(decoding.WAYS), _names(kinds)
+    for way in chosen:
+        decoding.find(way)
+    if wrong := [kind for kind in served if kind not in serving.KINDS]:
+        raise HarnessError(f"--kinds {wrong[0]}: {did_you_mean(wrong[0], serving.KINDS)}")
+    dialogues = None
+    if quick:
+        personas, dialogues = personas or str(QUICK["personas"]), QUICK["dialogues"]
+        repeats, replies = (1 if repeats == 3 else repeats), min(replies, 40)
+        subset = "batch_1=10,peft_one_by_one=10" if subset == REPLY_SUBSET else subset
+    settings = _settings(config, personas, threads, dtype, device, sets or [], plugin, "tiny")
+    show = progress(quiet)
+    with tempfile.TemporaryDirectory() as scratch:
+        subject = prepare.subject_of(settings, plugin or [])
+        job = prepare.make_job(settings, subject, Path(scratch), show, dialogues=dialogues)
+        asked = {kind: serving.make_asked(job, subject, kind, replies, show) for kind in served}
+        planned = serving.cases(asked, chosen, _subset(subset))
+        measured = measure.measure(Path(scratch), planned, repeats, settings.threads, show, "replies")
+    facts = {
+        "personas": len(job.keys), "virtual_tokens": job.spec.tokens, "threads": settings.threads,
+        "dtype": settings.dtype, "device": settings.device, "repeats": repeats,
+    }  # fmt: skip
+    table = {**report.heading(_command(), facts, settings.device), **serving.tables(measured)}
+    _give(table, report.generate_text(table), "bench generate", output, as_json)
+
+
+@bench_app.command("run")
+@example("bench-run")
+def bench_run_command(
+    config: Config = "bench",
+    personas: Personas = None,
+    threads: Threads = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    sets: Sets = None,
+    plugin: Plugins = None,
+    output: Output = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a whole run in an empty store, and tell which share of its time is forward, backward and decoding."""
+    from dataclasses import replace
+
+    from harness.bench import profiling, report
+
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = _settings(config, personas, threads, dtype, device, sets or [], plugin, "tiny")
+        settings = replace(settings, runs_dir=Path(scratch))
+        found = profiling.profile_run(settings, plugin or [], progress(quiet))
+    facts = {
+        "personas": found["personas"], "replies": found["replies"], "threads": settings.threads,
+        "dtype": settings.dtype, "device": settings.device, "repeats": 1,
+    }  # fmt: skip
+    table = {**report.heading(_command(), facts, settings.device), **found}
+    _give(table, f"{report.heading_text(table)}\n\n{profiling.text(found)}\n", "bench run", output, as_json)
 
 
 def _settings(
