@@ -114,7 +114,8 @@ class Asked:
 
     def first(self, count: int) -> Asked:
         """The same for evenly spread prompts, as many as `count`; personas and lengths are mixed as in the whole."""
-        chosen = sorted({i * len(self.prompts) // count for i in range(min(count, len(self.prompts)))})
+        count = min(count, len(self.prompts))
+        chosen = [i * len(self.prompts) // count for i in range(count)]
         some = {name: tuple(getattr(self, name)[i] for i in chosen) for name in ("rows", "prompts", "places")}
         return replace(self, **some)
 

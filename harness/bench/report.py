@@ -52,7 +52,16 @@ def train_text(table: Mapping[str, Any]) -> str:
         count = table["ways"][0]["loss_of_personas"]
         notes.append(f"Validation losses (nats a token): mean of the same {count} personas for all ways.")
         notes += [_equal_line(row) for row in table["equality"]]
+        if table["settings"]["dtype"] == "float64":
+            notes.append("In float64 the model's norms are computed in float64, too, which transformers does not do.")
         parts.append(" ".join(notes))
+    ours = next((row for row in table["ways"] if row["way"] == "bank"), None)
+    if table.get("memory") and ours:
+        peak = ours["device_peak_bytes"] or ours["peak_bytes"] - ours["before_bytes"]
+        parts.append(
+            f"Memory of `bank`: estimated {table['memory']['total'] / 1e9:.2f} GB, measured {peak / 1e9:.2f} GB "
+            "(on a CPU: what the process grew by, files being read included)."
+        )
     if table["sizes"]:
         parts.append("Numbers of adapters:\n\n" + _markdown([_size_line(row) for row in table["sizes"]]))
     if table["ladder"]:

@@ -120,6 +120,7 @@ def _row(m: Measured, by_label: Mapping[str, Measured], people: Sequence[str]) -
         "tokens_per_second": spread(rates),
         "padding": 1 - m.middle("tokens") / m.middle("padded_tokens"),
         "peak_bytes": int(m.middle("peak_bytes")),
+        "before_bytes": int(m.middle("before_bytes")),
         "device_peak_bytes": int(m.middle("device_peak_bytes")) if "device_peak_bytes" in m.results[0] else None,
         "validation_loss": statistics.median(losses),
         "loss_of_personas": len(people),

@@ -69,18 +69,21 @@ def bench_train_command(
         known.find(way)
     dialogues = None
     more: list[str] = []
+    limits, numbers = _subset(QUICK["subset"] if quick and subset == SUBSET else subset), _numbers(sizes)
     if quick:
         personas, dialogues = personas or str(QUICK["personas"]), QUICK["dialogues"]
         repeats = QUICK["repeats"] if repeats == 3 else repeats
-        sizes, subset = (QUICK["sizes"] if sizes == SIZES else sizes), (QUICK["subset"] if subset == SUBSET else subset)
+        numbers = _numbers(QUICK["sizes"]) if sizes == SIZES else numbers
         more = [f"epochs={QUICK['epochs']}"]
     settings = _settings(config, personas, threads, dtype, device, [*more, *(sets or [])], plugin, shape)
     show = progress(quiet)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         subject = prepare.subject_of(settings, plugin or [])
-        if shape != "tiny":
-            _tell_memory(prepare.shape_config(shape, layers), settings, subject, show)
+        estimate = None
+        if shape != "tiny":  # told before anything large is made
+            estimate = _estimate(shape, layers, settings, subject, len(subject.dataset.personas))
+            show.note(estimate.text())
         job = prepare.make_job(settings, subject, folder, show, shape, layers, dialogues)
         if profile:
             found = profiling.profile_training(job, show)
@@ -88,8 +91,8 @@ def bench_train_command(
             return
         plan = training.Plan(
             ways=chosen,
-            subset=_subset(subset),
-            sizes=[int(size) for size in _names(sizes)],
+            subset=limits,
+            sizes=numbers,
             rungs=rungs() if ladder else [],
             ladder_personas=2 if quick else training.LADDER_PERSONAS,
         )
@@ -100,6 +103,8 @@ def bench_train_command(
         "dtype": settings.dtype, "device": settings.device, "repeats": repeats,
     }  # fmt: skip
     table = {**report.heading(_command(), facts, settings.device), **training.tables(job, plan, measured)}
+    if estimate is not None:
+        table["memory"] = {**vars(estimate), "total": estimate.total}
     name = "bench train" if shape == "tiny" else f"bench train {shape}"
     _give(table, report.train_text(table), name, output, as_json)
 
@@ -136,14 +141,14 @@ def bench_generate_command(
     if quick:
         personas, dialogues = personas or str(QUICK["personas"]), QUICK["dialogues"]
         repeats, replies = (1 if repeats == 3 else repeats), min(replies, 40)
-        subset = "batch_1=10,peft_one_by_one=10" if subset == REPLY_SUBSET else subset
+    limits = _subset("batch_1=10,peft_one_by_one=10" if quick and subset == REPLY_SUBSET else subset)
     settings = _settings(config, personas, threads, dtype, device, sets or [], plugin, "tiny")
     show = progress(quiet)
     with tempfile.TemporaryDirectory() as scratch:
         subject = prepare.subject_of(settings, plugin or [])
         job = prepare.make_job(settings, subject, Path(scratch), show, dialogues=dialogues)
         asked = {kind: serving.make_asked(job, subject, kind, replies, show) for kind in served}
-        planned = serving.cases(asked, chosen, _subset(subset))
+        planned = serving.cases(asked, chosen, limits)
         measured = measure.measure(Path(scratch), planned, repeats, settings.threads, show, "replies")
     facts = {
         "personas": len(job.keys), "virtual_tokens": job.spec.tokens, "threads": settings.threads,
@@ -199,13 +204,11 @@ def _settings(
     return load_config(options_of=options_of(plugin or []), file=config, flags=flags, sets=sets)
 
 
-def _tell_memory(shape: Any, settings: RunConfig, subject: Any, show: Any) -> None:
-    """The estimate, before anything large is made."""
-    from harness.bench import memory
+def _estimate(shape: str, layers: int | None, settings: RunConfig, subject: Any, people: int) -> Any:
+    from harness.bench import memory, prepare
 
-    people = len(subject.dataset.personas)
-    estimate = memory.of_subject(shape, subject.prompt.tokens, subject.options, people, settings.dtype, settings.device)
-    show.note(estimate.text())
+    config = prepare.shape_config(shape, layers)
+    return memory.of_subject(config, subject.prompt.tokens, subject.options, people, settings.dtype, settings.device)
 
 
 def _give(table: Mapping[str, Any], text: str, name: str, output: Path | None, as_json: bool) -> None:
@@ -218,6 +221,13 @@ def _give(table: Mapping[str, Any], text: str, name: str, output: Path | None, a
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    wrong = [name for name in _names(text) if not name.isdigit() or int(name) < 1]
+    if wrong:
+        raise HarnessError(f"--sizes {wrong[0]}: write numbers of adapters, such as {SIZES}")
+    return [int(name) for name in _names(text)]
 
 
 def _subset(text: str) -> dict[str, int]:
