@@ -54,6 +54,7 @@ def batched(asked: Asked, told: Told, rows: int) -> Result:
 
 
 def _bank(asked: Asked, told: Told, size: int | None) -> Result:
+    torch.use_deterministic_algorithms(True, warn_only=True)  # as in a run
     started = time.perf_counter()
     backbone = backbones.load(str(asked.base), device=asked.device, dtype=asked.dtype)
     made = load_bank(asked.bank, backbone)

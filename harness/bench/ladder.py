@@ -141,7 +141,10 @@ class _Loop:
         device, prefix = self.prompts.device, self.prompts.shape[1]
         owners = torch.tensor([place for place, _ in wave], device=device)
         width = None if self.switches.dynamic_padding else STUDY_WIDTH
-        batch = {name: part.to(device) for name, part in padded([row for _, row in wave], self.pad, width).items()}
+        batch = padded([row for _, row in wave], self.pad, width)
+        self.done["tokens"] += int(batch["attention_mask"].sum()) + prefix * len(wave)
+        self.done["padded_tokens"] += batch["attention_mask"].numel() + prefix * len(wave)
+        batch = {name: part.to(device) for name, part in batch.items()}
         embedded = self.model.get_input_embeddings()(batch["input_ids"])
         embedded = torch.cat([self.prompts[owners].to(embedded.dtype), embedded], dim=1)
         mask = F.pad(batch["attention_mask"], (prefix, 0), value=1)
@@ -161,5 +164,3 @@ class _Loop:
             losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=-100)
             loss = (losses.view_as(targets).sum(1) * weights).sum()
         loss.backward()
-        self.done["tokens"] += int(mask.sum())
-        self.done["padded_tokens"] += mask.numel()

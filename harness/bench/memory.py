@@ -28,6 +28,23 @@ def peak_bytes() -> int:
     return _status("VmHWM") or facts.peak_memory_bytes()
 
 
+def start() -> int:
+    """Forget the device's peak so far; the process's resident bytes now."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    return resident_bytes()
+
+
+def peaks() -> dict[str, int]:
+    """Peak of the process and, where there is one, of the device."""
+    import torch
+
+    device = {"device_peak_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
+    return {"peak_bytes": peak_bytes(), **device}
+
+
 def reset_peak() -> bool:
     """Let the peak start again at the present size; whether the system allows it."""
     with contextlib.suppress(OSError):

@@ -40,6 +40,7 @@ RULES: Rules = (
     ("prompts", (("harness/prompts.py", ""), ("harness/templates.py", ""))),
     ("store", (("harness/store.py", ""), ("harness/adapters/peft_format.py", ""))),
 )  # fmt: skip
+ASKED = " (asked of a run of 200 personas: >= 80 %)"
 WORK = ("forward", "backward", "decoding")  # what a run is for; the rest is overhead
 
 
@@ -135,10 +136,10 @@ def profile_training(job: Job, progress: Progress) -> dict[str, Any]:
     from torch.profiler import ProfilerActivity, profile
 
     torch.set_num_threads(job.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # as in a run
     backbone = backbones.load(str(job.base), device=job.device, dtype=job.dtype)
     bank = create_bank(backbone, job.spec, job.keys, job.seed)
     cuda = job.device.startswith("cuda")
-    # Off the CPU a kernel's time is where somebody waits for it; then each is waited for at once.
     with progress.task("fit under the sampler", 0, "dialogues") as advance, Sampler() as sampler:
         report = fit_bank(
             backbone, bank, job.data("train"), job.data("validation"), job.options, job.seed, progress=advance.to
@@ -185,7 +186,7 @@ def text(found: Mapping[str, Any]) -> str:
     shares = [[kind, f"{share:.1%}"] for kind, share in found["shares"].items()]
     parts = [
         f"{found['seconds']:.1f} s, {found['samples']:,} looks at the main thread; "
-        f"forward, backward and decoding: {found['work']:.1%}",
+        f"forward, backward and decoding: {found['work']:.1%}" + ASKED * ("cost" in found),
         tabulate(shares, headers=["what", "share of the time"], tablefmt="github"),
     ]
     if found["largest_others"]:

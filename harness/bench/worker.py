@@ -22,8 +22,6 @@ def main(folder: Path) -> None:
     case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
     torch.set_num_threads(case["threads"])
     result = (_train if case["kind"] == "train" else _generate)(folder, case)
-    if torch.cuda.is_available():
-        result["device_peak_bytes"] = torch.cuda.max_memory_allocated()
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 
@@ -44,13 +42,13 @@ def _train(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
         exact_norms(model)
     del model
     gc.collect()
-    before = memory.resident_bytes()
+    before = memory.start()
     result = way(job, folder, _Teller())
-    peak = memory.peak_bytes()
+    peak = memory.peaks()
     save_file({key: prompt.contiguous() for key, prompt in result.prompts.items()}, folder / "prompts.safetensors")
     losses = ways.evaluate(job, result.prompts) if case["evaluate"] else {}
     table = {name: value for name, value in vars(result).items() if name != "prompts"}
-    return {**table, "peak_bytes": peak, "before_bytes": before, "validation_loss": losses}
+    return {**table, **peak, "before_bytes": before, "validation_loss": losses}
 
 
 def _generate(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
@@ -64,9 +62,9 @@ def _generate(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
         import peft  # noqa: F401
     ways.load_model(asked)
     gc.collect()
-    before = memory.resident_bytes()
+    before = memory.start()
     result = way(asked, _Teller())
-    return {**vars(result), "peak_bytes": memory.peak_bytes(), "before_bytes": before}
+    return {**vars(result), **memory.peaks(), "before_bytes": before}
 
 
 def exact_norms(model: Any) -> None:
