@@ -276,9 +276,11 @@ def fake_results(monkeypatch, seconds):
     """measure._run answers with these seconds per way, and keeps the order in which it was asked."""
     order = []
 
-    def run(folder, case, threads, tell):
+    def run(folder, place, case, threads, tell):
         order.append(case.label)
-        return {"load_seconds": 1.0, "seconds": seconds[case.way][order.count(case.label) - 1]}, folder / "none"
+        place.mkdir(parents=True)
+        result = {"load_seconds": 1.0, "seconds": seconds[case.way][order.count(case.label) - 1]}
+        (place / measure.RESULT).write_text(json.dumps(result))
 
     monkeypatch.setattr(measure, "_run", run)
     return order
@@ -293,6 +295,21 @@ def test_ways_are_measured_in_turn_and_only_the_work_is_scaled(monkeypatch, tmp_
     assert order == ["x", "y"] * 3
     assert found[0].seconds() == [11.0, 16.0, 21.0]
     assert found[1].seconds() == [2.0, 2.0, 2.0]
+    again = measure.measure(tmp_path, cases, 3, 1, Progress("silent"))
+    assert len(order) == 6, "what is measured is not measured again"
+    assert again[0].seconds() == found[0].seconds()
+
+
+def test_a_kept_folder_takes_only_the_bench_it_was_made_for(tmp_path):
+    keep = tmp_path / "kept"
+    for _ in range(2):
+        with measure.workplace(keep, ["a", 1]) as folder:
+            (folder / "x").touch()
+    with pytest.raises(HarnessError, match="holds something else"), measure.workplace(keep, ["a", 2]):
+        pass
+    with measure.workplace(None, ["a"]) as folder:
+        assert folder.is_dir()
+    assert not folder.exists()
 
 
 def test_a_way_that_fails_is_named_with_its_last_words(job):

@@ -66,10 +66,10 @@ class Job:
             "spec": asdict(self.spec), "options": asdict(self.options),
             "train": _packed(self.train), "validation": _packed(self.validation),
         }  # fmt: skip
-        (self.folder / JOB).write_text(json.dumps(table), encoding="utf-8")
         save_file({key: tensor.contiguous() for key, tensor in self.initial.items()}, self.folder / INITIAL)
         if self.start is not None:
             save_file({"start": self.start.contiguous()}, self.folder / START)
+        (self.folder / JOB).write_text(json.dumps(table), encoding="utf-8")  # last: with it the folder is complete
 
     @classmethod
     def read(cls, folder: Path) -> Job:

@@ -5,13 +5,16 @@ What a measurement does is in worker and ways; what the figures mean is in repor
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,11 @@ from torch import Tensor
 
 from harness.errors import HarnessError
 from harness.progress import Advance, Progress
+from harness.sources import RUN_SOURCES, source_hash
+from harness.store import canonical_hash
+
+RESULT, PROMPTS = "result.json", "prompts.safetensors"
+SOURCES = (*RUN_SOURCES, "bench/*.py")
 
 
 @dataclass(frozen=True)
@@ -81,21 +89,25 @@ def environment(threads: int) -> dict[str, str]:
 def measure(
     folder: Path, cases: Sequence[Case], repeats: int, threads: int, progress: Progress, unit: str = "padded k tokens"
 ) -> list[Measured]:
-    """Run all cases `repeats` times in turn. Raises HarnessError with the last words of a process that failed."""
+    """Run all cases `repeats` times in turn; what is in the folder already is not run again.
+
+    Raises HarnessError with the last words of a process that failed.
+    """
     found = [Measured(case) for case in cases]
     total = repeats * sum(case.work for case in cases)
     done = 0.0
     with progress.task("measure", round(total), unit) as advance:
         for repeat in range(repeats):
             for measured in found:
-                note = f"{measured.case.label}, {repeat + 1} of {repeats}"
-                result, place = _run(folder, measured.case, threads, _Share(advance, done, total, measured.case, note))
-                done += measured.case.work
+                case, note = measured.case, f"{measured.case.label}, {repeat + 1} of {repeats}"
+                place = folder / "results" / re.sub(r"[^a-z0-9_]+", "-", f"{case.label} {repeat}")
+                if not (place / RESULT).exists():
+                    _run(folder, place, case, threads, _Share(advance, done, total, case, note))
+                done += case.work
                 advance.to(round(done), round(total), note)
-                measured.results.append(result)
-                if repeat == 0 and (place / "prompts.safetensors").exists():
-                    measured.prompts = load_file(place / "prompts.safetensors")
-                shutil.rmtree(place, ignore_errors=True)
+                measured.results.append(json.loads((place / RESULT).read_text(encoding="utf-8")))
+                if repeat == 0 and (place / PROMPTS).exists():
+                    measured.prompts = load_file(place / PROMPTS)
     return found
 
 
@@ -114,8 +126,8 @@ class _Share:
         self.advance.to(round(self.before + share), round(self.total), self.note)
 
 
-def _run(folder: Path, case: Case, threads: int, tell: _Share) -> tuple[dict[str, Any], Path]:
-    place = folder / "run"
+def _run(folder: Path, place: Path, case: Case, threads: int, tell: _Share) -> None:
+    """One measurement; `place` then holds what it found."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     table = {
@@ -143,4 +155,25 @@ def _run(folder: Path, case: Case, threads: int, tell: _Share) -> tuple[dict[str
         words = [line for line in complaints.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         last = words[-1] if words else "it said nothing"
         raise HarnessError(f"the way '{case.way}' failed (exit code {code}): {last}; leave it out of --ways")
-    return json.loads((place / "result.json").read_text(encoding="utf-8")), place
+    for leftover in ("adapters", "scratch"):
+        shutil.rmtree(place / leftover, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def workplace(keep: Path | None, identity: Any) -> Iterator[Path]:
+    """A folder to measure in: a temporary one, or one that is kept, so that an interrupted bench can go on.
+
+    identity   JSON of all that decides on the figures. Raises HarnessError for a folder of another bench.
+    """
+    if keep is None:
+        with tempfile.TemporaryDirectory() as scratch:  # after an interruption nothing is left
+            yield Path(scratch)
+        return
+    digest, mark = canonical_hash([identity, source_hash(SOURCES)]), keep / "bench.txt"
+    if keep.exists() and any(keep.iterdir()) and not (mark.exists() and mark.read_text("utf-8") == digest):
+        raise HarnessError(
+            f"--keep {keep} holds something else, or a bench of other code or options; take a new folder"
+        )
+    keep.mkdir(parents=True, exist_ok=True)
+    mark.write_text(digest, encoding="utf-8")
+    yield keep

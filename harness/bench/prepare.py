@@ -18,7 +18,7 @@ from harness import backbone as backbones
 from harness.adapters import create_bank
 from harness.adapters.soft_prompt import PROMPT
 from harness.backbone import Backbone
-from harness.bench.job import BASE, Job
+from harness.bench.job import BASE, JOB, Job
 from harness.config import RunConfig
 from harness.errors import HarnessError
 from harness.fits.training import fit_bank
@@ -112,7 +112,10 @@ def make_job(
     shape   "tiny": the configured backbone with a LoRA for everybody, shortly fitted, merged into it; another of
             SHAPES: random weights of these dimensions, and random tokens in dialogues as long as the benchmark's
     layers  fewer than the shape has, to try it out;  dialogues: at most so many of a persona and split
+    A complete one that is there already is read.
     """
+    if (folder / JOB).exists():
+        return Job.read(folder)
     torch.set_num_threads(config.threads)
     backbone = backbones.load(config.backbone)
     data = {split: encoded(subject.dataset, backbone.tokenizer, split) for split in ("train", "validation")}

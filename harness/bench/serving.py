@@ -28,7 +28,10 @@ def make_asked(job: Job, subject: Subject, kind: str, replies: int | None, progr
     """Test prompts and, in the job's folder, adapters of one epoch for them; written to disk.
 
     kind      "prompt" or "lora";  replies: at most so many, spread evenly
+    What is there already is read.
     """
+    if (job.folder / file_of(kind)).exists():
+        return Asked.read(job.folder, file_of(kind))
     backbone = backbones.load(str(job.base), device=job.device, dtype=job.dtype)
     spec, options = _recipe(subject, kind)
     made = create_bank(backbone, spec, job.keys, job.seed)

@@ -22,7 +22,8 @@ def main(folder: Path) -> None:
     case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
     torch.set_num_threads(case["threads"])
     result = (_train if case["kind"] == "train" else _generate)(folder, case)
-    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    (folder / "result.tmp").write_text(json.dumps(result), encoding="utf-8")
+    (folder / "result.tmp").rename(folder / "result.json")
 
 
 def _train(folder: Path, case: dict[str, Any]) -> dict[str, Any]:

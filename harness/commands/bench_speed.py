@@ -29,6 +29,7 @@ Threads = Annotated[int | None, typer.Option(help=f"CPU threads.{shown('threads'
 Dtype = Annotated[str | None, typer.Option(help=f"float32, bfloat16, float64.{shown('dtype')}")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda; auto takes cuda where there is one. [default: auto]")]
 Output = Annotated[Path | None, typer.Option(help="Markdown file: the block between its marks, or a new file.")]
+Keep = Annotated[Path | None, typer.Option(help="Work in this folder and go on there after an interruption.")]
 QuickFlag = Annotated[bool, typer.Option("--quick", help="A small version, to see that it runs.")]
 
 
@@ -51,6 +52,7 @@ def bench_train_command(
     sets: Sets = None,
     plugin: Plugins = None,
     output: Output = None,
+    keep: Keep = None,
     quick: QuickFlag = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -76,9 +78,9 @@ def bench_train_command(
         numbers = _numbers(QUICK["sizes"]) if sizes == SIZES else numbers
         more = [f"epochs={QUICK['epochs']}"]
     settings = _settings(config, personas, threads, dtype, device, [*more, *(sets or [])], plugin, shape)
-    show = progress(quiet)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+    show = _progress(quiet, keep, quick)
+    identity = ["train", settings.as_dict(), shape, layers, dialogues, limits]
+    with measure.workplace(keep, identity) as folder:
         subject = prepare.subject_of(settings, plugin or [])
         estimate = None
         if shape != "tiny":  # told before anything large is made
@@ -125,6 +127,7 @@ def bench_generate_command(
     sets: Sets = None,
     plugin: Plugins = None,
     output: Output = None,
+    keep: Keep = None,
     quick: QuickFlag = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -143,13 +146,14 @@ def bench_generate_command(
         repeats, replies = (1 if repeats == 3 else repeats), min(replies, 40)
     limits = _subset("batch_1=10,peft_one_by_one=10" if quick and subset == REPLY_SUBSET else subset)
     settings = _settings(config, personas, threads, dtype, device, sets or [], plugin, "tiny")
-    show = progress(quiet)
-    with tempfile.TemporaryDirectory() as scratch:
+    show = _progress(quiet, keep, quick)
+    identity = ["generate", settings.as_dict(), dialogues, replies, limits]
+    with measure.workplace(keep, identity) as folder:
         subject = prepare.subject_of(settings, plugin or [])
-        job = prepare.make_job(settings, subject, Path(scratch), show, dialogues=dialogues)
+        job = prepare.make_job(settings, subject, folder, show, dialogues=dialogues)
         asked = {kind: serving.make_asked(job, subject, kind, replies, show) for kind in served}
         planned = serving.cases(asked, chosen, limits)
-        measured = measure.measure(Path(scratch), planned, repeats, settings.threads, show, "replies")
+        measured = measure.measure(folder, planned, repeats, settings.threads, show, "replies")
     facts = {
         "personas": len(job.keys), "virtual_tokens": job.spec.tokens, "threads": settings.threads,
         "dtype": settings.dtype, "device": settings.device, "repeats": repeats,
@@ -221,6 +225,13 @@ def _give(table: Mapping[str, Any], text: str, name: str, output: Path | None, a
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _progress(quiet: bool, keep: Path | None, quick: bool) -> Any:
+    show = progress(quiet)
+    if keep is None and not quick:
+        show.note("this takes long; with --keep FOLDER the same command goes on after an interruption")
+    return show
 
 
 def _numbers(text: str) -> list[int]:
