@@ -100,7 +100,7 @@ def generate_text(table: Mapping[str, Any]) -> str:
 def _way_line(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "way": f"`{row['way']}`",
-        "seconds": _spread(row["seconds"], 1),
+        "seconds": _spread(row["seconds"], 1 if row["seconds"]["median"] >= 10 else 2),
         "times slower than": f"`{row['against']}`: {_spread(row['times_faster'], 2)}" if row["against"] else "",
         "asked": f">= {row['asked']:g}" if row["asked"] else "",
         "steps": f"{row['steps']:,}",
