@@ -27,6 +27,7 @@ LAYERS = (
     "replies fitting scope run_record",
     "study stages runner conformance testing scaffold",
     "reports sweeps",
+    "bench",
     "commands cli",
 )
 LAYER = {name: height for height, names in enumerate(LAYERS) for name in names.split()}

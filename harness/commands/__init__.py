@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.commands import (
     backbone,
     bench,
+    bench_speed,
     compare,
     data,
     importing,
@@ -16,4 +17,17 @@ from harness.commands import (
 )  # imported for the commands they enter
 from harness.commands.common import app
 
-__all__ = ["app", "backbone", "bench", "compare", "data", "importing", "kit", "power", "run", "stored", "sweep"]
+__all__ = [
+    "app",
+    "backbone",
+    "bench",
+    "bench_speed",
+    "compare",
+    "data",
+    "importing",
+    "kit",
+    "power",
+    "run",
+    "stored",
+    "sweep",
+]

@@ -1,0 +1,138 @@
+"""The tuned loop over personas, without PEFT, Trainer or the harness: what a careful engineer writes for one adapter.
+
+Dynamic padding, fused attention without a mask, the head on label positions only, fused AdamW, no waiting for the
+device. It makes the same steps as the bank, in the same order, so its adapters must be the bank's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.fits.batching import epoch_order
+from harness.fits.optimiser import learning_rate_factor
+from harness.prompts import Encoded
+from harness.specs import TrainOptions
+
+# A dict skips the building of a mask: causal attention is exact on right-padded rows.
+NO_MASK = {"full_attention": None}
+SMALLEST_GAIN = 1e-6  # of the validation loss, relative: as for the bank
+VALIDATION_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One adapter. values [P, D]; losses per epoch on validation, where there was any."""
+
+    values: Tensor
+    steps: int
+    epochs: int
+    tokens: int
+    padded_tokens: int
+    validation_loss: tuple[float, ...] = ()
+
+
+class Rows:
+    """A persona's dialogues on the device, ready to be batched."""
+
+    def __init__(self, dialogues: Sequence[Encoded], prefix: int, device: torch.device) -> None:
+        self.prefix, self.device = prefix, device
+        flags = [torch.tensor(row.labels) for row in dialogues]
+        # What follows the last label cannot change the loss. Behind P virtual tokens P - 1 + t predicts token t.
+        lasts = [int(flag.nonzero()[-1]) for flag in flags]
+        self.ids = [torch.tensor(row.ids[:last], device=device) for row, last in zip(dialogues, lasts, strict=True)]
+        self.positions = [flag.nonzero().squeeze(1) + (prefix - 1) for flag in flags]
+        self.targets = [torch.tensor(row.ids)[flag].to(device) for row, flag in zip(dialogues, flags, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def tokens(self, chosen: Sequence[int]) -> tuple[int, int]:
+        """(tokens, tokens with padding) of some rows, virtual tokens included."""
+        lengths = [self.prefix + len(self.ids[i]) for i in chosen]
+        return sum(lengths), len(lengths) * max(lengths)
+
+    def batch(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """ids [B, T], index [n] into the B * (P + T) hidden states, targets [n]."""
+        ids = torch.nn.utils.rnn.pad_sequence([self.ids[i] for i in chosen], batch_first=True)
+        width = self.prefix + ids.shape[1]
+        index = torch.cat([self.positions[i] + row * width for row, i in enumerate(chosen)])
+        targets = torch.cat([self.targets[i] for i in chosen])
+        return ids, index.to(self.device, non_blocking=True), targets
+
+
+def loss_sum(model: Any, prompt: Tensor, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Cross-entropy in nats summed over the targets of a batch behind a prompt [P, D]."""
+    ids, index, targets = batch
+    embedded = model.get_input_embeddings()(ids)
+    embedded = torch.cat([prompt.to(embedded.dtype).expand(len(ids), -1, -1), embedded], dim=1)
+    hidden = model.model(inputs_embeds=embedded, attention_mask=NO_MASK, use_cache=False).last_hidden_state
+    logits = model.get_output_embeddings()(hidden.flatten(0, 1)[index])
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    return F.cross_entropy(logits, targets, reduction="sum")
+
+
+def fit_one(
+    model: Any,
+    key: str,
+    start: Tensor,
+    train: Sequence[Encoded],
+    validation: Sequence[Encoded],
+    options: TrainOptions,
+    seed: int,
+    told: Callable[[int], None] = lambda dialogues: None,
+) -> Trained:
+    """Train one prompt from `start` [P, D]; with validation dialogues the best epoch is kept, and patience counts.
+
+    told   called with the dialogues of each step
+    """
+    device = model.get_input_embeddings().weight.device
+    prompt = torch.nn.Parameter(start.detach().to(device, copy=True))
+    optimiser = torch.optim.AdamW([prompt], lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
+    rows, held = Rows(train, len(prompt), device), Rows(validation, len(prompt), device)
+    steps_an_epoch = -(-len(rows) // options.batch_size)
+    total = steps_an_epoch * options.epochs
+    best, best_loss, best_epoch = prompt.detach().clone(), float("inf"), 0
+    losses: list[float] = []
+    step = epoch = tokens = padded = 0
+    if options.keep_start and len(held):
+        best_loss = validation_loss(model, prompt, held)
+    for epoch in range(1, options.epochs + 1):
+        order = epoch_order(seed, key, epoch - 1, len(rows)).tolist()
+        for first in range(0, len(rows), options.batch_size):
+            chosen = order[first : first + options.batch_size]
+            batch = rows.batch(chosen)
+            (loss_sum(model, prompt, batch) / len(batch[2])).backward()
+            if options.clip:
+                torch.nn.utils.clip_grad_norm_([prompt], options.clip)
+            factor = learning_rate_factor(step, total, options.warmup, options.schedule)
+            optimiser.param_groups[0]["lr"] = options.learning_rate * factor
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            step += 1
+            tokens, padded = (a + b for a, b in zip((tokens, padded), rows.tokens(chosen), strict=True))
+            told(len(chosen))
+        if not len(held):
+            continue
+        losses.append(validation_loss(model, prompt, held))
+        if losses[-1] < best_loss - SMALLEST_GAIN * abs(losses[-1]):
+            best, best_loss, best_epoch = prompt.detach().clone(), losses[-1], epoch
+        elif options.patience and epoch - best_epoch >= options.patience:
+            break
+    values = best if len(held) else prompt.detach()
+    return Trained(values, step, epoch, tokens, padded, tuple(losses))
+
+
+def validation_loss(model: Any, prompt: Tensor, rows: Rows) -> float:
+    """Mean loss per label token in nats; longest rows first, so that little is padded."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows.ids[i]))
+    parts = [order[at : at + VALIDATION_ROWS] for at in range(0, len(order), VALIDATION_ROWS)]
+    with torch.no_grad():
+        total = sum(loss_sum(model, prompt, rows.batch(part)) for part in parts)
+    return float(total) / sum(len(targets) for targets in rows.targets)
