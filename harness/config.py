@@ -39,7 +39,7 @@ class RunConfig:
     cluster    only this cluster is fitted and scored, in the full world
     threads    CPU threads of torch: part of the result's last bits, therefore part of the configuration
     control    a control in place of the method itself: one shared adapter, or each persona gets another's
-    margin     of equivalence, in the unit of the deciding metric (points for pt): stated here, before the scores are seen
+    margin     of equivalence in the deciding metric's unit (points for pt), stated before the scores are seen
     scorer     sentence encoder of the similarity metric: a Hub id or a local folder
     method_options, benchmark_options   instances of the dataclasses on the plugins' cards
     protocol   fields of the benchmark's protocol to be changed; the same for all methods, and part of the

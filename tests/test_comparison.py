@@ -87,7 +87,8 @@ def test_a_margin_counts_when_every_run_stated_it_before(tmp_path, stored):
 
     def family(name, margin):
         run = stored(tmp_path, name, BASE + noise)
-        return Family(name, (StoredRun(run.path, {**run.record, "config": {**run.record["config"], "margin": margin}}),))
+        record = {**run.record, "config": {**run.record["config"], "margin": margin}}
+        return Family(name, (StoredRun(run.path, record),))
 
     _, (row,) = comparison_rows(base, [family("same", 1.0)])
     assert (row.equivalent, row.equivalence_margin_pts) == (True, pytest.approx(1.0))

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from harness.adapters import create_bank
-from harness.fits import causal
+from harness.fits import causal, decoder_pass
 from harness.fits.batching import Entry, Row, collate, share_out
 from harness.fits.decoder import read_decoder
 from harness.fits.forward import prepare
+from harness.fits.scripted import scripted
 from harness.fits.training import TrainOptions, fit_bank
 from harness.prompts import Encoded
 from harness.specs import GatedPrefix, LoRA, SoftPrompt
@@ -60,7 +61,6 @@ def new_bank(backbone, spec):
 @pytest.mark.parametrize("block", [4, 96])
 def test_losses_and_gradients_are_the_models_own(make_backbone, monkeypatch, architecture, config, spec, block):
     monkeypatch.setattr(causal, "BLOCK", block)
-    monkeypatch.setattr(causal, "_MASKS", {})
     backbone = make_backbone("float64", architecture, **config)
     forward = prepare(backbone)
     assert forward.decoder is not None
@@ -168,3 +168,16 @@ class OneAfterTheOther:
 
     def map(self, function, items):
         return [function(item) for item in reversed(items)][::-1]
+
+
+def test_without_torchscript_the_plain_functions_run(monkeypatch):
+    def no(function):
+        raise RuntimeError("TorchScript is not supported")
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return x + x
+
+    compiled = (causal._attend, causal._attend_back, decoder_pass._normalised_back, decoder_pass._gated_back)
+    assert all(isinstance(function, torch.jit.ScriptFunction) for function in compiled)
+    monkeypatch.setattr(torch.jit, "script", no)
+    assert scripted(double) is double

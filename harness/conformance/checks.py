@@ -88,8 +88,8 @@ def self_null(lab: Lab) -> None:
     again = lab.main.predict(lab.prompts)
     if place := _differs(first, again):
         raise CheckFailed(
-            f"the reply to '{lab.prompts[place - 1].id}' is another when asked a second time, so the method would beat or "
-            "lose to itself; keep no state between calls of predict, and decode greedily"
+            f"the reply to '{lab.prompts[place - 1].id}' is another when asked a second time, so the method would beat "
+            "or lose to itself; keep no state between calls of predict, and decode greedily"
         )
     nats = [lab.main.nll(lab.prompts, lab.references) for _ in range(2)]
     people = np.array([prompt.persona for prompt in lab.prompts])

@@ -5,8 +5,6 @@ positions alone, and the first layer's backward stops at the virtual tokens. Wei
 Legend: R tokens of a wave, n labels, D hidden, H heads, d numbers of a head, T tokens of a row, U adapters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +15,11 @@ from torch import Tensor
 
 from harness.adapters import Bank
 from harness.fits.batching import Wave
-from harness.fits.causal import attend, attend_back, by_head, heads_of
+from harness.fits.causal import attend, attend_back
 from harness.fits.decoder import PARTS, Decoder, Layer
 from harness.fits.low_rank import Update, folded
 from harness.fits.packed import Packed, pack
+from harness.fits.scripted import scripted
 
 
 def hidden_states(decoder: Decoder, bank: Bank, wave: Wave) -> Tensor:
@@ -51,7 +50,7 @@ class _Kept:
     n1: Tensor
     r1: Tensor
     qkv: Tensor
-    weights: list[Any]
+    weights: Any
     mixed: Tensor
     n2: Tensor
     r2: Tensor
@@ -77,8 +76,7 @@ class DecoderPass(torch.autograd.Function):
         x.index_copy_(0, packed.token_at, decoder.table.index_select(0, packed.ids))
         if prefix is not None:
             x.index_copy_(0, packed.prefix_at, prefix)
-        longest = max(last - first for first, last in packed.bounds)
-        rotation = decoder.rotation(longest)[packed.positions]
+        rotation = decoder.rotation(max(packed.lengths))[packed.positions]
         kept: list[_Kept] = []
         for number, layer in enumerate(decoder.layers):
             last = number == len(decoder.layers) - 1
@@ -95,7 +93,7 @@ class DecoderPass(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         decoder, packed, rotation, updates, kept, normal, scale = ctx.facts
         ctx.facts = None  # what is kept is used once; without this it would live as long as the graph
-        g = _normalised_back(grad * decoder.norm, normal, scale)
+        g = _normalised_back(grad * decoder.norm, normal, scale, None)
         for number in range(len(decoder.layers) - 1, -1, -1):
             first, last = number == 0, number == len(decoder.layers) - 1
             wanted = packed.prefix_at if first else None
@@ -128,11 +126,7 @@ def _forward(
             downs[part] = updates[part].add(n1, columns, packed.runs)
     _turned(decoder, qkv, rotation)
     mixed = x.new_empty(len(x), decoder.sizes[0])
-    parts, output = heads_of(decoder, qkv), by_head(mixed, decoder.head_width)
-    weights = []
-    for a, b in packed.bounds:
-        q, k, v = (part[:, a:b] for part in parts)
-        weights.append(attend(q, k, v, output[:, a:b], keep))
+    weights = attend(decoder, qkv, mixed, packed.lengths, keep)
     runs = packed.runs
     if last:
         x, mixed, runs = x.index_select(0, packed.labels), mixed.index_select(0, packed.labels), packed.label_runs
@@ -147,8 +141,7 @@ def _forward(
     for part, columns in (("gate_proj", gate), ("up_proj", up)):
         if part in updates:
             downs[part] = updates[part].add(n2, columns, runs)
-    silu = F.silu(gate)
-    inner = silu * up
+    silu, inner = _gated(gate_up)
     y = torch.addmm(x, inner, layer.down.T)
     if "down_proj" in updates:
         downs["down_proj"] = updates["down_proj"].add(inner, y, runs)
@@ -174,16 +167,13 @@ def _backward(
     if "down_proj" in updates:
         assert kept.inner is not None
         updates["down_proj"].back(kept.inner, kept.downs["down_proj"], g, inner_grad, runs)
-    gate, up = kept.gate_up.chunk(2, dim=1)
-    both = torch.empty_like(kept.gate_up)
+    both = _gated_back(inner_grad, kept.gate_up, kept.silu)
     gate_grad, up_grad = both.chunk(2, dim=1)
-    torch.mul(inner_grad, kept.silu, out=up_grad)
-    torch.ops.aten.silu_backward.grad_input(inner_grad.mul_(up), gate, grad_input=gate_grad)
     n_grad = both @ layer.gate_up
     for part, columns in (("gate_proj", gate_grad), ("up_proj", up_grad)):
         if part in updates:
             updates[part].back(kept.n2, kept.downs[part], columns, n_grad, runs)
-    g = _normalised_back(n_grad, kept.n2, kept.r2).add_(g)
+    g = _normalised_back(n_grad, kept.n2, kept.r2, g)
     mixed_grad = g @ layer.out
     if "o_proj" in updates:
         updates["o_proj"].back(kept.mixed, kept.downs["o_proj"], g, mixed_grad, runs)
@@ -192,11 +182,7 @@ def _backward(
         mixed_grad = mixed_grad.new_zeros(count, mixed_grad.shape[1]).index_copy_(0, packed.labels, mixed_grad)
         g = g.new_zeros(count, g.shape[1]).index_copy_(0, packed.labels, g)
     qkv_grad = torch.empty_like(kept.qkv)
-    parts, grads = heads_of(decoder, kept.qkv), by_head(mixed_grad, decoder.head_width)
-    targets = [by_head(part, decoder.head_width) for part in qkv_grad.split(decoder.sizes, dim=1)]
-    for (a, b), weights in zip(packed.bounds, kept.weights, strict=True):
-        q, k, v = (part[:, a:b] for part in parts)
-        attend_back(q, k, v, weights, grads[:, a:b], [target[:, a:b] for target in targets])
+    attend_back(decoder, kept.qkv, kept.weights, mixed_grad, qkv_grad, packed.lengths)
     _turned(decoder, qkv_grad, rotation.conj())
     n1, r1 = kept.n1, kept.r1
     if wanted is not None:
@@ -208,20 +194,44 @@ def _backward(
             updates[part].back(n1, kept.downs[part], columns, None if wanted is not None else n_grad, packed.runs)
     if wanted is not None:
         n1, r1, g = n1.index_select(0, wanted), r1.index_select(0, wanted), g.index_select(0, wanted)
-    return _normalised_back(n_grad, n1, r1).add_(g)
+    return _normalised_back(n_grad, n1, r1, g)
 
 
+@scripted
 def _normalised(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """(x / rms(x), 1 / rms(x) [R, 1]); Zhang and Sennrich 2019."""
-    square = torch.linalg.vector_norm(x, dim=1, keepdim=True).square_().div_(x.shape[1])
+    square = torch.linalg.vector_norm(x, 2.0, [1], True).square_().div_(x.size(1))
     scale = square.add_(epsilon).rsqrt_()
     return x * scale, scale
 
 
-def _normalised_back(grad: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
-    """scale (g - n mean(g n))"""
-    mean = (grad * normal).mean(dim=1, keepdim=True)
-    return torch.addcmul(grad, normal, mean, value=-1).mul_(scale)
+@scripted
+def _normalised_back(grad: Tensor, normal: Tensor, scale: Tensor, passed: Tensor | None) -> Tensor:
+    """scale (g - n mean(g n)), added to what came past the norm."""
+    mean = (grad * normal).mean(1, True)
+    found = torch.addcmul(grad, normal, mean, value=-1)
+    if passed is None:
+        return found.mul_(scale)
+    return torch.addcmul(passed, found, scale)
+
+
+@scripted
+def _gated(gate_up: Tensor) -> tuple[Tensor, Tensor]:
+    """(silu(gate), silu(gate) up), each [R, I]."""
+    gate, up = gate_up.chunk(2, 1)
+    silu = F.silu(gate)
+    return silu, silu * up
+
+
+@scripted
+def _gated_back(inner_grad: Tensor, gate_up: Tensor, silu: Tensor) -> Tensor:
+    """Gradient of gate_up [R, 2 I]; inner_grad [R, I] is used up."""
+    gate, up = gate_up.chunk(2, 1)
+    both = torch.empty_like(gate_up)
+    gate_grad, up_grad = both.chunk(2, 1)
+    torch.mul(inner_grad, silu, out=up_grad)
+    gate_grad.copy_(torch.ops.aten.silu_backward(inner_grad.mul_(up), gate))
+    return both
 
 
 def _turned(decoder: Decoder, qkv: Tensor, rotation: Tensor) -> None:

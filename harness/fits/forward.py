@@ -24,6 +24,7 @@ from harness.fits.packed import pack_ids
 
 # Logits that exist at one time. On a CPU a block should stay in the second-level cache.
 BLOCK_NUMBERS = {"cpu": 2**19, "cuda": 2**27}
+LEAST_ROWS = 64  # of a block: with a large vocabulary the head's weights are read anew for each
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +142,7 @@ class _HeadLoss(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
     ) -> Tensor:
-        block = max(1, BLOCK_NUMBERS.get(hidden.device.type, 2**24) // weight.shape[0])
+        block = max(LEAST_ROWS, BLOCK_NUMBERS.get(hidden.device.type, 2**24) // weight.shape[0])
         losses, gradients = [], []
         for start in range(0, hidden.shape[0], block):
             part, target = hidden[start : start + block], targets[start : start + block, None]

@@ -21,7 +21,7 @@ Run = tuple[int, int, int]  # (adapter, first, behind the last)
 class Packed:
     """Where everything lies in the tokens of a wave.
 
-    bounds      (first, behind the last) token of each row
+    lengths     tokens of each row
     prefix_at   [B * P] tokens that are virtual;  token_at, ids: the others and what they are
     positions   [R] in their rows
     labels      [n] tokens whose hidden states predict a label
@@ -29,7 +29,7 @@ class Packed:
     label_runs  the same in the n labels
     """
 
-    bounds: list[tuple[int, int]]
+    lengths: list[int]
     prefix_at: Tensor
     token_at: Tensor
     ids: Tensor
@@ -41,7 +41,7 @@ class Packed:
 
 def pack(entries: Sequence[Entry], adapters: Sequence[int], prefix: int) -> Packed:
     """Lay out the rows of a wave, which come adapter by adapter."""
-    bounds: list[tuple[int, int]] = []
+    lengths: list[int] = []
     runs: list[Run] = []
     label_runs: list[Run] = []
     labels: list[np.ndarray] = []
@@ -49,7 +49,7 @@ def pack(entries: Sequence[Entry], adapters: Sequence[int], prefix: int) -> Pack
     start = seen = 0
     for entry in entries:
         end, more = start + prefix + len(entry.row.inputs), seen + len(entry.row.positions)
-        bounds.append((start, end))
+        lengths.append(end - start)
         labels.append(entry.row.positions + start)
         mine = local[entry.adapter]
         for found, first, last in ((runs, start, end), (label_runs, seen, more)):
@@ -58,10 +58,10 @@ def pack(entries: Sequence[Entry], adapters: Sequence[int], prefix: int) -> Pack
             else:
                 found.append((mine, first, last))
         start, seen = end, more
-    positions = np.concatenate([np.arange(end - first) for first, end in bounds])
+    positions = np.concatenate([np.arange(length) for length in lengths])
     virtual = positions < prefix
     return Packed(
-        bounds=bounds,
+        lengths=lengths,
         prefix_at=torch.from_numpy(np.flatnonzero(virtual)),
         token_at=torch.from_numpy(np.flatnonzero(~virtual)),
         ids=torch.from_numpy(np.concatenate([entry.row.inputs for entry in entries])),
