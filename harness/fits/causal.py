@@ -1,7 +1,7 @@
 """Causal attention of a wave's rows, forward and backward by hand, in blocks of queries that look at no later key.
 
-No lazy annotations in this file: TorchScript reads them (see scripted). Legend: R tokens of a wave, T of a row, H heads, K
-key-value heads, d numbers of a head; q, k, v are views [H, R, d].
+No lazy annotations in this file: TorchScript reads them (see scripted). Legend: R tokens of a wave, T of a row,
+H heads, K key-value heads, d numbers of a head; q, k, v are views [H, R, d].
 """
 
 from typing import Any
