@@ -388,3 +388,12 @@ def test_the_sampler_counts_the_thread_that_opened_it():
     assert sum(found["shares"].values()) == pytest.approx(1)
     assert found["work"] == 0
     assert found["seconds"] > 0
+
+
+def test_where_threads_compute_waves_the_sampler_looks_at_them(base, job, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with profiling.Sampler(every_seconds=0.001) as sampler:
+        fitted(base, job, replace(OPTIONS, epochs=20))
+    shares = sampler.shares()
+    assert min(shares["forward"], shares["backward"]) > 0.1
+    assert shares.get("waves", 0) < 0.1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +39,7 @@ RULES: Rules = (
     ("batching", (("harness/fits/batching.py", ""), ("torch/utils/data/", ""))),
     ("prompts", (("harness/prompts.py", ""), ("harness/templates.py", ""))),
     ("store", (("harness/store.py", ""), ("harness/adapters/peft_format.py", ""))),
+    ("waves", (("/fits/waves.py", "_all"),)),  # waiting for the threads that do the work
 )  # fmt: skip
 ASKED = " (asked of a run of 200 personas: >= 80 %)"
 WORK = ("forward", "backward", "decoding")  # what a run is for; the rest is overhead
@@ -53,7 +54,7 @@ class Sampler:
 
     def __init__(self, rules: Rules = RULES, every_seconds: float = EVERY_SECONDS) -> None:
         self.rules, self.every = rules, every_seconds
-        self.counts: Counter[str] = Counter()
+        self.counts: dict[str, float] = defaultdict(float)
         self.others: Counter[str] = Counter()
         self.seconds = 0.0
         self._kinds: dict[tuple[str, str], int] = {}
@@ -74,12 +75,16 @@ class Sampler:
     def shares(self) -> dict[str, float]:
         """Kind of work -> share of the time."""
         total = sum(self.counts.values()) or 1
-        return {kind: count / total for kind, count in self.counts.most_common()}
+        return {kind: n / total for kind, n in sorted(self.counts.items(), key=lambda item: -item[1])}
 
     def _look(self) -> None:
         while not self._stop.wait(self.every):
             frame = sys._current_frames().get(self._thread)
             kind = self.kind(frame)
+            if kind == "waves" and (workers := _wave_threads()):
+                for worker in workers:
+                    self.counts[self.kind(worker)] += 1 / len(workers)
+                continue
             self.counts[kind] += 1
             if kind == "other" and frame is not None:
                 self.others[_where(frame)] += 1
@@ -106,6 +111,13 @@ class Sampler:
         return self._kinds[key]
 
 
+def _wave_threads() -> list[FrameType]:
+    """Stacks of the threads that compute waves for a fit."""
+    frames = sys._current_frames()
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return [frame for ident, frame in frames.items() if names.get(ident, "").startswith("wave")]
+
+
 def _where(frame: FrameType) -> str:
     """The innermost frame of the harness, else the innermost."""
     at: FrameType | None = frame
@@ -123,7 +135,7 @@ def summary(sampler: Sampler) -> dict[str, Any]:
     total = sum(sampler.counts.values()) or 1
     return {
         "seconds": sampler.seconds,
-        "samples": sum(sampler.counts.values()),
+        "samples": round(sum(sampler.counts.values())),
         "shares": shares,
         "work": sum(shares.get(kind, 0.0) for kind in WORK),
         "largest_others": {where: count / total for where, count in sampler.others.most_common(8)},
