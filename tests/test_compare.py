@@ -284,6 +284,8 @@ def test_show_ranks_by_shrunken_estimates_with_intervals(put, harness, tmp_path)
     assert shown["id"] == run.id
     assert len(shown["view"]["personas"]) == 60
     assert len({sample["persona"] for sample in shown["samples"]}) == 5
+    everything = json.loads(harness("show", run.id, "--runs-dir", tmp_path / "runs", "--samples", "10000", "--json")[1])
+    assert len({sample["id"] for sample in everything["samples"]}) == run.record["n_replies"]
 
 
 def test_show_names_nobody_best_where_all_spread_is_noise(put):

@@ -140,7 +140,8 @@ def samples(run: StoredRun, count: int, metric: str) -> list[dict[str, Any]]:
     if count <= 0 or not (run.path / "scores.jsonl").is_file():
         return []
     lines = [line for line in run.scores() if line.get("reply") is not None]
-    picked = sorted({round(i * (len(lines) - 1) / max(count - 1, 1)) for i in range(min(count, len(lines)))})
+    count = min(count, len(lines))
+    picked = sorted({round(i * (len(lines) - 1) / max(count - 1, 1)) for i in range(count)})
     factor = scale(metrics.get(metric).unit)
     return [
         {"id": x["id"], "persona": x["persona"], "score": None if x.get(metric) is None else x[metric] * factor,
