@@ -44,7 +44,7 @@ class Options:
 @hookimpl
 def card() -> MethodCard:
     summary = "everybody's, the cluster's and the persona's soft prompt, each shrunk towards the one above"
-    return MethodCard(summary, Options, requires=("unified",), shares="all", trials=3)
+    return MethodCard(summary, Options, requires=("unified",), shares="all", trials=6)
 
 
 @hookimpl

@@ -31,7 +31,7 @@ def card() -> MethodCard:
         Options,
         requires=("unified",),
         shares="persona",
-        trials=3,
+        trials=6,
     )
 
 

@@ -20,7 +20,7 @@ class Options:
     """
 
     lora: LoRA = field(
-        default_factory=lambda: LoRA(rank=32, alpha=64.0, targets=("q_proj", "k_proj", "v_proj", "o_proj"))
+        default_factory=lambda: LoRA(rank=16, alpha=32.0, targets=("q_proj", "k_proj", "v_proj", "o_proj"))
     )
     coefficients: Coefficients = field(default_factory=Coefficients)
     train: TrainOptions = field(
@@ -34,7 +34,7 @@ class Options:
 @hookimpl
 def card() -> MethodCard:
     summary = "LoRA with shared factors and personal rank scalings, on the frozen unified LoRA"
-    return MethodCard(summary, Options, requires=("unified",), shares="all", trials=3)
+    return MethodCard(summary, Options, requires=("unified",), shares="all", trials=6)
 
 
 @hookimpl

@@ -32,7 +32,7 @@ class Options:
 @hookimpl
 def card() -> MethodCard:
     summary = "a network maps the persona's embedding to its soft prompt, on the frozen unified LoRA"
-    return MethodCard(summary, Options, requires=("unified",), shares="all", trials=4)
+    return MethodCard(summary, Options, requires=("unified",), shares="all", trials=6)
 
 
 @hookimpl
