@@ -38,10 +38,7 @@ def _train(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
     if case["way"] in ways.NEEDS_PEFT:
         import peft  # noqa: F401
         from transformers import Trainer  # noqa: F401
-    model = ways.load_model(job)  # imports the architecture, and puts its file into the page cache, for all alike
-    if job.dtype == "float64":
-        exact_norms(model)
-    del model
+    ways.load_model(job)  # imports the architecture, and puts its file into the page cache, for all alike
     gc.collect()
     before = memory.start()
     result = way(job, folder, _Teller())
@@ -66,21 +63,6 @@ def _generate(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
     before = memory.start()
     result = way(asked, _Teller())
     return {**vars(result), **memory.peaks(), "before_bytes": before}
-
-
-def exact_norms(model: Any) -> None:
-    """Let the norms of this architecture compute in the dtype of their input.
-
-    transformers computes them in float32 in any model. In float64, where adapters are held against each other, that
-    would be the coarsest number of all: two orders of the same sum may round to different neighbours.
-    """
-    import torch
-
-    def forward(self: Any, hidden: torch.Tensor) -> torch.Tensor:
-        return self.weight * (hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
-
-    for kind in {type(module) for module in model.modules() if type(module).__name__.endswith("RMSNorm")}:
-        kind.forward = forward
 
 
 class _Teller:
