@@ -352,7 +352,7 @@ def test_the_command_exits_with_2_and_its_json_stands_alone_though_the_plugin_pr
     with pytest.raises(SystemExit) as ended:
         main(["check", "sample", "--plugin", str(path)])
     assert ended.value.code == 0
-    assert "sample.py): 11 ok, 3 skipped" in capsys.readouterr().out
+    assert "sample.py): 12 ok, 3 skipped" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["check", "new-method"])
