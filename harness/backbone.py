@@ -97,11 +97,11 @@ def freeze(name: str, model: Any, tokenizer: Any) -> Backbone:
     model.eval()
     model.requires_grad_(False)
     if model.get_input_embeddings().weight.dtype == torch.float64:
-        _exact_norms(model)
+        exact_norms(model)
     return Backbone(name=name, model=model, tokenizer=tokenizer, fingerprint=fingerprint(model, tokenizer))
 
 
-def _exact_norms(model: Any) -> None:
+def exact_norms(model: Any) -> None:
     """Let RMS norms compute in fp64: transformers' own round to fp32 inside, and fp64 is asked for to see 1e-12."""
     for module in model.modules():
         epsilon = getattr(module, "variance_epsilon", None)

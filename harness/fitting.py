@@ -78,7 +78,7 @@ class Fitter:
             bank = create_bank(plan.backbone, spec, plan.keys, self.seed, begin)
             report = fit_bank(
                 plan.backbone, bank, plan.data["train"], plan.data["validation"], plan.train, self.seed,
-                progress=advance.to, checkpoint=partial,
+                progress=advance.to, announce=self.progress.note, checkpoint=partial,
             )  # fmt: skip
             return bank, report, {}
 
@@ -114,7 +114,7 @@ class Fitter:
             report, facts = fit_jointly(
                 plan.backbone, bank, plan.data["train"], plan.data["validation"], plan.train, self.seed,
                 design, cluster_of, None if known is None else torch.from_numpy(known),
-                progress=advance.to, checkpoint=partial,
+                progress=advance.to, announce=self.progress.note, checkpoint=partial,
             )  # fmt: skip
             return bank, report, facts
 

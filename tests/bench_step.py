@@ -1,10 +1,11 @@
-"""Run by test_bench_memory in a process of its own: one training step at full width, its memory as JSON on stdout."""
+"""Run by test_bench_commands in a process of its own: one training step at full width, its memory as JSON on stdout."""
 
 from __future__ import annotations
 
 import gc
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from harness.adapters import SoftPrompt, create_bank
 from harness.backbone import Backbone
 from harness.bench import memory
 from harness.bench.prepare import SHAPES
+from harness.fits import forward, waves
 from harness.fits.forward import BLOCK_NUMBERS
 from harness.fits.training import TrainOptions, fit_bank
 from harness.prompts import Encoded
@@ -27,11 +29,13 @@ def dialogue(generator: np.random.Generator, length: int) -> Encoded:
     return Encoded(ids, (False,) * (length // 2) + (True,) * (length + 1 - length // 2))
 
 
-def main(rows: int) -> None:
+def main(rows: int, by_hand: bool) -> None:
     torch.set_num_threads(1)
     config = Qwen2Config(**{**SHAPES["qwen2.5-0.5b"], "num_hidden_layers": 2, "vocab_size": VOCABULARY})
     model: Any = Qwen2ForCausalLM(config).eval().requires_grad_(False)
     backbone = Backbone("random", model, None, fingerprint="random")
+    if not by_hand:
+        waves.prepare = lambda backbone: replace(forward.prepare(backbone), decoder=None)
     keys = [f"p{i}" for i in range(ADAPTERS)]
     generator = np.random.default_rng(0)
     tokens = ADAPTERS * rows * (PROMPT + LENGTH)
@@ -48,16 +52,17 @@ def main(rows: int) -> None:
     step(LENGTH)
     peak = memory.peak_bytes()
     labels = ADAPTERS * rows * (LENGTH + 1 - LENGTH // 2)
-    estimate = memory.estimate_step(
-        config, tokens=tokens, labels=labels, adapters=ADAPTERS, numbers=PROMPT * config.hidden_size, width=4,
-        logit_numbers=min(labels * VOCABULARY, BLOCK_NUMBERS["cpu"]),
+    load = memory.Load(
+        tokens, labels, PROMPT + LENGTH, ADAPTERS, PROMPT * config.hidden_size,
+        min(labels * VOCABULARY, BLOCK_NUMBERS["cpu"]), by_hand=by_hand,
     )  # fmt: skip
+    estimate = memory.estimate_step(config, load, width=4)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     print(json.dumps({
-        "reset": reset, "measured": peak - before, "estimated": estimate.total - estimate.weights,
+        "reset": reset, "measured": peak - before, "estimated": estimate.total - weights,
         "weights": weights, "estimated_weights": estimate.weights, "activations": estimate.activations,
     }))  # fmt: skip
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2] == "hand")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -109,13 +110,18 @@ def test_the_large_shape_runs_at_full_width_without_a_gpu(harness):
 
 
 @pytest.mark.slow
-def test_a_step_at_full_width_keeps_to_the_estimate():
+@pytest.mark.parametrize("way", ["hand", "model"])
+def test_a_step_at_full_width_keeps_to_the_estimate(way):
     """Qwen2.5-0.5B's width in two layers; the estimate is neither passed by more than 15 % nor idly large."""
-    done = subprocess.run([sys.executable, str(STEP), "2"], capture_output=True, text=True, check=False)
+    # Freed blocks go back to the system at once, so that its figure is what is in use.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    command = [sys.executable, str(STEP), "2", way]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     if not found["reset"]:
         pytest.skip("this system does not let the peak of a process start again")
-    assert found["estimated_weights"] == pytest.approx(found["weights"], rel=0.01)
+    if way == "model":  # by hand, joined copies come on top
+        assert found["estimated_weights"] == pytest.approx(found["weights"], rel=0.01)
     assert found["measured"] <= (1 + TOLERANCE) * found["estimated"], found
-    assert found["measured"] >= 0.5 * found["estimated"], found
+    assert found["measured"] >= 0.6 * found["estimated"], found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ from torch import nn
 
 from harness.adapters import GatedPrefix, LoRA, SoftPrompt, create_bank
 from harness.errors import HarnessError
+from harness.fits import waves
 from harness.fits.designs import CoefficientsDesign, FromVectorDesign, LevelsDesign, Prior
+from harness.fits.forward import prepare
 from harness.fits.optimiser import Flat
 from harness.fits.training import fit_jointly
 from harness.prompts import Encoded
@@ -101,7 +105,9 @@ def test_somebody_without_dialogues_gets_what_the_design_says_of_them(base):
     assert not torch.equal(values(mapped, "e"), values(mapped, "a")), "another vector, another adapter"
 
 
-def test_with_a_gate_the_start_is_the_backbone_to_the_bit(base):
+def test_with_a_gate_the_start_is_the_backbone_to_the_bit(base, monkeypatch):
+    # LoRA's start is the backbone, too; both through the model's own forward, which gates need.
+    monkeypatch.setattr(waves, "prepare", lambda backbone: replace(prepare(backbone), decoder=None))
     options = TrainOptions(learning_rate=1e-3, epochs=1, keep_start=True)
     _, gated, _ = fitted(base, "levels, free", options=options)
     _, lora, _ = fitted(base, "coefficients", options=options)

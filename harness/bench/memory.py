@@ -1,16 +1,13 @@
-"""Memory of a process as measured, and of a training step as estimated from the model's dimensions.
-
-The estimate is printed before a large model is run; a test holds a measured step at the full width against it.
-"""
+"""Memory of a process as measured, and of a step as estimated before a model of some shape is made."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import facts
+from harness.fits.estimate import Estimate, Load, estimate_step
 
 STATUS = Path("/proc/self/status")
 
@@ -61,75 +58,27 @@ def _status(name: str) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Bytes of a training step, by what they are for."""
-
-    weights: int
-    activations: int
-    transient: int
-    logits: int
-    bank: int
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.activations + self.transient + self.logits + self.bank
-
-    def text(self) -> str:
-        parts = (f"{name} {value / 1e9:.2f}" for name, value in vars(self).items())
-        return f"memory of a step, estimated: {self.total / 1e9:.2f} GB ({', '.join(parts)})"
-
-
-def estimate_step(
-    config: Any, *, tokens: int, labels: int, adapters: int, numbers: int, width: int, logit_numbers: int, wide: int = 4
-) -> Estimate:
-    """What one training step of soft prompts on a frozen decoder needs at its peak. Frozen weights take no gradients,
-    so a linear layer keeps nothing for the way back; only what is not linear does.
-
-    config         of a Qwen2-like model: D hidden, I intermediate, H heads, L layers, V vocabulary
-    tokens         padded tokens of a wave, virtual ones included;  labels: label positions of it
-    adapters, numbers  N adapters with K numbers each
-    width          bytes of a number in the model's dtype;  wide: bytes of a number where it computes norms and losses
-    logit_numbers  logits that exist at one time
-
-    weights      (V D (+ V D where the head is not tied) + L (2 D^2 + 2 D H_kv d + 3 D I)) * width
-    activations  tokens * L * ((4 D q, k, v, attention's result + 3 I of the gated MLP) * width
-                 + 2 D residual streams that the norms keep * wide)
-    transient    tokens * (4 I of the MLP under way * width + 4 D * wide)
-    logits       3 copies of a block * wide, and labels * D hidden states with their gradient, 2 copies
-    bank         N * K * wide * (values, gradients, two moments, best, and a step's temporaries: 8)
-    """
-    D, I, L, V = config.hidden_size, config.intermediate_size, config.num_hidden_layers, config.vocab_size  # noqa: E741
-    kv = D // config.num_attention_heads * config.num_key_value_heads
-    embeddings = V * D * (1 if config.tie_word_embeddings else 2)
-    return Estimate(
-        weights=(embeddings + L * (2 * D * D + 2 * D * kv + 3 * D * I)) * width,
-        activations=tokens * L * ((4 * D + 3 * I) * width + 2 * D * wide),
-        transient=tokens * (4 * I * width + 4 * D * wide),
-        logits=3 * logit_numbers * wide + 2 * labels * D * width,
-        bank=8 * adapters * numbers * wide,
-    )
-
-
 def of_subject(config: Any, prompt_tokens: int, options: Any, adapters: int, dtype: str, device: str) -> Estimate:
     """The estimate for a bank of soft prompts on a model with this configuration, as the harness would train it.
 
     options   TrainOptions; a wave has its `microbatch_tokens`, or all of a step where that is less (not known here)
-    Half of the tokens are taken to be labels.
+    Half of the tokens are taken to be labels; rows to be of 256 tokens.
     """
+    import torch
+
     from harness.backbone import DTYPES
     from harness.fits.forward import BLOCK_NUMBERS
 
-    width = DTYPES[dtype].itemsize
-    labels = options.microbatch_tokens // 2
+    by_hand = device == "cpu" and dtype in ("float32", "float64")
+    tokens = options.microbatch_tokens * (torch.get_num_threads() if by_hand else 1)
     block = BLOCK_NUMBERS.get(device.split(":")[0], 2**24)
-    return estimate_step(
-        config,
-        tokens=options.microbatch_tokens,
-        labels=labels,
+    load = Load(
+        tokens=tokens,
+        labels=tokens // 2,
+        longest=256,
         adapters=adapters,
         numbers=prompt_tokens * config.hidden_size,
-        width=width,
-        logit_numbers=min(labels * config.vocab_size, max(block, config.vocab_size)),
-        wide=max(4, width),
+        logits=min(tokens // 2 * config.vocab_size, max(block, config.vocab_size)),
+        by_hand=by_hand,
     )
+    return estimate_step(config, load, DTYPES[dtype].itemsize)

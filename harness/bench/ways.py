@@ -65,7 +65,7 @@ def load_model(job: Job | Asked) -> Any:
 
     model: Any = AutoModelForCausalLM.from_pretrained(job.base, dtype=backbones.DTYPES[job.dtype])
     if job.dtype == "float64":  # as the harness loads it: transformers' norms round to fp32 in any model
-        backbones._exact_norms(model)
+        backbones.exact_norms(model)
     return model.to(job.device).eval().requires_grad_(False)
 
 

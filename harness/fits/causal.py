@@ -1,58 +1,170 @@
 """Causal attention of a wave's rows, forward and backward by hand, in blocks of queries that look at no later key.
 
-No lazy annotations in this file: TorchScript reads them (see scripted). Legend: R tokens of a wave, T of a row,
-H heads, K key-value heads, d numbers of a head; q, k, v are views [H, R, d].
+No lazy annotations in this file: TorchScript reads them (see scripted). Legend: R tokens of a wave, n labels, P virtual
+tokens, H heads, K key-value heads, d numbers of a head; q is a view [H, R or n, d], k and v are [H, R, d].
 """
 
+import functools
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from harness.fits.decoder import Decoder
+from harness.fits.packed import Packed
 from harness.fits.scripted import scripted
 
-BLOCK = 96  # queries
+BLOCK = 96  # queries; half as many where they are the labels' alone, which lie further apart
 LONGEST = 512  # tokens of a row up to which attention weights are kept for the backward pass
 
 
-def by_head(tensor: Tensor, width: int) -> Tensor:
-    """[R, H d] -> a view [H, R, d]"""
-    return tensor.unflatten(1, (-1, width)).transpose(0, 1)
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """Where the blocks of queries lie, row by row.
+
+    reads   first key and number of keys, first query and number of queries
+    writes  the same of the gradients that are wanted, and 1 for the last block of a row: it reaches all its keys
+    masks   [queries, w] for a block's last w keys: 0 where a query may look, minus infinity behind it
+    """
+
+    reads: list[list[int]]
+    writes: list[list[int]]
+    masks: list[Tensor]
 
 
-def attend(decoder: Decoder, qkv: Tensor, mixed: Tensor, lengths: list[int], keep: bool) -> Any:
-    """Causal attention of each row into mixed [R, H d]; returns what `attend_back` needs."""
-    q, k, v = _heads(decoder, qkv)
-    output = by_head(mixed, decoder.head_width)
-    if max(lengths) > LONGEST:
-        return _attend_long(q, k, v, output, lengths, keep)
-    return _attend(q, k, v, output, lengths, _causal(qkv.dtype), keep)
+class Attention:
+    """Causal attention of one wave's rows, for every layer in turn."""
 
+    def __init__(self, decoder: Decoder, packed: Packed) -> None:
+        self.decoder, self.packed = decoder, packed
+        self.long = max(packed.lengths) > LONGEST  # then everywhere, whatever is wanted
+        if self.long:
+            return
+        lengths, positions = packed.lengths, packed.positions.numpy()[packed.labels.numpy()]
+        prefix = len(packed.prefix_at) // len(lengths)
+        self.everywhere = _blocks(lengths)
+        self.for_prefix = replace(self.everywhere, writes=_writes_of_prefix(lengths, prefix))
+        self.at_labels = _blocks_at(np.split(positions, np.cumsum(packed.label_counts)[:-1]), lengths)
 
-def attend_back(decoder: Decoder, qkv: Tensor, kept: Any, grad: Tensor, into: Tensor, lengths: list[int]) -> None:
-    """Gradients of q, k and v into `into` [R, (H + 2 K) d], from that of the mixed values [R, H d]."""
-    q, k, v = _heads(decoder, qkv)
-    grad = by_head(grad, decoder.head_width)
-    targets = [by_head(part, decoder.head_width) for part in into.split(decoder.sizes, dim=1)]
-    group = decoder.heads // decoder.kv_heads
-    wide = targets if group == 1 else [targets[0], torch.empty_like(k), torch.empty_like(v)]
-    if max(lengths) > LONGEST:
-        _attend_long_back(kept, grad, wide, lengths)
-    else:
-        _attend_back(q, k, v, kept, grad, wide, lengths, BLOCK)
-    if group > 1:
+    def mix(self, qkv: Tensor, labels_only: bool, keep: bool) -> tuple[Tensor, Any]:
+        """Mixed values [R, H d], or [n, H d] on the label positions; and what `back` needs."""
+        q, k, v = self._split(qkv)
+        if self.long:
+            mixed = qkv.new_empty(len(qkv), self.decoder.sizes[0])
+            kept = _attend_long(self._by_head(q), k, v, self._by_head(mixed), self.packed.lengths, keep)
+            return mixed.index_select(0, self.packed.labels) if labels_only else mixed, kept
+        if labels_only:
+            q = q.index_select(0, self.packed.labels)
+        mixed = qkv.new_empty(len(q), self.decoder.sizes[0])
+        blocks = self.at_labels if labels_only else self.everywhere
+        weights = _attend(self._by_head(q), k, v, self._by_head(mixed), blocks.reads, blocks.masks, keep)
+        return mixed, (q if labels_only else None, weights)
+
+    def back(self, qkv: Tensor, kept: Any, grad: Tensor, labels_only: bool, prefix_only: bool) -> Tensor:
+        """Gradient of qkv, [R, (H + 2 K) d], or of the virtual tokens' alone, [B P, ..]; grad as `mix` gave values."""
+        packed, sizes = self.packed, self.decoder.sizes
+        _, k, v = self._split(qkv)
+        if self.long:
+            if labels_only:
+                grad = grad.new_zeros(len(qkv), grad.shape[1]).index_copy_(0, packed.labels, grad)
+            found = torch.empty_like(qkv)
+            targets = [self._by_head(part) for part in found.split(sizes, dim=1)]
+            wide = self._wide(targets)
+            _attend_long_back(kept, self._by_head(grad), wide, packed.lengths)
+            self._narrow(wide, targets)
+            return found.index_select(0, packed.prefix_at) if prefix_only else found
+        assert not (labels_only and prefix_only)
+        chosen, weights = kept
+        found = qkv.new_empty(len(packed.prefix_at) if prefix_only else len(qkv), qkv.shape[1])
+        of_q, of_k, of_v = found.split(sizes, dim=1)
+        into = torch.empty_like(chosen) if labels_only else of_q
+        q = self._by_head(chosen if labels_only else qkv[:, : sizes[0]])
+        targets = [self._by_head(part) for part in (into, of_k, of_v)]
+        wide = self._wide(targets)
+        blocks = self.at_labels if labels_only else self.for_prefix if prefix_only else self.everywhere
+        _attend_back(q, k, v, weights, self._by_head(grad), wide, blocks.reads, blocks.writes)
+        self._narrow(wide, targets)
+        if labels_only:
+            of_q.zero_().index_copy_(0, packed.labels, into)
+        return found
+
+    def _by_head(self, tensor: Tensor) -> Tensor:
+        """[R, H d] -> a view [H, R, d]"""
+        return tensor.unflatten(1, (-1, self.decoder.head_width)).transpose(0, 1)
+
+    def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q [R, H d], and k, v [H, R, d]: views where every head has its own keys."""
+        q, k, v = qkv.split(self.decoder.sizes, dim=1)
+        k, v = self._by_head(k), self._by_head(v)
+        if (group := self.decoder.heads // self.decoder.kv_heads) > 1:
+            k, v = k.repeat_interleave(group, dim=0), v.repeat_interleave(group, dim=0)
+        return q, k, v
+
+    def _wide(self, targets: list[Tensor]) -> list[Tensor]:
+        """The same places for every head where heads share keys; else the targets themselves."""
+        if self.decoder.heads == self.decoder.kv_heads:
+            return targets
+        shape = (self.decoder.heads, *targets[1].shape[1:])
+        return [targets[0], targets[1].new_empty(shape), targets[1].new_empty(shape)]
+
+    def _narrow(self, wide: list[Tensor], targets: list[Tensor]) -> None:
+        if wide is targets:
+            return
         for target, part in zip(targets[1:], wide[1:], strict=True):
-            target.copy_(part.unflatten(0, (-1, group)).sum(1))
+            target.copy_(part.unflatten(0, (self.decoder.kv_heads, -1)).sum(1))
 
 
-def _heads(decoder: Decoder, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k, v [H, R, d]; views where every head has its own keys."""
-    q, k, v = (by_head(part, decoder.head_width) for part in qkv.split(decoder.sizes, dim=1))
-    if (group := decoder.heads // decoder.kv_heads) > 1:
-        k, v = k.repeat_interleave(group, dim=0), v.repeat_interleave(group, dim=0)
-    return q, k, v
+def _blocks(lengths: list[int]) -> _Blocks:
+    """Every token a query."""
+    blocks = _Blocks([], [], [])
+    first = 0
+    for length in lengths:
+        for start in range(0, length, BLOCK):
+            count = min(BLOCK, length - start)
+            blocks.reads.append([first, start + count, first + start, count])
+            blocks.writes.append([first, start + count, first + start, count, int(start + count == length)])
+            blocks.masks.append(_triangle(count))
+        first += length
+    return blocks
+
+
+def _writes_of_prefix(lengths: list[int], prefix: int) -> list[list[int]]:
+    """`writes` of the same blocks where only the gradients of each row's first `prefix` tokens are wanted."""
+    writes: list[list[int]] = []
+    for row, length in enumerate(lengths):
+        first = row * prefix
+        for start in range(0, length, BLOCK):
+            count = min(BLOCK, length - start)
+            own = max(0, min(prefix - start, count))
+            writes.append([first, min(start + count, prefix), first + start, own, int(start + count == length)])
+    return writes
+
+
+def _blocks_at(queries: list[np.ndarray], lengths: list[int]) -> _Blocks:
+    """Queries at some positions of each row, at least one."""
+    blocks = _Blocks([], [], [])
+    first = query = 0
+    size = (BLOCK + 1) // 2
+    for positions, length in zip(queries, lengths, strict=True):
+        for start in range(0, len(positions), size):
+            part = positions[start : start + size]
+            last = start + size >= len(positions)
+            low, keys = int(part[0]), length if last else int(part[-1]) + 1
+            blocks.reads.append([first, keys, query + start, len(part)])
+            blocks.writes.append([first, keys, query + start, len(part), int(last)])
+            mask = np.where(np.arange(low, keys) > part[:, None], np.float32(-np.inf), np.float32(0))
+            blocks.masks.append(torch.from_numpy(mask))
+        first, query = first + length, query + len(positions)
+    return blocks
+
+
+@functools.lru_cache(maxsize=1024)
+def _triangle(count: int) -> Tensor:
+    """[count, count]: 0 where a query may look, minus infinity behind it."""
+    return torch.full((count, count), -torch.inf).triu_(1)
 
 
 @scripted
@@ -61,24 +173,21 @@ def _attend(
     k: Tensor,
     v: Tensor,
     output: Tensor,
-    lengths: list[int],
-    mask: Tensor,
+    reads: list[list[int]],
+    masks: list[Tensor],
     keep: bool,
 ) -> list[Tensor]:
-    """Attention weights [H, block, keys] of each block of each row, where they are to be kept; mask [block, block]."""
+    """Attention weights [H, queries, keys] of each block, where they are to be kept."""
     kept: list[Tensor] = []
-    first = 0
-    for length in lengths:
-        for start in range(0, length, mask.size(0)):
-            count = min(mask.size(0), length - start)
-            end = start + count
-            weights = torch.bmm(q.narrow(1, first + start, count), k.narrow(1, first, end).transpose(1, 2))
-            weights.narrow(2, start, count).add_(mask.narrow(0, 0, count).narrow(1, 0, count))
-            weights = torch.softmax(weights, -1)
-            output.narrow(1, first + start, count).copy_(torch.bmm(weights, v.narrow(1, first, end)))
-            if keep:
-                kept.append(weights)
-        first += length
+    for i in range(len(reads)):
+        key, keys, query, count = reads[i][0], reads[i][1], reads[i][2], reads[i][3]
+        weights = torch.bmm(q.narrow(1, query, count), k.narrow(1, key, keys).transpose(1, 2))
+        behind = masks[i].size(1)
+        weights.narrow(2, keys - behind, behind).add_(masks[i])
+        weights = torch.softmax(weights, -1)
+        output.narrow(1, query, count).copy_(torch.bmm(weights, v.narrow(1, key, keys)))
+        if keep:
+            kept.append(weights)
     return kept
 
 
@@ -90,32 +199,28 @@ def _attend_back(
     kept: list[Tensor],
     grad: Tensor,
     targets: list[Tensor],
-    lengths: list[int],
-    block: int,
+    reads: list[list[int]],
+    writes: list[list[int]],
 ) -> None:
-    first = 0
-    place = 0
-    for length in lengths:
-        blocks = (length + block - 1) // block
-        for i in range(blocks):
-            number = blocks - 1 - i  # the last block reaches every key: it sets, the others add to it
-            weights = kept[place + number]
-            start, count = number * block, weights.size(1)
-            end = start + count
-            part, keys = grad.narrow(1, first + start, count), k.narrow(1, first, end)
-            product = torch.bmm(part, v.narrow(1, first, end).transpose(1, 2))
-            scores = torch._softmax_backward_data(product, weights, -1, weights.dtype)
-            targets[0].narrow(1, first + start, count).copy_(torch.bmm(scores, keys))
-            of_k = torch.bmm(scores.transpose(1, 2), q.narrow(1, first + start, count))
-            of_v = torch.bmm(weights.transpose(1, 2), part)
-            if i == 0:
-                targets[1].narrow(1, first, end).copy_(of_k)
-                targets[2].narrow(1, first, end).copy_(of_v)
-            else:
-                targets[1].narrow(1, first, end).add_(of_k)
-                targets[2].narrow(1, first, end).add_(of_v)
-        first += length
-        place += blocks
+    for number in range(len(reads)):
+        i = len(reads) - 1 - number  # a row's last block sets, the others add to it
+        key, keys, query, count = reads[i][0], reads[i][1], reads[i][2], reads[i][3]
+        to_key, reached, to_query, own, last = writes[i][0], writes[i][1], writes[i][2], writes[i][3], writes[i][4]
+        weights = kept[i]
+        part = grad.narrow(1, query, count)
+        product = torch.bmm(part, v.narrow(1, key, keys).transpose(1, 2))
+        scores = torch._softmax_backward_data(product, weights, -1, weights.dtype)
+        if own > 0:
+            found = torch.bmm(scores.narrow(1, 0, own), k.narrow(1, key, keys))
+            targets[0].narrow(1, to_query, own).copy_(found)
+        of_k = torch.bmm(scores.narrow(2, 0, reached).transpose(1, 2), q.narrow(1, query, count))
+        of_v = torch.bmm(weights.narrow(2, 0, reached).transpose(1, 2), part)
+        if last == 1:
+            targets[1].narrow(1, to_key, reached).copy_(of_k)
+            targets[2].narrow(1, to_key, reached).copy_(of_v)
+        else:
+            targets[1].narrow(1, to_key, reached).add_(of_k)
+            targets[2].narrow(1, to_key, reached).add_(of_v)
 
 
 def _attend_long(q: Tensor, k: Tensor, v: Tensor, output: Tensor, lengths: list[int], keep: bool) -> list[Any]:
@@ -136,13 +241,3 @@ def _attend_long_back(kept: list[Any], grad: Tensor, targets: list[Tensor], leng
     for (leaves, found), (own, *into) in zip(kept, rows, strict=True):
         for target, part in zip(into, torch.autograd.grad(found, leaves, own[None]), strict=True):
             target.copy_(part[0])
-
-
-_MASKS: dict[tuple[torch.dtype, int], Tensor] = {}
-
-
-def _causal(dtype: torch.dtype) -> Tensor:
-    """[block, block]: 0 where a query may look, minus infinity behind it."""
-    if (dtype, BLOCK) not in _MASKS:
-        _MASKS[dtype, BLOCK] = torch.full((BLOCK, BLOCK), -torch.inf, dtype=dtype).triu(1)
-    return _MASKS[dtype, BLOCK]

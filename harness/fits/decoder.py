@@ -45,8 +45,8 @@ class Decoder:
 
     table     [V, D] input embeddings;  norm [D] weight of the last norm;  epsilon of all norms
     places    module name -> (layer, which of PARTS + MLP_PARTS)
-    rows      [(H + 2 K) d] where the rows of `qkv` come from, counted over q, k, v one after the other
-    rotation  [longest, 1, d / 2] complex
+    order     [(H + 2 K) d] where the rows of `qkv` come from, counted over q, k, v one after the other
+    angles    [d / 2] radians that a rotation turns by at each position;  scaling: what the turned numbers are times
     """
 
     layers: list[Layer]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness.adapters import Bank
 from harness.fits.batching import Wave
-from harness.fits.causal import attend, attend_back
+from harness.fits.causal import Attention
 from harness.fits.decoder import PARTS, Decoder, Layer
 from harness.fits.low_rank import Update, folded
 from harness.fits.packed import Packed, pack
@@ -77,29 +77,28 @@ class DecoderPass(torch.autograd.Function):
         if prefix is not None:
             x.index_copy_(0, packed.prefix_at, prefix)
         rotation = decoder.rotation(max(packed.lengths))[packed.positions]
+        attention = Attention(decoder, packed)
         kept: list[_Kept] = []
         for number, layer in enumerate(decoder.layers):
             last = number == len(decoder.layers) - 1
-            x, found = _forward(decoder, layer, updates[number], packed, rotation, x, last, keep)
+            x, found = _forward(decoder, layer, updates[number], packed, attention, rotation, x, last, keep)
             if keep:
                 kept.append(found)
         normal, scale = _normalised(x, decoder.epsilon)
         if keep:
-            ctx.facts = decoder, packed, rotation, updates, kept, normal, scale
+            ctx.facts = decoder, packed, attention, rotation, updates, kept, normal, scale
             ctx.names, ctx.with_prefix = names, prefix is not None
         return normal * decoder.norm
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        decoder, packed, rotation, updates, kept, normal, scale = ctx.facts
+        decoder, packed, attention, rotation, updates, kept, normal, scale = ctx.facts
         ctx.facts = None  # what is kept is used once; without this it would live as long as the graph
         g = _normalised_back(grad * decoder.norm, normal, scale, None)
         for number in range(len(decoder.layers) - 1, -1, -1):
-            first, last = number == 0, number == len(decoder.layers) - 1
-            wanted = packed.prefix_at if first else None
-            g = _backward(
-                decoder, decoder.layers[number], updates[number], packed, rotation, kept.pop(), g, last, wanted
-            )
+            ends = number == 0, number == len(decoder.layers) - 1
+            layer = decoder.layers[number]
+            g = _backward(decoder, layer, updates[number], packed, attention, rotation, kept.pop(), g, *ends)
         gradients: list[Tensor | None] = []
         for name in ctx.names:
             number, part = decoder.places[name]
@@ -112,6 +111,7 @@ def _forward(
     layer: Layer,
     updates: dict[str, Update],
     packed: Packed,
+    attention: Attention,
     rotation: Tensor,
     x: Tensor,
     last: bool,
@@ -125,11 +125,10 @@ def _forward(
         if part in updates:
             downs[part] = updates[part].add(n1, columns, packed.runs)
     _turned(decoder, qkv, rotation)
-    mixed = x.new_empty(len(x), decoder.sizes[0])
-    weights = attend(decoder, qkv, mixed, packed.lengths, keep)
+    mixed, weights = attention.mix(qkv, last, keep)
     runs = packed.runs
     if last:
-        x, mixed, runs = x.index_select(0, packed.labels), mixed.index_select(0, packed.labels), packed.label_runs
+        x, runs = x.index_select(0, packed.labels), packed.label_runs
     x = torch.addmm(x, mixed, layer.out.T)
     if layer.out_bias is not None:
         x += layer.out_bias
@@ -155,13 +154,14 @@ def _backward(
     layer: Layer,
     updates: dict[str, Update],
     packed: Packed,
+    attention: Attention,
     rotation: Tensor,
     kept: _Kept,
     g: Tensor,
+    first: bool,
     last: bool,
-    wanted: Tensor | None,
 ) -> Tensor:
-    """Gradient of a layer's input from that of its output; of the rows `wanted` alone where those are given."""
+    """Gradient of a layer's input from that of its output; of the virtual tokens alone in the first layer."""
     runs = packed.label_runs if last else packed.runs
     inner_grad = g @ layer.down
     if "down_proj" in updates:
@@ -177,22 +177,18 @@ def _backward(
     mixed_grad = g @ layer.out
     if "o_proj" in updates:
         updates["o_proj"].back(kept.mixed, kept.downs["o_proj"], g, mixed_grad, runs)
+    # What only the virtual tokens' gradient needs is the same in the first layer's attention, unless it is updated.
+    narrow = first and not last and not any(part in updates for part in PARTS[:3])
+    qkv_grad = attention.back(kept.qkv, kept.weights, mixed_grad, last, narrow)
+    _turned(decoder, qkv_grad, (rotation.index_select(0, packed.prefix_at) if narrow else rotation).conj())
     if last:  # the other positions have no part in the loss behind this layer's attention
-        count = len(packed.positions)
-        mixed_grad = mixed_grad.new_zeros(count, mixed_grad.shape[1]).index_copy_(0, packed.labels, mixed_grad)
-        g = g.new_zeros(count, g.shape[1]).index_copy_(0, packed.labels, g)
-    qkv_grad = torch.empty_like(kept.qkv)
-    attend_back(decoder, kept.qkv, kept.weights, mixed_grad, qkv_grad, packed.lengths)
-    _turned(decoder, qkv_grad, rotation.conj())
-    n1, r1 = kept.n1, kept.r1
-    if wanted is not None:
-        n_grad = qkv_grad.index_select(0, wanted) @ layer.qkv
-    else:
-        n_grad = qkv_grad @ layer.qkv
+        g = g.new_zeros(len(packed.positions), g.shape[1]).index_copy_(0, packed.labels, g)
+    n1, r1, wanted = kept.n1, kept.r1, packed.prefix_at
+    n_grad = (qkv_grad.index_select(0, wanted) if first and not narrow else qkv_grad) @ layer.qkv
     for part, columns in zip(PARTS[:3], qkv_grad.split(decoder.sizes, dim=1), strict=True):
         if part in updates:
-            updates[part].back(n1, kept.downs[part], columns, None if wanted is not None else n_grad, packed.runs)
-    if wanted is not None:
+            updates[part].back(n1, kept.downs[part], columns, None if first else n_grad, packed.runs)
+    if first:
         n1, r1, g = n1.index_select(0, wanted), r1.index_select(0, wanted), g.index_select(0, wanted)
     return _normalised_back(n_grad, n1, r1, g)
 
@@ -230,7 +226,7 @@ def _gated_back(inner_grad: Tensor, gate_up: Tensor, silu: Tensor) -> Tensor:
     both = torch.empty_like(gate_up)
     gate_grad, up_grad = both.chunk(2, 1)
     torch.mul(inner_grad, silu, out=up_grad)
-    gate_grad.copy_(torch.ops.aten.silu_backward(inner_grad.mul_(up), gate))
+    torch.ops.aten.silu_backward(inner_grad.mul_(up), gate, grad_input=gate_grad)
     return both
 
 

@@ -61,6 +61,10 @@ class FitLoop:
         vocabulary = backbone.model.get_input_embeddings().weight.shape[0]
         self.explosion = EXPLODED * math.log(vocabulary)
 
+    def estimate(self) -> str:
+        """A line on the memory that a step needs."""
+        return self.waves.estimate(self.train_rows, self.options.batch_size).text()
+
     # ---- who and what is next ----
 
     def learning(self) -> list[int]:

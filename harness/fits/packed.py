@@ -25,6 +25,7 @@ class Packed:
     prefix_at   [B * P] tokens that are virtual;  token_at, ids: the others and what they are
     positions   [R] in their rows
     labels      [n] tokens whose hidden states predict a label
+    label_counts  of each row
     runs        (adapter, first, behind the last) in R: one adapter's rows lie side by side
     label_runs  the same in the n labels
     """
@@ -35,6 +36,7 @@ class Packed:
     ids: Tensor
     positions: Tensor
     labels: Tensor
+    label_counts: list[int]
     runs: list[Run]
     label_runs: list[Run]
 
@@ -67,6 +69,7 @@ def pack(entries: Sequence[Entry], adapters: Sequence[int], prefix: int) -> Pack
         ids=torch.from_numpy(np.concatenate([entry.row.inputs for entry in entries])),
         positions=torch.from_numpy(positions),
         labels=torch.from_numpy(np.concatenate(labels)),
+        label_counts=[len(part) for part in labels],
         runs=runs,
         label_runs=label_runs,
     )

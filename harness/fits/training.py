@@ -40,6 +40,7 @@ def fit_bank(
     seed: int,
     *,
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = SECONDS_BETWEEN,
 ) -> FitReport:
@@ -49,6 +50,7 @@ def fit_bank(
                        one without validation dialogues keeps its last values
     seed               with a key it decides on that adapter's order and dropout
     progress           called after every step with (dialogues done, dialogues to do, a note)
+    announce           called once before the first step with a line: the memory that a step is estimated to need
     checkpoint         file for the state of an unfinished fit, about every `checkpoint_seconds`; one that
                        exists is resumed and leads to the same bits. The caller removes it.
     Afterwards each row holds its best snapshot by validation loss, also after a failure.
@@ -56,7 +58,7 @@ def fit_bank(
     StoreError for a checkpoint of another fit.
     """
     fit = FitLoop(backbone, bank, train, validation, options, seed)
-    return _to_the_end(fit, fit.identity(), progress, checkpoint, checkpoint_seconds)
+    return _to_the_end(fit, fit.identity(), progress, announce, checkpoint, checkpoint_seconds)
 
 
 def fit_jointly(
@@ -71,6 +73,7 @@ def fit_jointly(
     vectors: Tensor | None = None,
     *,
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = SECONDS_BETWEEN,
 ) -> tuple[FitReport, dict[str, Any]]:
@@ -87,13 +90,20 @@ def fit_jointly(
     if vectors is not None:
         shared["vectors"] = hashlib.sha256(vectors.cpu().numpy().tobytes()).hexdigest()
     identity = hashlib.sha256(f"{fit.identity()} {json.dumps(shared, sort_keys=True)}".encode()).hexdigest()
-    report = _to_the_end(fit, identity, progress, checkpoint, checkpoint_seconds)
+    report = _to_the_end(fit, identity, progress, announce, checkpoint, checkpoint_seconds)
     return report, made.facts()
 
 
 def _to_the_end(
-    fit: FitLoop, identity: str, progress: Progress | None, checkpoint: Path | None, checkpoint_seconds: float
+    fit: FitLoop,
+    identity: str,
+    progress: Progress | None,
+    announce: Callable[[str], None] | None,
+    checkpoint: Path | None,
+    checkpoint_seconds: float,
 ) -> FitReport:
+    if announce and fit.learning():
+        announce(fit.estimate())
     with fit.waves.threads():
         _train(fit, Checkpoint(checkpoint, identity, checkpoint_seconds) if checkpoint else None, progress)
     return fit.finish()

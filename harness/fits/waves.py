@@ -18,8 +18,9 @@ from harness.adapters import Bank
 from harness.adapters.bank import key_seed
 from harness.backbone import Backbone
 from harness.errors import HarnessError
-from harness.fits.batching import Entry, Wave, collate, cut, share_out
-from harness.fits.forward import prepare
+from harness.fits.batching import Entry, Row, Wave, collate, cut, share_out
+from harness.fits.estimate import Estimate, Load, estimate_step
+from harness.fits.forward import BLOCK_NUMBERS, prepare
 from harness.fits.optimiser import Flat
 
 # What a wave gives: owners of its labels, their losses, bank rows that occur and their gradients.
@@ -47,6 +48,30 @@ class WaveRunner:
         self.by_hand = self.forward.by_hand(bank, dropout=bool(bank.dropout))
         self.workers = torch.get_num_threads() if self.by_hand else 1
         self._pool: ThreadPoolExecutor | None = None
+
+    def estimate(self, rows: Sequence[Sequence[Row]], batch_size: int) -> Estimate:
+        """Memory of a step; rows: each adapter's, of which the longest are taken to come together."""
+        batches = [sorted((self.prefix + len(row.inputs) for row in mine), reverse=True)[:batch_size] for mine in rows]
+        lengths = [length for batch in batches for length in batch]
+        everything = [row for mine in rows for row in mine]
+        share = sum(len(row.targets) for row in everything) / sum(self.prefix + len(row.inputs) for row in everything)
+        longest = max(lengths)
+        tokens = min(sum(lengths), self.workers * max(self.microbatch_tokens, longest))
+        model = self.backbone.model
+        config = model.config.get_text_config()
+        block = BLOCK_NUMBERS.get(self.backbone.device.type, 2**24)
+        load = Load(
+            tokens=tokens,
+            labels=round(tokens * share),
+            longest=longest,
+            adapters=len(self.bank),
+            numbers=sum(self.flat.sizes),
+            logits=min(round(tokens * share) * config.vocab_size, max(block, config.vocab_size)),
+            by_hand=self.by_hand,
+            inner=any("down_proj" in name for name in self.bank.tensors),
+        )
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        return estimate_step(config, load, self.backbone.dtype.itemsize, weights)
 
     @contextmanager
     def threads(self) -> Iterator[None]:
