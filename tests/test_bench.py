@@ -376,7 +376,7 @@ def test_a_look_at_the_stack_tells_forward_backward_decoding_and_the_rest(base, 
     monkeypatch.setattr("harness.replies.generation.plan_batches", lambda *_: look("generate") or [])
     from harness.replies.generation import generate
 
-    generate(base, None, [-1], [[3]], max_new_tokens=1, stop_id=1)
+    generate(base, None, [-1], [[3]], max_new_tokens=1, stop_id=1, hand=False)
     assert seen["generate"] == "decoding"
 
 

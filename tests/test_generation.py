@@ -12,8 +12,8 @@ import torch
 from harness.adapters.bank import Bank
 from harness.backbone import Backbone
 from harness.errors import HarnessError
-from harness.replies import decoding
-from harness.replies.decoding import plan_batches
+from harness.replies import cached_decoder, decoding
+from harness.replies.decoding import plan_batches, plan_passes
 from harness.replies.generation import generate
 from tests.decoded import SPECS, Vocabulary, make_bank, small_backbone
 
@@ -71,14 +71,18 @@ def one_by_one(
 
 @pytest.mark.parametrize("kind", ["none", *SPECS])
 @pytest.mark.parametrize("batch_tokens", [120, 32_768])
+@pytest.mark.parametrize("hand", [True, False])
 def test_batched_replies_equal_decoding_one_by_one(
-    backbone: Backbone, kind: str, batch_tokens: int, cache_of: CacheOf, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, kind: str, batch_tokens: int, hand: bool, cache_of: CacheOf, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(decoding, "FORWARD_TOKENS_CPU", 150)  # several prefills per batch
+    monkeypatch.setattr(cached_decoder, "PREFILL_TOKENS", 150)
     bank = make_bank(backbone, kind)
     prompts = make_prompts(40)
     rows = make_rows(40, bank)
-    replies = generate(backbone, bank, rows, prompts, max_new_tokens=NEW, stop_id=STOP, batch_tokens=batch_tokens)
+    replies = generate(
+        backbone, bank, rows, prompts, max_new_tokens=NEW, stop_id=STOP, batch_tokens=batch_tokens, hand=hand
+    )
     expected = [one_by_one(backbone, bank, row, prompt, cache_of) for row, prompt in zip(rows, prompts, strict=True)]
     assert replies == expected
     lengths = {len(reply) for reply in replies}
@@ -141,22 +145,83 @@ def test_progress_counts_finished_replies(backbone: Backbone):
     assert seen[0][0] < 20
 
 
-def test_finished_rows_leave_the_batch(backbone: Backbone, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("kind", [decoding.CachedBatch, cached_decoder.DecoderBatch])
+def test_finished_rows_leave_the_batch(backbone: Backbone, kind: Any, monkeypatch: pytest.MonkeyPatch):
     sizes: list[int] = []
-    feed = decoding.CachedBatch.feed
+    feed = kind.feed
 
-    def counting(self: decoding.CachedBatch, tokens: torch.Tensor) -> None:
+    def counting(self: Any, tokens: torch.Tensor) -> None:
         sizes.append(len(tokens))
         feed(self, tokens)
 
-    monkeypatch.setattr(decoding.CachedBatch, "feed", counting)
-    generate(backbone, None, [-1] * 40, make_prompts(40), max_new_tokens=NEW, stop_id=STOP)
+    monkeypatch.setattr(kind, "feed", counting)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # so that there is one batch
+    hand = kind is cached_decoder.DecoderBatch
+    generate(backbone, None, [-1] * 40, make_prompts(40), max_new_tokens=NEW, stop_id=STOP, hand=hand)
     assert sizes[0] > sizes[-1]
     assert sizes == sorted(sizes, reverse=True)
 
 
+@pytest.mark.parametrize("kind", ["none", "soft prompt", "lora"])
+def test_prompts_that_begin_alike_share_their_prefill(backbone: Backbone, kind: str, monkeypatch: pytest.MonkeyPatch):
+    """Turns of dialogues: each prompt continues the one before it; with another adapter it is another one's."""
+    bank = make_bank(backbone, kind)
+    longest = make_prompts(6, longest=40)
+    prompts, rows = [], []
+    for number, prompt in enumerate(longest):
+        for end in sorted({1 + len(prompt) // 3, 1 + len(prompt) // 2, len(prompt)}):
+            for row in (-1,) if bank is None else (number % 3, 3):
+                prompts.append(prompt[:end])
+                rows.append(row)
+    fed: list[int] = []
+    one_pass = cached_decoder.DecoderBatch._pass
+
+    def counting(self: Any, prompts: Any, *more: Any) -> torch.Tensor:
+        fed.append(sum(map(len, prompts)))
+        return one_pass(self, prompts, *more)
+
+    monkeypatch.setattr(cached_decoder.DecoderBatch, "_pass", counting)
+    replies = generate(backbone, bank, rows, prompts, max_new_tokens=NEW, stop_id=STOP)
+    assert replies == generate(backbone, bank, rows, prompts, max_new_tokens=NEW, stop_id=STOP, hand=False)
+    assert sum(fed) == sum(map(len, longest)) * (1 if bank is None else 2)
+    assert len({tuple(reply) for reply in replies}) > 6
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_passes_are_cut_by_content_alone_into_a_multiple_of_the_workers(workers: int):
+    prompts = make_prompts(90)
+    prompts += [[*prompt, 5, 6] for prompt in prompts[:30]]
+    rows = [i % 3 for i in range(90)] + [i % 3 for i in range(30)]
+    batches = plan_passes(prompts, rows, range(120), 10, 700, workers)
+    assert len(batches) % workers == 0
+    assert sorted(i for batch in batches for chain in batch for i in chain) == list(range(120))
+    for batch in batches:
+        served = [rows[chain[-1]] for chain in batch]
+        assert served == sorted(served)
+        for chain in batch:
+            assert {rows[i] for i in chain} == {rows[chain[0]]}
+            assert all(prompts[chain[-1]][: len(prompts[i])] == prompts[i] for i in chain)
+    order = list(range(120))
+    random.Random(3).shuffle(order)
+    shuffled = plan_passes([prompts[i] for i in order], [rows[i] for i in order], range(120), 10, 700, workers)
+    texts = [[[(rows[order[i]], prompts[order[i]]) for i in chain] for chain in batch] for batch in shuffled]
+    assert texts == [[[(rows[i], prompts[i]) for i in chain] for chain in batch] for batch in batches]
+
+
+def test_a_failure_in_one_batch_ends_the_decoding_and_gives_threads_back(backbone: Backbone):
+    before = torch.get_num_threads()
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(backbone, None, [-1] * 20, make_prompts(20), max_new_tokens=NEW, stop_id=STOP, progress=stop)
+    assert torch.get_num_threads() == before
+
+
 def test_too_long_a_prompt_is_refused_before_any_work(backbone: Backbone, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decoding, "forward", lambda *_, **__: pytest.fail("work was started"))
+    monkeypatch.setattr(cached_decoder.CachedDecoder, "of", lambda *_: pytest.fail("work was started"))
     bank = make_bank(backbone, "soft prompt")  # 4 virtual tokens
     prompts = [[5] * 3, [5] * (96 - NEW - 4 + 1)]
     with pytest.raises(HarnessError, match=r"prompt 1 needs 97 positions: 81 tokens, 12 new ones and 4 virtual"):

@@ -49,7 +49,7 @@ def bank(asked: Asked, told: Told) -> Result:
 
 
 def batched(asked: Asked, told: Told, rows: int) -> Result:
-    """The harness in batches of so many prompts of like length."""
+    """The model's own forward, called by the harness in batches of so many prompts of like length."""
     return _bank(asked, told, rows)
 
 
@@ -66,7 +66,7 @@ def _bank(asked: Asked, told: Told, size: int | None) -> Result:
         replies = generate(
             backbone, made, [row_of[asked.rows[i]] for i in part], [asked.prompts[i] for i in part],
             max_new_tokens=asked.max_new_tokens, stop_id=asked.stop_id,
-            batch_tokens=BATCH_TOKENS if size is None else NO_LIMIT,
+            batch_tokens=BATCH_TOKENS if size is None else NO_LIMIT, hand=size is None,
         )  # fmt: skip
         result.replies |= {asked.places[i]: reply for i, reply in zip(part, replies, strict=True)}
         told(len(part))

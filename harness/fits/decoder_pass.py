@@ -7,7 +7,7 @@ Legend: R tokens of a wave, n labels, D hidden, H heads, d numbers of a head, T 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,24 @@ def run(
     return found
 
 
+def embedded(decoder: Decoder, packed: Packed, prefix: Tensor | None) -> Tensor:
+    """[R, D] what goes into the first layer."""
+    x = decoder.table.new_empty(len(packed.positions), decoder.table.shape[1])
+    x.index_copy_(0, packed.token_at, decoder.table.index_select(0, packed.ids))
+    if prefix is not None:
+        x.index_copy_(0, packed.prefix_at, prefix)
+    return x
+
+
+def updates_of(decoder: Decoder, names: Sequence[str], pairs: Sequence[Tensor]) -> list[dict[str, Update]]:
+    """For each layer its updates by part, from the names of modules and what `folded` gives for them."""
+    updates: list[dict[str, Update]] = [{} for _ in decoder.layers]
+    for i, name in enumerate(names):
+        number, part = decoder.places[name]
+        updates[number][part] = Update(pairs[2 * i], pairs[2 * i + 1])
+    return updates
+
+
 @dataclass
 class _Kept:
     """What one layer's backward needs of its forward."""
@@ -60,6 +78,12 @@ class _Kept:
     downs: dict[str, Tensor]
 
 
+class Mixing(Protocol):
+    """What a layer needs of attention; see `causal.Attention`."""
+
+    def mix(self, qkv: Tensor, labels_only: bool, keep: bool) -> tuple[Tensor, Any]: ...
+
+
 class DecoderPass(torch.autograd.Function):
     """(decoder, packed, names of updates, prefix [B * P, D] or None, a, b, a, b, ...) -> hidden states [n, D]."""
 
@@ -68,23 +92,17 @@ class DecoderPass(torch.autograd.Function):
         ctx: Any, decoder: Decoder, packed: Packed, names: Sequence[str], prefix: Tensor | None, *pairs: Tensor
     ) -> Tensor:
         keep = any(ctx.needs_input_grad)
-        updates: list[dict[str, Update]] = [{} for _ in decoder.layers]
-        for i, name in enumerate(names):
-            number, part = decoder.places[name]
-            updates[number][part] = Update(pairs[2 * i], pairs[2 * i + 1])
-        x = decoder.table.new_empty(len(packed.positions), decoder.table.shape[1])
-        x.index_copy_(0, packed.token_at, decoder.table.index_select(0, packed.ids))
-        if prefix is not None:
-            x.index_copy_(0, packed.prefix_at, prefix)
+        updates = updates_of(decoder, names, pairs)
+        x = embedded(decoder, packed, prefix)
         rotation = decoder.rotation(max(packed.lengths))[packed.positions]
         attention = Attention(decoder, packed)
         kept: list[_Kept] = []
         for number, layer in enumerate(decoder.layers):
             last = number == len(decoder.layers) - 1
-            x, found = _forward(decoder, layer, updates[number], packed, attention, rotation, x, last, keep)
+            x, found = forward_layer(decoder, layer, updates[number], packed, attention, rotation, x, last, keep)
             if keep:
                 kept.append(found)
-        normal, scale = _normalised(x, decoder.epsilon)
+        normal, scale = normalised(x, decoder.epsilon)
         if keep:
             ctx.facts = decoder, packed, attention, rotation, updates, kept, normal, scale
             ctx.names, ctx.with_prefix = names, prefix is not None
@@ -106,20 +124,24 @@ class DecoderPass(torch.autograd.Function):
         return None, None, None, g if ctx.with_prefix else None, *gradients
 
 
-def _forward(
+def forward_layer(
     decoder: Decoder,
     layer: Layer,
     updates: dict[str, Update],
     packed: Packed,
-    attention: Attention,
+    attention: Mixing,
     rotation: Tensor,
     x: Tensor,
     last: bool,
     keep: bool,
 ) -> tuple[Tensor, _Kept]:
-    """One layer: x [R, D] -> [R, D], or [n, D] on the label positions from the last one."""
+    """One layer: x [R, D] -> [R, D], or [n, D] on the label positions from the last one.
+
+    attention  mixes values; training's, or one that remembers keys and values (replies.cached_decoder)
+    keep       whether attention is to keep what its backward needs
+    """
     downs: dict[str, Tensor] = {}
-    n1, r1 = _normalised(x, decoder.epsilon)
+    n1, r1 = normalised(x, decoder.epsilon)
     qkv = F.linear(n1, layer.qkv, layer.qkv_bias)
     for part, columns in zip(PARTS[:3], qkv.split(decoder.sizes, dim=1), strict=True):
         if part in updates:
@@ -134,7 +156,7 @@ def _forward(
         x += layer.out_bias
     if "o_proj" in updates:
         downs["o_proj"] = updates["o_proj"].add(mixed, x, runs)
-    n2, r2 = _normalised(x, decoder.epsilon)
+    n2, r2 = normalised(x, decoder.epsilon)
     gate_up = F.linear(n2, layer.gate_up)
     gate, up = gate_up.chunk(2, dim=1)
     for part, columns in (("gate_proj", gate), ("up_proj", up)):
@@ -194,7 +216,7 @@ def _backward(
 
 
 @scripted
-def _normalised(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def normalised(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """(x / rms(x), 1 / rms(x) [R, 1]); Zhang and Sennrich 2019."""
     square = torch.linalg.vector_norm(x, 2.0, [1], True).square_().div_(x.size(1))
     scale = square.add_(epsilon).rsqrt_()

@@ -44,10 +44,7 @@ class LabelForward:
 
     def by_hand(self, bank: Bank, dropout: bool) -> bool:
         """Whether adapters of this kind go through decoder_pass, which hooks nothing into the model."""
-        if self.decoder is None or dropout:
-            return False
-        low_rank = bank.low_rank()
-        return low_rank is not None and set(low_rank) <= set(self.decoder.places)
+        return self.decoder is not None and not dropout and takes_by_hand(self.decoder, bank)
 
     def token_losses(self, bank: Bank, wave: Wave, dropout_seeds: Tensor | None = None) -> Tensor:
         """Cross-entropy in nats of each target of a wave, [n], in fp32 (fp64 on an fp64 backbone).
@@ -104,6 +101,22 @@ def prepare(backbone: Backbone) -> LabelForward:
             if isinstance(model.get_output_embeddings(), nn.Linear) and _close(logits, wanted):
                 return LabelForward(backbone, mask, split=True, decoder=_tried(backbone, wanted, ids[:, :5]))
     return LabelForward(backbone, None, split=False)
+
+
+def tried_decoder(backbone: Backbone) -> Decoder | None:
+    """The backbone's decoder, if it is of that kind and computes the same logits as the model itself."""
+    if read_decoder(backbone) is None:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(backbone.model.get_input_embeddings().weight.shape[0], (2, 8), generator=generator)
+    with torch.no_grad():
+        return _tried(backbone, backbone.model(input_ids=ids, use_cache=False).logits, ids)
+
+
+def takes_by_hand(decoder: Decoder, bank: Bank) -> bool:
+    """Whether adapters of this kind go through a decoder by hand, which hooks nothing into the model."""
+    low_rank = bank.low_rank()
+    return low_rank is not None and set(low_rank) <= set(decoder.places)
 
 
 def _body(model: Any, embedded: Tensor, mask: dict[str, None] | None) -> Tensor:

@@ -7,7 +7,6 @@ Legend: N adapters, K numbers of one adapter, n label positions of a wave.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -22,6 +21,7 @@ from harness.fits.batching import Entry, Row, Wave, collate, cut, share_out
 from harness.fits.estimate import Estimate, Load, estimate_step
 from harness.fits.forward import BLOCK_NUMBERS, prepare
 from harness.fits.optimiser import Flat
+from harness.parallel import Each, side_by_side
 
 # What a wave gives: owners of its labels, their losses, bank rows that occur and their gradients.
 _Piece = tuple[np.ndarray, Tensor, Tensor, Tensor | None]
@@ -47,7 +47,7 @@ class WaveRunner:
         self.rewaved = False
         self.by_hand = self.forward.by_hand(bank, dropout=bool(bank.dropout))
         self.workers = torch.get_num_threads() if self.by_hand else 1
-        self._pool: ThreadPoolExecutor | None = None
+        self._each: Each | None = None
 
     def estimate(self, rows: Sequence[Sequence[Row]], batch_size: int) -> Estimate:
         """Memory of a step; rows: each adapter's, of which the longest are taken to come together."""
@@ -76,16 +76,9 @@ class WaveRunner:
     @contextmanager
     def threads(self) -> Iterator[None]:
         """While open, waves are computed side by side, where that is possible."""
-        if self.workers == 1:
+        with side_by_side(self.workers) as self._each:
             yield
-            return
-        torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(self.workers, thread_name_prefix="wave") as self._pool:
-                yield
-        finally:
-            self._pool = None
-            torch.set_num_threads(self.workers)
+        self._each = None
 
     def count(self, entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray]:
         """(tokens [N], label tokens [N]) of some entries, without padding."""
@@ -135,7 +128,7 @@ class WaveRunner:
             parts = share_out(entries, self.prefix, self.microbatch_tokens, self.workers)
         else:
             parts = cut(entries, self.prefix, self.microbatch_tokens)
-        done = map(attempt, parts) if self._pool is None else self._pool.map(attempt, parts)
+        done = [attempt(part) for part in parts] if self._each is None else self._each(attempt, parts)
         pieces = [piece for found in done for piece in found]
         if gradients is not None:  # added here, in the order of the waves, whoever was quick
             for _, _, used, gradient in pieces:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -54,6 +55,59 @@ def plan_batches(
         else:
             batches.append([index])
     return [sorted(batch, key=lambda i: rows[i]) for batch in batches]
+
+
+def plan_passes(
+    prompts: Sequence[Sequence[int]],
+    rows: Sequence[int],
+    some: Sequence[int],
+    new: int,
+    batch_tokens: int,
+    workers: int,
+) -> list[list[list[int]]]:
+    """Cut `some` prompts into batches of chains of beginnings, by their content alone, a multiple of `workers`.
+
+    new   tokens that follow each prompt at most
+    Returns for each batch its chains, indices into `prompts` with the longest last, sorted by bank row.
+    """
+    asked, served = [list(prompts[i]) for i in some], [rows[i] for i in some]
+    chains = [[some[i] for i in chain] for chain in shared_passes(asked, asked, served).values()]
+    chains.sort(key=lambda chain: (-len(prompts[chain[-1]]), rows[chain[-1]], tuple(prompts[chain[-1]])))
+    tokens = sum(len(prompts[chain[-1]]) for chain in chains) + new * len(some)
+    count = max(-(-len(some) // BATCH_ROWS), -(-tokens // batch_tokens))
+    count = min(-(-count // workers) * workers, len(chains))
+    ends = np.cumsum([len(chain) for chain in chains])
+    middles = ends - np.diff(ends, prepend=0) / 2
+    batch_of = np.minimum(middles * count // ends[-1], count - 1).astype(int)
+    batches: list[list[list[int]]] = [[] for _ in range(count)]
+    for chain, number in zip(chains, batch_of, strict=True):
+        batches[number].append(chain)
+    return [sorted(batch, key=lambda chain: rows[chain[-1]]) for batch in batches if batch]
+
+
+def shared_passes(
+    prompts: Sequence[Sequence[int]], fed: Sequence[Sequence[int]], rows: Sequence[int]
+) -> dict[int, list[int]]:
+    """For each text that must be run, by index: the texts that are its beginnings with the same adapter, itself too.
+
+    The turns of a dialogue are beginnings of its last one: causal attention computes them all in one pass. A reply
+    that reaches into another one's, as closed choices do, has a pass of its own.
+    """
+    order = sorted(range(len(fed)), key=lambda i: (rows[i], fed[i], i))
+    readers: dict[int, list[int]] = {}
+    waiting: list[int] = []  # the beginnings of what comes next, as a chain
+    for place, index in enumerate(order):
+        waiting.append(index)
+        following = order[place + 1] if place + 1 < len(order) else None
+        if (
+            following is None
+            or rows[following] != rows[index]
+            or len(fed[index]) >= len(prompts[following])
+            or list(prompts[following][: len(fed[index])]) != fed[index]
+        ):
+            readers[index] = waiting
+            waiting = []  # what follows may continue a shorter one of these, which has its pass already
+    return readers
 
 
 def forward_tokens(backbone: Backbone, batch_tokens: int = BATCH_TOKENS) -> int:

@@ -27,6 +27,7 @@ from harness.replies.decoding import (
     plan_batches,
     prefilled,
     prefix_tokens,
+    shared_passes,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def reply_nll(
     virtual = prefix_tokens(backbone, bank)
     # The last reply token is predicted but never fed.
     fed = [[*prompt, *reply[:-1]] for prompt, reply in zip(prompts, replies, strict=True)]
-    readers = _readers(prompts, fed, rows)
+    readers = shared_passes(prompts, fed, rows)
     longest = list(readers)
     own = [rows[index] for index in longest]
     extra = [virtual if row >= 0 else 0 for row in own]
@@ -79,31 +80,6 @@ def reply_nll(
             if progress is not None:
                 progress(scored, len(prompts))
     return results
-
-
-def _readers(
-    prompts: Sequence[Sequence[int]], fed: Sequence[Sequence[int]], rows: Sequence[int]
-) -> dict[int, list[int]]:
-    """For each text that must be run, by index: the texts that are its beginnings with the same adapter, itself too.
-
-    The turns of a dialogue are beginnings of its last one: causal attention computes them all in one pass. A reply
-    that reaches into another one's, as closed choices do, has a pass of its own.
-    """
-    order = sorted(range(len(fed)), key=lambda i: (rows[i], fed[i], i))
-    readers: dict[int, list[int]] = {}
-    waiting: list[int] = []  # the beginnings of what comes next, as a chain
-    for place, index in enumerate(order):
-        waiting.append(index)
-        following = order[place + 1] if place + 1 < len(order) else None
-        if (
-            following is None
-            or rows[following] != rows[index]
-            or len(fed[index]) >= len(prompts[following])
-            or list(prompts[following][: len(fed[index])]) != fed[index]
-        ):
-            readers[index] = waiting
-            waiting = []  # what follows may continue a shorter one of these, which has its pass already
-    return readers
 
 
 def _reply_nats(

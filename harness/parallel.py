@@ -1,0 +1,41 @@
+"""Work that shares nothing, computed side by side: each thread takes whole pieces and uses one thread inside torch.
+
+No thread waits for another inside a product, and which of them takes a piece does not change its bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Each(Protocol):
+    """Calls a function with every piece; results in the order of the pieces."""
+
+    def __call__(self, function: Callable[[T], R], pieces: Sequence[T]) -> list[R]: ...
+
+
+@contextmanager
+def side_by_side(workers: int) -> Iterator[Each]:
+    """While open, torch computes with one thread and `workers` pieces of work are under way at a time.
+
+    A failure or an interruption waits for the pieces that are under way, and starts no more.
+    """
+    if workers == 1:
+        yield lambda function, pieces: [function(piece) for piece in pieces]
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="work")
+    try:
+        yield lambda function, pieces: list(pool.map(function, pieces))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
