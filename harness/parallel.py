@@ -12,6 +12,8 @@ from typing import Protocol, TypeVar
 
 import torch
 
+THREAD_NAME = "work"  # what the names of the threads begin with
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -33,7 +35,7 @@ def side_by_side(workers: int) -> Iterator[Each]:
         return
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="work")
+    pool = ThreadPoolExecutor(workers, thread_name_prefix=THREAD_NAME)
     try:
         yield lambda function, pieces: list(pool.map(function, pieces))
     finally:

@@ -23,6 +23,7 @@ from harness.adapters import create_bank
 from harness.bench.job import Job
 from harness.config import RunConfig
 from harness.fits.training import fit_bank
+from harness.parallel import THREAD_NAME
 from harness.progress import Progress
 
 EVERY_SECONDS = 0.01
@@ -115,7 +116,7 @@ def _wave_threads() -> list[FrameType]:
     """Stacks of the threads that compute waves for a fit."""
     frames = sys._current_frames()
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    return [frame for ident, frame in frames.items() if names.get(ident, "").startswith("wave")]
+    return [frame for ident, frame in frames.items() if names.get(ident, "").startswith(THREAD_NAME)]
 
 
 def _where(frame: FrameType) -> str:
