@@ -1,6 +1,7 @@
-"""Work that shares nothing, computed side by side: each thread takes whole pieces and uses one thread inside torch.
+"""Work that shares nothing, cut evenly and computed side by side.
 
-No thread waits for another inside a product, and which of them takes a piece does not change its bits.
+Each thread takes whole pieces and uses one thread inside torch, so that none waits for another inside a product. Which
+of them takes a piece does not change its bits.
 """
 
 from __future__ import annotations
@@ -10,12 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 
 THREAD_NAME = "work"  # what the names of the threads begin with
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def even_parts(sizes: Sequence[int], count: int) -> list[int]:
+    """For pieces of these sizes, in their order, which of `count` parts of about equal size each belongs to."""
+    ends = np.cumsum(sizes)
+    middles = ends - np.asarray(sizes) / 2
+    return np.minimum(middles * count // ends[-1], count - 1).astype(int).tolist()
 
 
 class Each(Protocol):

@@ -17,7 +17,6 @@ from harness.backbone import Backbone
 from harness.bench import memory
 from harness.bench.prepare import SHAPES
 from harness.fits import forward, waves
-from harness.fits.forward import BLOCK_NUMBERS
 from harness.fits.training import TrainOptions, fit_bank
 from harness.prompts import Encoded
 
@@ -54,7 +53,7 @@ def main(rows: int, by_hand: bool) -> None:
     labels = ADAPTERS * rows * (LENGTH + 1 - LENGTH // 2)
     load = memory.Load(
         tokens, labels, PROMPT + LENGTH, ADAPTERS, PROMPT * config.hidden_size,
-        min(labels * VOCABULARY, BLOCK_NUMBERS["cpu"]), by_hand=by_hand,
+        min(labels, forward.rows_of_logits("cpu", VOCABULARY)) * VOCABULARY, by_hand=by_hand,
     )  # fmt: skip
     estimate = memory.estimate_step(config, load, width=4)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())

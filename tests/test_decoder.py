@@ -149,7 +149,7 @@ def test_bits_do_not_depend_on_which_thread_was_quick(make_backbone, monkeypatch
     results = []
     for side_by_side in (True, False):
         if not side_by_side:
-            monkeypatch.setattr("harness.fits.waves.ThreadPoolExecutor", OneAfterTheOther)
+            monkeypatch.setattr("harness.parallel.ThreadPoolExecutor", OneAfterTheOther)
         bank = new_bank(backbone, SoftPrompt(3))
         fit_bank(backbone, bank, data, data, options, seed=1)
         results.append(bank.tensors["prompt_embeddings"])
@@ -160,10 +160,7 @@ class OneAfterTheOther:
     def __init__(self, *_, **__):
         pass
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def shutdown(self, **_):
         pass
 
     def map(self, function, items):

@@ -76,7 +76,6 @@ def test_batched_replies_equal_decoding_one_by_one(
     backbone: Backbone, kind: str, batch_tokens: int, hand: bool, cache_of: CacheOf, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(decoding, "FORWARD_TOKENS_CPU", 150)  # several prefills per batch
-    monkeypatch.setattr(cached_decoder, "PREFILL_TOKENS", 150)
     bank = make_bank(backbone, kind)
     prompts = make_prompts(40)
     rows = make_rows(40, bank)
@@ -221,7 +220,7 @@ def test_a_failure_in_one_batch_ends_the_decoding_and_gives_threads_back(backbon
 
 def test_too_long_a_prompt_is_refused_before_any_work(backbone: Backbone, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decoding, "forward", lambda *_, **__: pytest.fail("work was started"))
-    monkeypatch.setattr(cached_decoder.CachedDecoder, "of", lambda *_: pytest.fail("work was started"))
+    monkeypatch.setattr("harness.replies.generation.tried_decoder", lambda *_: pytest.fail("work was started"))
     bank = make_bank(backbone, "soft prompt")  # 4 virtual tokens
     prompts = [[5] * 3, [5] * (96 - NEW - 4 + 1)]
     with pytest.raises(HarnessError, match=r"prompt 1 needs 97 positions: 81 tokens, 12 new ones and 4 virtual"):

@@ -67,18 +67,18 @@ def of_subject(config: Any, prompt_tokens: int, options: Any, adapters: int, dty
     import torch
 
     from harness.backbone import DTYPES
-    from harness.fits.forward import BLOCK_NUMBERS
+    from harness.fits.forward import rows_of_logits
 
     by_hand = device == "cpu" and dtype in ("float32", "float64")
     tokens = options.microbatch_tokens * (torch.get_num_threads() if by_hand else 1)
-    block = BLOCK_NUMBERS.get(device.split(":")[0], 2**24)
+    at_once = min(tokens // 2, rows_of_logits(device.split(":")[0], config.vocab_size))
     load = Load(
         tokens=tokens,
         labels=tokens // 2,
         longest=256,
         adapters=adapters,
         numbers=prompt_tokens * config.hidden_size,
-        logits=min(tokens // 2 * config.vocab_size, max(block, config.vocab_size)),
+        logits=at_once * config.vocab_size,
         by_hand=by_hand,
     )
     return estimate_step(config, load, DTYPES[dtype].itemsize)

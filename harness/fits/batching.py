@@ -17,6 +17,7 @@ from harness.adapters import Bank
 from harness.adapters.bank import key_seed
 from harness.backbone import Backbone
 from harness.errors import HarnessError, did_you_mean
+from harness.parallel import even_parts
 from harness.prompts import Encoded
 
 
@@ -122,13 +123,11 @@ def share_out(entries: Sequence[Entry], prefix: int, budget_tokens: int, workers
     """Waves of about equally many tokens for rows that need no padding: about `budget_tokens` each or fewer, and
     where there are rows enough a multiple of `workers`. One adapter's rows stay together."""
     ordered = sorted(entries, key=lambda entry: (entry.rank, entry.place))
-    ends = np.cumsum([prefix + len(entry.row.inputs) for entry in ordered])
-    count = -(-int(ends[-1]) // budget_tokens)
+    lengths = [prefix + len(entry.row.inputs) for entry in ordered]
+    count = -(-sum(lengths) // budget_tokens)
     count = min(-(-count // workers) * workers, len(ordered))
-    middles = ends - np.diff(ends, prepend=0) / 2
-    wave_of = np.minimum(middles * count // ends[-1], count - 1).astype(int)
     waves: list[list[Entry]] = [[] for _ in range(count)]
-    for entry, number in zip(ordered, wave_of, strict=True):
+    for entry, number in zip(ordered, even_parts(lengths, count), strict=True):
         waves[number].append(entry)
     return [wave for wave in waves if wave]
 

@@ -41,13 +41,20 @@ class Attention:
     def __init__(self, decoder: Decoder, packed: Packed) -> None:
         self.decoder, self.packed = decoder, packed
         self.long = max(packed.lengths) > LONGEST  # then everywhere, whatever is wanted
-        if self.long:
-            return
-        lengths, positions = packed.lengths, packed.positions.numpy()[packed.labels.numpy()]
-        prefix = len(packed.prefix_at) // len(lengths)
-        self.everywhere = _blocks(lengths)
-        self.for_prefix = replace(self.everywhere, writes=_writes_of_prefix(lengths, prefix))
-        self.at_labels = _blocks_at(np.split(positions, np.cumsum(packed.label_counts)[:-1]), lengths)
+
+    @functools.cached_property
+    def everywhere(self) -> _Blocks:
+        return _blocks(self.packed.lengths)
+
+    @functools.cached_property
+    def for_prefix(self) -> _Blocks:
+        lengths = self.packed.lengths
+        return replace(self.everywhere, writes=_writes_of_prefix(lengths, len(self.packed.prefix_at) // len(lengths)))
+
+    @functools.cached_property
+    def at_labels(self) -> _Blocks:
+        positions = self.packed.positions.numpy()[self.packed.labels.numpy()]
+        return _blocks_at(np.split(positions, np.cumsum(self.packed.label_counts)[:-1]), self.packed.lengths)
 
     def mix(self, qkv: Tensor, labels_only: bool, keep: bool) -> tuple[Tensor, Any]:
         """Mixed values [R, H d], or [n, H d] on the label positions; and what `back` needs."""

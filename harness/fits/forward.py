@@ -99,18 +99,21 @@ def prepare(backbone: Backbone) -> LabelForward:
             except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
                 continue  # this architecture does not take that mask, or names its parts otherwise
             if isinstance(model.get_output_embeddings(), nn.Linear) and _close(logits, wanted):
-                return LabelForward(backbone, mask, split=True, decoder=_tried(backbone, wanted, ids[:, :5]))
+                return LabelForward(backbone, mask, split=True, decoder=tried_decoder(backbone))
     return LabelForward(backbone, None, split=False)
 
 
 def tried_decoder(backbone: Backbone) -> Decoder | None:
     """The backbone's decoder, if it is of that kind and computes the same logits as the model itself."""
-    if read_decoder(backbone) is None:
+    decoder = read_decoder(backbone)
+    if decoder is None:
         return None
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(backbone.model.get_input_embeddings().weight.shape[0], (2, 8), generator=generator)
+    ids = torch.randint(len(decoder.table), (2, 8), generator=generator)
     with torch.no_grad():
-        return _tried(backbone, backbone.model(input_ids=ids, use_cache=False).logits, ids)
+        wanted = backbone.model(input_ids=ids, use_cache=False).logits
+        found = backbone.model.get_output_embeddings()(run(decoder, pack_ids(ids))).view_as(wanted)
+    return decoder if _close(found, wanted) else None
 
 
 def takes_by_hand(decoder: Decoder, bank: Bank) -> bool:
@@ -124,15 +127,9 @@ def _body(model: Any, embedded: Tensor, mask: dict[str, None] | None) -> Tensor:
     return model.base_model(inputs_embeds=embedded, attention_mask=mask, use_cache=False).last_hidden_state
 
 
-def _tried(backbone: Backbone, wanted: Tensor, ids: Tensor) -> Decoder | None:
-    """The backbone's decoder if it computes the logits `wanted` for ids [B, T]."""
-    decoder = read_decoder(backbone)
-    if decoder is None:
-        return None
-    packed = pack_ids(ids)
-    hidden = run(decoder, packed)
-    logits = backbone.model.get_output_embeddings()(hidden).view_as(wanted)
-    return decoder if _close(logits, wanted) else None
+def rows_of_logits(device_type: str, vocabulary: int) -> int:
+    """Label positions whose logits exist at one time."""
+    return max(LEAST_ROWS, BLOCK_NUMBERS.get(device_type, 2**24) // vocabulary)
 
 
 def _close(got: Tensor, wanted: Tensor) -> bool:
@@ -155,7 +152,7 @@ class _HeadLoss(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
     ) -> Tensor:
-        block = max(LEAST_ROWS, BLOCK_NUMBERS.get(hidden.device.type, 2**24) // weight.shape[0])
+        block = rows_of_logits(hidden.device.type, weight.shape[0])
         losses, gradients = [], []
         for start in range(0, hidden.shape[0], block):
             part, target = hidden[start : start + block], targets[start : start + block, None]

@@ -19,7 +19,7 @@ from harness.backbone import Backbone
 from harness.errors import HarnessError
 from harness.fits.batching import Entry, Row, Wave, collate, cut, share_out
 from harness.fits.estimate import Estimate, Load, estimate_step
-from harness.fits.forward import BLOCK_NUMBERS, prepare
+from harness.fits.forward import prepare, rows_of_logits
 from harness.fits.optimiser import Flat
 from harness.parallel import Each, side_by_side
 
@@ -59,14 +59,14 @@ class WaveRunner:
         tokens = min(sum(lengths), self.workers * max(self.microbatch_tokens, longest))
         model = self.backbone.model
         config = model.config.get_text_config()
-        block = BLOCK_NUMBERS.get(self.backbone.device.type, 2**24)
+        labels = round(tokens * share)
         load = Load(
             tokens=tokens,
-            labels=round(tokens * share),
+            labels=labels,
             longest=longest,
             adapters=len(self.bank),
             numbers=sum(self.flat.sizes),
-            logits=min(round(tokens * share) * config.vocab_size, max(block, config.vocab_size)),
+            logits=min(labels, rows_of_logits(self.backbone.device.type, config.vocab_size)) * config.vocab_size,
             by_hand=self.by_hand,
             inner=any("down_proj" in name for name in self.bank.tensors),
         )

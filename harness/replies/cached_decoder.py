@@ -21,33 +21,23 @@ from harness.fits.batching import Entry, Row
 from harness.fits.causal import Attention
 from harness.fits.decoder import Decoder
 from harness.fits.decoder_pass import embedded, forward_layer, normalised, updates_of
-from harness.fits.forward import takes_by_hand, tried_decoder
 from harness.fits.low_rank import folded
 from harness.fits.packed import Packed, pack
 from harness.fits.scripted import scripted
-
-PREFILL_TOKENS = 4_096  # of one forward over whole prompts; beyond, activations leave a processor's caches
+from harness.replies import decoding
 
 
 class CachedDecoder:
     """A frozen decoder and the adapters of a bank, laid out once for many batches."""
 
-    def __init__(self, backbone: Backbone, decoder: Decoder, bank: Bank | None) -> None:
+    def __init__(self, backbone: Backbone, decoder: Decoder, bank: Bank | None, positions: int) -> None:
+        """positions: as many as the longest prompt with its virtual tokens and its reply needs."""
         self.decoder, self.bank = decoder, bank
         head: Any = backbone.model.get_output_embeddings()
         self.head, self.head_bias = head.weight, head.bias
         low_rank = (bank.low_rank() if bank is not None else None) or {}
         self.updates = updates_of(decoder, list(low_rank), folded(decoder, low_rank))
-        longest = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", 2**15)
-        self.rotation = decoder.rotation(longest)
-
-    @staticmethod
-    def of(backbone: Backbone, bank: Bank | None) -> "CachedDecoder | None":
-        """None for a model or a kind of adapter that must take another way."""
-        decoder = tried_decoder(backbone)
-        if decoder is None or (bank is not None and not takes_by_hand(decoder, bank)):
-            return None
-        return CachedDecoder(backbone, decoder, bank)
+        self.rotation = decoder.rotation(positions)
 
     def logits(self, hidden: Tensor) -> Tensor:
         normal, _ = normalised(hidden, self.decoder.epsilon)
@@ -122,7 +112,7 @@ class DecoderBatch:
         """Hidden states [B, D] behind the last layer at the end of every prompt; fills the caches."""
         found, start, tokens = [], 0, 0
         for end, prompt in enumerate(prompts):
-            if end > start and tokens + prefix + len(prompt) > PREFILL_TOKENS:
+            if end > start and tokens + prefix + len(prompt) > decoding.FORWARD_TOKENS_CPU:
                 found.append(self._pass(prompts[start:end], reads[start:end], rows[start:end], prefix))
                 start, tokens = end, 0
             tokens += prefix + len(prompt)

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from harness.adapters import cache as caches
 from harness.errors import HarnessError
+from harness.parallel import even_parts
 
 if TYPE_CHECKING:
     from harness.adapters import Bank
@@ -76,11 +76,8 @@ def plan_passes(
     tokens = sum(len(prompts[chain[-1]]) for chain in chains) + new * len(some)
     count = max(-(-len(some) // BATCH_ROWS), -(-tokens // batch_tokens))
     count = min(-(-count // workers) * workers, len(chains))
-    ends = np.cumsum([len(chain) for chain in chains])
-    middles = ends - np.diff(ends, prepend=0) / 2
-    batch_of = np.minimum(middles * count // ends[-1], count - 1).astype(int)
     batches: list[list[list[int]]] = [[] for _ in range(count)]
-    for chain, number in zip(chains, batch_of, strict=True):
+    for chain, number in zip(chains, even_parts([len(chain) for chain in chains], count), strict=True):
         batches[number].append(chain)
     return [sorted(batch, key=lambda chain: rows[chain[-1]]) for batch in batches if batch]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from harness.fits.forward import takes_by_hand, tried_decoder
 from harness.parallel import side_by_side
 from harness.replies.cached_decoder import CachedDecoder, DecoderBatch
 from harness.replies.decoding import (
@@ -63,12 +64,10 @@ def generate(
         with batch:
             _decode(batch, indices, replies, max_new_tokens, stop_id, told)
 
-    def by_model(some: list[int]) -> None:
-        virtual = prefix_tokens(backbone, bank)
-        extra = [max_new_tokens + (virtual if rows[i] >= 0 else 0) for i in some]
+    def by_model(used: Bank | None, some: list[int]) -> None:
+        extra = [max_new_tokens + prefix_tokens(backbone, used)] * len(some)
         asked, served = [prompts[i] for i in some], [rows[i] for i in some]
         for places in plan_batches(asked, served, extra, batch_tokens):
-            used = bank if served[places[0]] >= 0 else None
             part = [some[place] for place in places]
             its = [served[place] for place in places], [asked[place] for place in places]
             decode(part, CachedBatch(backbone, used, *its, room))
@@ -86,13 +85,16 @@ def generate(
             each(one, plan_passes(prompts, rows, some, max_new_tokens, batch_tokens, workers))
 
     with torch.no_grad():
-        for adapted in (True, False):
-            some = [i for i, row in enumerate(rows) if (row >= 0) == adapted]
-            model = CachedDecoder.of(backbone, bank if adapted else None) if some and hand else None
-            if model is not None:
-                by_hand(model, some)
-            elif some:
-                by_model(some)
+        decoder = tried_decoder(backbone) if hand else None
+        for used in [None] if bank is None else [bank, None]:
+            some = [i for i, row in enumerate(rows) if (row >= 0) == (used is not None)]
+            if not some:
+                continue
+            if decoder is None or (used is not None and not takes_by_hand(decoder, used)):
+                by_model(used, some)
+            else:
+                longest = max(len(prompts[i]) for i in some) + prefix_tokens(backbone, used) + max_new_tokens
+                by_hand(CachedDecoder(backbone, decoder, used, longest), some)
     return replies
 
 
