@@ -294,10 +294,9 @@ class Session:
 
 def open_session(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Session:
     """A session with torch set as the configuration says; what every command that makes runs begins with."""
-    import torch
+    from harness.repeatable import set_repeatable
 
-    torch.set_num_threads(config.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    set_repeatable(config.threads)
     return Session(config, plugin_files, progress)
 
 

@@ -23,7 +23,7 @@ class Options:
     levels: Levels = field(default_factory=Levels)
     train: TrainOptions = field(
         default_factory=lambda: TrainOptions(
-            learning_rate=0.1, epochs=10, batch_size=2, patience=1, microbatch_tokens=1024
+            learning_rate=0.1, epochs=10, batch_size=2, patience=1, microbatch_tokens=2048
         )
     )
     clusters: Clusters = field(default_factory=Clusters)

@@ -19,7 +19,7 @@ class Options:
     lora: LoRA = field(default_factory=lambda: LoRA(rank=4, alpha=8.0))
     train: TrainOptions = field(
         default_factory=lambda: TrainOptions(
-            learning_rate=5e-3, epochs=10, batch_size=8, weight_decay=0.01, patience=1, microbatch_tokens=1024
+            learning_rate=5e-3, epochs=10, batch_size=8, weight_decay=0.01, patience=1, microbatch_tokens=2048
         )
     )
     clusters: Clusters = field(default_factory=Clusters)

@@ -23,7 +23,7 @@ class Options:
     prompt: SoftPrompt = field(default_factory=SoftPrompt)
     shared: TrainOptions = field(
         default_factory=lambda: TrainOptions(
-            learning_rate=0.05, epochs=3, batch_size=32, patience=1, microbatch_tokens=1024
+            learning_rate=0.05, epochs=3, batch_size=32, patience=1, microbatch_tokens=2048
         )
     )
     train: TrainOptions = field(
@@ -35,7 +35,7 @@ class Options:
             towards_start=True,
             keep_start=True,
             patience=1,
-            microbatch_tokens=1024,
+            microbatch_tokens=2048,
         )
     )
     clusters: Clusters = field(default_factory=Clusters)

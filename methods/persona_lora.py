@@ -19,7 +19,7 @@ class Options:
     lora: LoRA = field(default_factory=LoRA)
     train: TrainOptions = field(
         default_factory=lambda: TrainOptions(
-            learning_rate=1e-2, epochs=10, batch_size=2, weight_decay=0.01, patience=1, microbatch_tokens=1024
+            learning_rate=1e-2, epochs=10, batch_size=2, weight_decay=0.01, patience=1, microbatch_tokens=2048
         )
     )
 

@@ -19,7 +19,7 @@ class Options:
     prompt: SoftPrompt = field(default_factory=SoftPrompt)
     train: TrainOptions = field(
         default_factory=lambda: TrainOptions(
-            learning_rate=0.1, epochs=10, batch_size=2, patience=1, microbatch_tokens=1024
+            learning_rate=0.1, epochs=10, batch_size=2, patience=1, microbatch_tokens=2048
         )
     )
 

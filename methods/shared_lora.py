@@ -25,7 +25,7 @@ class Options:
     coefficients: Coefficients = field(default_factory=Coefficients)
     train: TrainOptions = field(
         default_factory=lambda: TrainOptions(
-            learning_rate=0.03, epochs=10, batch_size=2, patience=1, microbatch_tokens=1024
+            learning_rate=0.03, epochs=10, batch_size=2, patience=1, microbatch_tokens=2048
         )
     )
     clusters: Clusters = field(default_factory=Clusters)

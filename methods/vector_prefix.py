@@ -24,7 +24,7 @@ class Options:
     by: Literal["description", "behaviour"] = "description"
     train: TrainOptions = field(
         default_factory=lambda: TrainOptions(
-            learning_rate=0.01, epochs=10, batch_size=2, patience=1, microbatch_tokens=1024
+            learning_rate=0.01, epochs=10, batch_size=2, patience=1, microbatch_tokens=2048
         )
     )
 

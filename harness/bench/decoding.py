@@ -18,6 +18,7 @@ from harness import backbone as backbones
 from harness.adapters import load_bank
 from harness.bench.job import Asked
 from harness.errors import HarnessError, did_you_mean
+from harness.repeatable import set_repeatable
 from harness.replies.decoding import BATCH_TOKENS
 from harness.replies.generation import generate
 
@@ -54,7 +55,7 @@ def batched(asked: Asked, told: Told, rows: int) -> Result:
 
 
 def _bank(asked: Asked, told: Told, size: int | None) -> Result:
-    torch.use_deterministic_algorithms(True, warn_only=True)  # as in a run
+    set_repeatable()  # as in a run
     started = time.perf_counter()
     backbone = backbones.load(str(asked.base), device=asked.device, dtype=asked.dtype)
     made = load_bank(asked.bank, backbone)

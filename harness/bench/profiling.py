@@ -25,6 +25,7 @@ from harness.config import RunConfig
 from harness.fits.training import fit_bank
 from harness.parallel import THREAD_NAME
 from harness.progress import Progress
+from harness.repeatable import set_repeatable
 
 EVERY_SECONDS = 0.01
 # Kind of work -> (part of a file's path, name of a function or "" for any), in order of precedence: a stack counts as
@@ -148,8 +149,7 @@ def profile_training(job: Job, progress: Progress) -> dict[str, Any]:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    torch.set_num_threads(job.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)  # as in a run
+    set_repeatable(job.threads)  # as in a run
     backbone = backbones.load(str(job.base), device=job.device, dtype=job.dtype)
     bank = create_bank(backbone, job.spec, job.keys, job.seed)
     cuda = job.device.startswith("cuda")

@@ -21,6 +21,7 @@ from harness.bench import ladder, plain, trainer
 from harness.bench.job import Asked, Job
 from harness.errors import HarnessError, did_you_mean
 from harness.fits.training import fit_bank
+from harness.repeatable import set_repeatable
 
 Told = Callable[[int], None]  # called with how many more dialogues were seen
 
@@ -83,7 +84,7 @@ def bank_stopping(job: Job, out: Path, told: Told) -> Result:
 
 
 def _bank(job: Job, out: Path, told: Told, stopping: bool) -> Result:
-    as_in_a_run()
+    set_repeatable()  # what `harness run` sets for equal bits, and pays for; the peers do without
     clock, result = Clock(job.device), Result()
     backbone = backbones.load(str(job.base), device=job.device, dtype=job.dtype)
     result.load_seconds = clock.split()
@@ -112,11 +113,6 @@ def _bank(job: Job, out: Path, told: Told, stopping: bool) -> Result:
     result.tokens, result.padded_tokens = report.tokens, report.padded_tokens
     result.prompts = dict(zip(made.keys, made.tensors[PROMPT].detach().cpu().clone(), strict=True))
     return result
-
-
-def as_in_a_run() -> None:
-    """What `harness run` sets for equal bits, and pays for; the peers do without."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _options(job: Job, stopping: bool) -> Any:

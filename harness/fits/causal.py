@@ -186,13 +186,14 @@ def _attend(
 ) -> list[Tensor]:
     """Attention weights [H, queries, keys] of each block, where they are to be kept."""
     kept: list[Tensor] = []
+    across = k.transpose(1, 2)
     for i in range(len(reads)):
         key, keys, query, count = reads[i][0], reads[i][1], reads[i][2], reads[i][3]
-        weights = torch.bmm(q.narrow(1, query, count), k.narrow(1, key, keys).transpose(1, 2))
+        weights = torch.bmm(q.narrow(1, query, count), across.narrow(2, key, keys))
         behind = masks[i].size(1)
         weights.narrow(2, keys - behind, behind).add_(masks[i])
         weights = torch.softmax(weights, -1)
-        output.narrow(1, query, count).copy_(torch.bmm(weights, v.narrow(1, key, keys)))
+        torch.bmm(weights, v.narrow(1, key, keys), out=output.narrow(1, query, count))
         if keep:
             kept.append(weights)
     return kept
@@ -209,25 +210,22 @@ def _attend_back(
     reads: list[list[int]],
     writes: list[list[int]],
 ) -> None:
+    across = v.transpose(1, 2)
     for number in range(len(reads)):
         i = len(reads) - 1 - number  # a row's last block sets, the others add to it
         key, keys, query, count = reads[i][0], reads[i][1], reads[i][2], reads[i][3]
         to_key, reached, to_query, own, last = writes[i][0], writes[i][1], writes[i][2], writes[i][3], writes[i][4]
         weights = kept[i]
         part = grad.narrow(1, query, count)
-        product = torch.bmm(part, v.narrow(1, key, keys).transpose(1, 2))
+        product = torch.bmm(part, across.narrow(2, key, keys))
         scores = torch._softmax_backward_data(product, weights, -1, weights.dtype)
         if own > 0:
-            found = torch.bmm(scores.narrow(1, 0, own), k.narrow(1, key, keys))
-            targets[0].narrow(1, to_query, own).copy_(found)
-        of_k = torch.bmm(scores.narrow(2, 0, reached).transpose(1, 2), q.narrow(1, query, count))
-        of_v = torch.bmm(weights.narrow(2, 0, reached).transpose(1, 2), part)
-        if last == 1:
-            targets[1].narrow(1, to_key, reached).copy_(of_k)
-            targets[2].narrow(1, to_key, reached).copy_(of_v)
-        else:
-            targets[1].narrow(1, to_key, reached).add_(of_k)
-            targets[2].narrow(1, to_key, reached).add_(of_v)
+            to = targets[0].narrow(1, to_query, own)
+            torch.bmm(scores.narrow(1, 0, own), k.narrow(1, key, keys), out=to)
+        of_k, of_v = targets[1].narrow(1, to_key, reached), targets[2].narrow(1, to_key, reached)
+        back, weights_back = scores.narrow(2, 0, reached).transpose(1, 2), weights.narrow(2, 0, reached).transpose(1, 2)
+        torch.baddbmm(of_k, back, q.narrow(1, query, count), beta=1 - last, out=of_k)
+        torch.baddbmm(of_v, weights_back, part, beta=1 - last, out=of_v)
 
 
 def _attend_long(q: Tensor, k: Tensor, v: Tensor, output: Tensor, lengths: list[int], keep: bool) -> list[Any]:
