@@ -7,7 +7,10 @@ import hashlib
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-FIT_SOURCES = ("adapters/*.py", "fits/*.py", "backbone.py", "fitting.py", "prompts.py", "templates.py")
+FIT_SOURCES = (
+    *("adapters/*.py", "fits/*.py"),
+    *("backbone.py", "fitting.py", "parallel.py", "prompts.py", "repeatable.py", "templates.py"),
+)
 RUN_SOURCES = (
     *FIT_SOURCES,
     *("metrics/*.py", "replies/*.py"),

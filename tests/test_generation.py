@@ -186,6 +186,17 @@ def test_prompts_that_begin_alike_share_their_prefill(backbone: Backbone, kind: 
     assert len({tuple(reply) for reply in replies}) > 6
 
 
+def test_a_long_dialogue_beside_short_ones_is_cut_into_several_passes(backbone: Backbone):
+    long, *others = make_prompts(5, longest=40)
+    long = (long * 4)[:45]
+    prompts = [long[:end] for end in range(5, 46, 2)] + others
+    passes = plan_passes(prompts, [-1] * len(prompts), range(len(prompts)), NEW, 10**6, 1)
+    assert sorted(len(chain) for batch in passes for chain in batch) == [1, 1, 1, 1, 5, 8, 8]
+    rows = [-1] * len(prompts)
+    replies = generate(backbone, None, rows, prompts, max_new_tokens=NEW, stop_id=STOP)
+    assert replies == generate(backbone, None, rows, prompts, max_new_tokens=NEW, stop_id=STOP, hand=False)
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_passes_are_cut_by_content_alone_into_a_multiple_of_the_workers(workers: int):
     prompts = make_prompts(90)

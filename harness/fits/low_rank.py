@@ -1,11 +1,10 @@
 """Low-rank updates of a decoder's linear layers, several adapters side by side, with their gradients by hand.
 
-LoRA's files and hooks are in harness.adapters. Legend: U adapters, R tokens, N adapters of a bank.
+LoRA's files and hooks are in harness.adapters. No lazy annotations in this file: TorchScript reads them (see scripted).
+Legend: U adapters, R tokens, N adapters of a bank.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from harness.fits.decoder import MLP_PARTS, PARTS, Decoder
 from harness.fits.packed import Run
+from harness.fits.scripted import scripted
 
 
 def folded(decoder: Decoder, low_rank: Mapping[str, tuple[Tensor, Tensor]]) -> list[Tensor]:
@@ -42,21 +42,41 @@ class Update:
     grad_a: Tensor | None = None
     grad_b: Tensor | None = None
 
-    def add(self, x: Tensor, y: Tensor, runs: Sequence[Run]) -> Tensor:
+    def add(self, x: Tensor, y: Tensor, runs: list[Run]) -> Tensor:
         """y += (x a^T) b^T for each adapter's tokens; returns x a^T [R, rank]."""
-        down = x.new_empty(len(x), self.a.shape[1])
-        for u, first, last in runs:
-            torch.mm(x[first:last], self.a[u].T, out=down[first:last])
-            y[first:last].addmm_(down[first:last], self.b[u].T)
-        return down
+        return _add(x, y, self.a, self.b, runs)
 
-    def back(self, x: Tensor, down: Tensor, grad: Tensor, into: Tensor | None, runs: Sequence[Run]) -> None:
+    def back(self, x: Tensor, down: Tensor, grad: Tensor, into: Tensor | None, runs: list[Run]) -> None:
         """Gradients of a and b from that of y; `into` gets what belongs to x, added."""
         self.grad_a, self.grad_b = torch.zeros_like(self.a), torch.zeros_like(self.b)
-        for u, first, last in runs:
-            part = grad[first:last]
-            up = part @ self.b[u]
-            self.grad_b[u].addmm_(part.T, down[first:last])
-            self.grad_a[u].addmm_(up.T, x[first:last])
-            if into is not None:
-                into[first:last].addmm_(up, self.a[u])
+        _back(x, down, grad, into, self.a, self.b, self.grad_a, self.grad_b, runs)
+
+
+@scripted
+def _add(x: Tensor, y: Tensor, a: Tensor, b: Tensor, runs: list[tuple[int, int, int]]) -> Tensor:
+    down = x.new_empty([x.size(0), a.size(1)])
+    for u, first, last in runs:
+        part = torch.mm(x[first:last], a[u].t(), out=down[first:last])
+        y[first:last].addmm_(part, b[u].t())
+    return down
+
+
+@scripted
+def _back(
+    x: Tensor,
+    down: Tensor,
+    grad: Tensor,
+    into: Tensor | None,
+    a: Tensor,
+    b: Tensor,
+    grad_a: Tensor,
+    grad_b: Tensor,
+    runs: list[tuple[int, int, int]],
+) -> None:
+    for u, first, last in runs:
+        part = grad[first:last]
+        up = part @ b[u]
+        grad_b[u].addmm_(part.t(), down[first:last])
+        grad_a[u].addmm_(up.t(), x[first:last])
+        if into is not None:
+            into[first:last].addmm_(up, a[u])

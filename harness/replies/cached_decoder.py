@@ -2,8 +2,8 @@
 
 The layers are those of training (harness.fits.decoder_pass) with an attention that remembers. Other models and kinds
 of adapters take decoding.CachedBatch. No lazy annotations in this file: TorchScript reads them.
-Legend: B rows of a batch, G passes (a prompt and its beginnings), T tokens of a pass, P virtual tokens, H heads,
-K key-value heads, g = H / K, d numbers of a head, t tokens that were fed after the prompts.
+Legend: B rows of a batch, G passes (a prompt and its beginnings), C rows of a pass at most, T tokens of a pass at most,
+L columns of the cache, P virtual tokens, H heads, K key-value heads, g = H / K, d numbers of a head.
 """
 
 import itertools
@@ -25,6 +25,8 @@ from harness.fits.low_rank import folded
 from harness.fits.packed import Packed, pack
 from harness.fits.scripted import scripted
 from harness.replies import decoding
+
+FEW = 0.75  # once no more of a batch's passes than this have rows left, the others leave the caches
 
 
 class CachedDecoder:
@@ -65,13 +67,15 @@ class DecoderBatch:
         self.model = model
         decoder = model.decoder
         prefix = 0 if model.bank is None else model.bank.prefix_tokens
+        counts = np.array([len(found) for found in reads])
         lengths = np.concatenate([np.asarray(found) for found in reads]) + prefix
-        self._counts = [len(found) for found in reads]
-        self._rows = np.repeat(np.asarray(rows), self._counts)
-        self._next = torch.from_numpy(lengths)  # position of the token that is fed next
-        self._lengths = self._next
-        self._fed = 0
-        self._caches = [_LayerCache(decoder, len(lengths), room) for _ in decoder.layers]
+        self._passes = np.repeat(np.arange(len(counts)), counts)  # [B] where in the caches a row's pass lies
+        self._places = np.arange(len(lengths)) - np.repeat(np.cumsum(counts) - counts, counts)  # [B] its place there
+        self._rows = np.repeat(np.asarray(rows), counts)
+        self._next = torch.from_numpy(lengths)  # [B] position of the token that is fed next
+        self._columns = _Columns(prefix + max(map(len, prompts)), int(counts.max()), room)
+        self._mask = self._columns.mask(decoder, len(counts), self._slots(), self._next)
+        self._caches = [_LayerCache(decoder, len(counts), self._columns.count) for _ in decoder.layers]
         self.logits = model.logits(self._prefill(prompts, reads, rows, prefix))
         self._arrange()
 
@@ -86,25 +90,32 @@ class DecoderBatch:
         decoder = self.model.decoder
         x = decoder.table.index_select(0, tokens)
         rotation = self.model.rotation.index_select(0, self._next)
+        slots = torch.from_numpy(self._slots())
         for layer, updates, cache in zip(decoder.layers, self.model.updates, self._caches, strict=True):
-            step = _Step(cache, decoder, self._counts, self._hidden, self._fed)
+            step = _Step(cache, decoder, slots, self._mask, self._columns)
             x, _ = forward_layer(decoder, layer, updates, self._packed, step, rotation, x, False, False)
-        self._fed += 1
+        self._columns.used += self._columns.readers
         self._next = self._next + 1
         self.logits = self.model.logits(x)
 
     def keep(self, places: Sequence[int]) -> None:
-        """Drop all batch rows but these, from the cache as well."""
-        index = torch.tensor(places)
-        owner = np.repeat(np.arange(len(self._counts)), self._counts)[index.numpy()]
-        counts = np.bincount(owner, minlength=len(self._counts))
-        alive = np.flatnonzero(counts)
-        self._counts = counts[alive].tolist()
-        self._rows = self._rows[index.numpy()]
-        self._next, self._lengths, self.logits = self._next[index], self._lengths[index], self.logits[index]
-        for cache in self._caches:
-            cache.keep(alive, index)
+        """Drop all batch rows but these; what a dropped pass has in the caches goes once it is worth a copy."""
+        chosen = np.asarray(places)
+        self._passes, self._places, self._rows = self._passes[chosen], self._places[chosen], self._rows[chosen]
+        index = torch.from_numpy(chosen)
+        self._next, self.logits = self._next[index], self.logits[index]
+        alive, renumbered = np.unique(self._passes, return_inverse=True)
+        if len(alive) <= FEW * len(self._mask):
+            kept = torch.from_numpy(alive)
+            self._mask = self._mask.index_select(0, kept)
+            for cache in self._caches:
+                cache.keep(kept)
+            self._passes = renumbered
         self._arrange()
+
+    def _slots(self) -> np.ndarray:
+        """[B] pass * C + place: where a row stands among the rows that all passes could have."""
+        return self._passes * self._columns.readers + self._places
 
     def _prefill(
         self, prompts: Sequence[Sequence[int]], reads: Sequence[Sequence[int]], rows: Sequence[int], prefix: int
@@ -140,27 +151,51 @@ class DecoderBatch:
         return x
 
     def _arrange(self) -> None:
-        """What follows from which rows are left."""
-        longest = max(keys.shape[1] for keys in self._caches[0].keys)
-        self._hidden = (torch.arange(longest) >= self._lengths[:, None])[:, None, None]  # [B, 1, 1, T]
+        """Which rows have the same adapter, of those that are left."""
         bounds = np.flatnonzero(np.diff(self._rows, prepend=-2, append=-2))
         runs = [(int(self._rows[a]), int(a), int(b)) for a, b in itertools.pairwise(bounds)]
         nothing = torch.zeros(0, dtype=torch.long)
         self._packed = Packed([], nothing, nothing, nothing, nothing, nothing, [], runs, runs)
 
 
+class _Columns:
+    """The columns of a batch's caches: a pass's T tokens, then for each step a token of each of its rows.
+
+    readers  C, rows of a pass at most;  used: columns that are filled so far, the same in all passes
+    """
+
+    def __init__(self, longest: int, readers: int, room: int) -> None:
+        self.longest, self.readers, self.used = longest, readers, longest
+        self.count = longest + readers * room
+
+    def mask(self, decoder: Decoder, passes: int, slots: np.ndarray, lengths: Tensor) -> Tensor:
+        """[G, 1, C, 1, L]: minus infinity at what a row must not see: longer prompts of its pass, and other rows."""
+        seen = lengths.new_full((passes * self.readers,), self.longest)  # a place without a row sees something, too
+        seen[torch.from_numpy(slots)] = lengths
+        column, place = torch.arange(self.count), torch.arange(self.readers)[:, None]
+        fed = (column >= self.longest) & ((column - self.longest) % self.readers == place)
+        visible = (column < seen.view(passes, self.readers, 1)) | fed
+        mask = torch.zeros(visible.shape, dtype=decoder.table.dtype).masked_fill_(~visible, -torch.inf)
+        return mask[:, None, :, None]
+
+
 class _LayerCache:
-    """Keys and values of a layer: of each pass [K, T, d], and of what each row was fed since [B, K, room, d]."""
+    """Keys [G, K, d, L] and values [G, K, L, d] of a layer."""
 
-    def __init__(self, decoder: Decoder, rows: int, room: int) -> None:
-        shape = (rows, decoder.kv_heads, max(room, 1), decoder.head_width)
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-        self.fed_keys, self.fed_values = decoder.table.new_zeros(shape), decoder.table.new_zeros(shape)
+    def __init__(self, decoder: Decoder, passes: int, columns: int) -> None:
+        self.keys = decoder.table.new_zeros(passes, decoder.kv_heads, decoder.head_width, columns)
+        self.values = decoder.table.new_zeros(passes, decoder.kv_heads, columns, decoder.head_width)
+        self._next = 0
 
-    def keep(self, passes: np.ndarray, rows: Tensor) -> None:
-        self.keys, self.values = [self.keys[i] for i in passes], [self.values[i] for i in passes]
-        self.fed_keys, self.fed_values = self.fed_keys[rows], self.fed_values[rows]
+    def add(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        """The next passes' keys and values, each [tokens, K, d]."""
+        for key, value in zip(keys, values, strict=True):
+            self.keys[self._next, :, :, : len(key)] = key.permute(1, 2, 0)
+            self.values[self._next, :, : len(value)] = value.transpose(0, 1)
+            self._next += 1
+
+    def keep(self, passes: Tensor) -> None:
+        self.keys, self.values = self.keys.index_select(0, passes), self.values.index_select(0, passes)
 
 
 class _Remembering(Attention):
@@ -169,64 +204,35 @@ class _Remembering(Attention):
     cache: _LayerCache
 
     def mix(self, qkv: Tensor, labels_only: bool, keep: bool) -> tuple[Tensor, Any]:
-        _, keys, values = qkv.split(self.decoder.sizes, dim=1)
-        for found, kept in ((keys, self.cache.keys), (values, self.cache.values)):
-            for part in found.unflatten(1, (self.decoder.kv_heads, -1)).split(self.packed.lengths):
-                kept.append(part.transpose(0, 1).contiguous())
+        _, *parts = qkv.split(self.decoder.sizes, dim=1)
+        self.cache.add(*(part.unflatten(1, (self.decoder.kv_heads, -1)).split(self.packed.lengths) for part in parts))
         return super().mix(qkv, labels_only, keep)
 
 
 class _Step:
-    """Attention of one new token a row over a layer's cache, which it joins."""
+    """Attention of one new token a row over a layer's cache, which it joins; slots and mask of the batch."""
 
-    def __init__(self, cache: _LayerCache, decoder: Decoder, counts: list[int], hidden: Tensor, fed: int) -> None:
-        self.cache, self.decoder, self.counts, self.hidden, self.fed = cache, decoder, counts, hidden, fed
+    def __init__(self, cache: _LayerCache, decoder: Decoder, slots: Tensor, mask: Tensor, columns: _Columns) -> None:
+        self.cache, self.heads, self.slots, self.mask, self.columns = cache, decoder.heads, slots, mask, columns
 
     def mix(self, qkv: Tensor, labels_only: bool, keep: bool) -> tuple[Tensor, Any]:
-        heads, kv_heads = self.decoder.heads, self.decoder.kv_heads
-        q, k, v = qkv.split(self.decoder.sizes, dim=1)
         cache = self.cache
-        cache.fed_keys.select(2, self.fed).copy_(k.unflatten(1, (kv_heads, -1)))
-        cache.fed_values.select(2, self.fed).copy_(v.unflatten(1, (kv_heads, -1)))
-        mixed = _attend_step(
-            q.reshape(len(q), kv_heads, heads // kv_heads, self.decoder.head_width),
-            cache.keys, cache.values, cache.fed_keys, cache.fed_values, self.counts, self.hidden, self.fed + 1,
-        )  # fmt: skip
-        return mixed.flatten(1), None
+        return _attend_step(qkv, cache.keys, cache.values, self.slots, self.mask, self.heads, self.columns.used), None
 
 
 @scripted
 def _attend_step(
-    q: Tensor,
-    keys: list[Tensor],
-    values: list[Tensor],
-    fed_keys: Tensor,
-    fed_values: Tensor,
-    counts: list[int],
-    hidden: Tensor,
-    fed: int,
+    qkv: Tensor, keys: Tensor, values: Tensor, slots: Tensor, mask: Tensor, heads: int, used: int
 ) -> Tensor:
-    """Mixed values [B, K, g, d] of queries [B, K, g, d]; hidden [B, 1, 1, T]: what of its pass a row must not see."""
-    B, K, g, d = q.size(0), q.size(1), q.size(2), q.size(3)
-    longest = hidden.size(3)
-    weights = q.new_zeros([B, K, g, longest + fed])
-    own_keys, own_values = fed_keys.narrow(2, 0, fed), fed_values.narrow(2, 0, fed)
-    weights.narrow(3, longest, fed).copy_(torch.matmul(q, own_keys.transpose(2, 3)))
-    first = 0
-    for i in range(len(counts)):
-        count, length = counts[i], keys[i].size(1)
-        part = q.narrow(0, first, count).transpose(0, 1).reshape(K, count * g, d)
-        scores = torch.bmm(part, keys[i].transpose(1, 2)).view(K, count, g, length).transpose(0, 1)
-        weights.narrow(0, first, count).narrow(3, 0, length).copy_(scores)
-        first += count
-    weights.narrow(3, 0, longest).masked_fill_(hidden, -float("inf"))
-    weights = torch.softmax(weights, -1)
-    mixed = torch.matmul(weights.narrow(3, longest, fed), own_values)
-    first = 0
-    for i in range(len(counts)):
-        count, length = counts[i], keys[i].size(1)
-        part = weights.narrow(0, first, count).narrow(3, 0, length).transpose(0, 1).reshape(K, count * g, length)
-        found = torch.bmm(part, values[i]).view(K, count, g, d).transpose(0, 1)
-        mixed.narrow(0, first, count).add_(found)
-        first += count
-    return mixed
+    """Mixed values [B, H d]: all rows of a pass look at its columns, and at their own, in one product."""
+    G, K, C, d = keys.size(0), keys.size(1), mask.size(2), keys.size(2)
+    g, L = heads // K, used + C
+    spread = qkv.new_zeros([G * C, qkv.size(1)]).index_copy_(0, slots, qkv).view(G, C, heads + 2 * K, d)
+    q = spread.narrow(2, 0, heads).view(G, C, K, g, d).transpose(1, 2).reshape(G * K, C * g, d)
+    keys.narrow(3, used, C).copy_(spread.narrow(2, heads, K).permute(0, 2, 3, 1))
+    values.narrow(2, used, C).copy_(spread.narrow(2, heads + K, K).transpose(1, 2))
+    scores = torch.bmm(q, keys.narrow(3, 0, L).flatten(0, 1))
+    scores.view(G, K, C, g, L).add_(mask.narrow(4, 0, L))
+    mixed = torch.bmm(torch.softmax(scores, -1), values.narrow(2, 0, L).flatten(0, 1))
+    mixed = mixed.view(G, K, C, g, d).transpose(1, 2).reshape(G * C, heads * d)
+    return mixed.index_select(0, slots)

@@ -27,6 +27,7 @@ ProgressCallback = Callable[[int, int], None]  # (done, total)
 
 BATCH_TOKENS = 32_768  # columns x rows of one batch; bounds the cache
 BATCH_ROWS = 256
+PASS_ROWS = 8  # prompts that share one pass; a batch's cache has room for the largest number in each of its passes
 # Passes over whole prompts are cut finer on a CPU: beyond this, activations leave its caches.
 FORWARD_TOKENS_CPU = 4_096
 
@@ -68,10 +69,15 @@ def plan_passes(
     """Cut `some` prompts into batches of chains of beginnings, by their content alone, a multiple of `workers`.
 
     new   tokens that follow each prompt at most
-    Returns for each batch its chains, indices into `prompts` with the longest last, sorted by bank row.
+    Returns for each batch its chains of at most PASS_ROWS, indices into `prompts` with the longest last, sorted by
+    bank row.
     """
     asked, served = [list(prompts[i]) for i in some], [rows[i] for i in some]
-    chains = [[some[i] for i in chain] for chain in shared_passes(asked, asked, served).values()]
+    chains = [
+        [some[i] for i in chain[first : first + PASS_ROWS]]
+        for chain in shared_passes(asked, asked, served).values()
+        for first in range(0, len(chain), PASS_ROWS)
+    ]
     chains.sort(key=lambda chain: (-len(prompts[chain[-1]]), rows[chain[-1]], tuple(prompts[chain[-1]])))
     tokens = sum(len(prompts[chain[-1]]) for chain in chains) + new * len(some)
     count = max(-(-len(some) // BATCH_ROWS), -(-tokens // batch_tokens))
