@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from harness.commands.bench_speed import as_given
 from harness.config import help_examples
 
 SMALL = ["--quick", "--quiet", "--threads", "1", "--personas", "2", "--set", "dialogues=3,1,1"]
@@ -40,6 +42,11 @@ def test_a_typo_is_told_before_anything_slow(harness, arguments, words):
     code, _, err = harness("bench", *arguments, "--personas", "2", "--quiet")
     assert code == 2
     assert words in err
+
+
+def test_a_table_names_the_command_without_the_paths_of_one_machine():
+    given = shlex.split("bench train --sizes '' --keep /home/me/x --output=/home/me/y.md --json -q --set a=1")
+    assert as_given(given) == "harness bench train --sizes '' --set a=1"
 
 
 @pytest.mark.slow

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -253,4 +254,15 @@ def _subset(text: str) -> dict[str, int]:
 
 def _command() -> str:
     """The command as it was given, without its path."""
-    return " ".join(["harness", *sys.argv[1:]]) if Path(sys.argv[0]).name == "harness" else "harness bench"
+    return as_given(sys.argv[1:]) if Path(sys.argv[0]).name == "harness" else "harness bench"
+
+
+def as_given(arguments: Sequence[str]) -> str:
+    """The command to repeat a measurement: without where it wrote and what it showed, which may be nobody else's."""
+    kept, rest = [], iter(arguments)
+    for argument in rest:
+        if argument in ("--keep", "--output"):
+            next(rest, None)
+        elif not argument.startswith(("--keep=", "--output=")) and argument not in ("--json", "-q", "--quiet"):
+            kept.append(argument)
+    return shlex.join(["harness", *kept])
