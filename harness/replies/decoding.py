@@ -78,7 +78,8 @@ def plan_passes(
         for chain in shared_passes(asked, asked, served).values()
         for first in range(0, len(chain), PASS_ROWS)
     ]
-    chains.sort(key=lambda chain: (-len(prompts[chain[-1]]), rows[chain[-1]], tuple(prompts[chain[-1]])))
+    # Like beside like, by rows and by length: a batch's cache is as large as its largest pass needs, for each.
+    chains.sort(key=lambda chain: (-len(chain), -len(prompts[chain[-1]]), rows[chain[-1]], tuple(prompts[chain[-1]])))
     tokens = sum(len(prompts[chain[-1]]) for chain in chains) + new * len(some)
     count = max(-(-len(some) // BATCH_ROWS), -(-tokens // batch_tokens))
     count = min(-(-count // workers) * workers, len(chains))
