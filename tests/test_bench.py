@@ -380,6 +380,11 @@ def test_a_look_at_the_stack_tells_forward_backward_decoding_and_the_rest(base, 
     assert seen["generate"] == "decoding"
 
 
+def test_waiting_for_waves_inside_a_cached_fit_is_not_counted_as_the_store():
+    kinds = [kind for kind, _ in profiling.RULES]
+    assert kinds.index("waves") < kinds.index("store")
+
+
 def test_the_sampler_counts_the_thread_that_opened_it():
     with profiling.Sampler(every_seconds=0.001) as sampler:
         while not sampler.counts:

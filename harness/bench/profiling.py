@@ -39,9 +39,9 @@ RULES: Rules = (
     ("optimiser", (("harness/fits/optimiser.py", ""), ("torch/optim/", ""), ("torch/nn/utils/clip_grad.py", ""))),
     ("forward", (("/fits/forward.py", ""), ("torch/nn/modules/module.py", "_call_impl"), ("/fits/", "forward"))),
     ("batching", (("harness/fits/batching.py", ""), ("torch/utils/data/", ""))),
+    ("waves", (("/fits/waves.py", "_all"),)),  # waiting for the threads that do the work
     ("prompts", (("harness/prompts.py", ""), ("harness/templates.py", ""))),
     ("store", (("harness/store.py", ""), ("harness/adapters/peft_format.py", ""))),
-    ("waves", (("/fits/waves.py", "_all"),)),  # waiting for the threads that do the work
 )  # fmt: skip
 ASKED = " (asked of a run of 200 personas: >= 80 %)"
 WORK = ("forward", "backward", "decoding")  # what a run is for; the rest is overhead
