@@ -14,6 +14,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 
+from harness.allocator import keep_memory
+
 THREAD_NAME = "work"  # what the names of the threads begin with
 
 T = TypeVar("T")
@@ -42,6 +44,7 @@ def side_by_side(workers: int) -> Iterator[Each]:
     if workers == 1:
         yield lambda function, pieces: [function(piece) for piece in pieces]
         return
+    keep_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(workers, thread_name_prefix=THREAD_NAME)

@@ -20,7 +20,7 @@ PLUGINS = sorted({*POINTS["harness.methods"], *POINTS["harness.benchmarks"]})
 
 # A module imports its own layer and those below. Enter a new module here.
 LAYERS = (
-    "errors records sources facts specs clusters",
+    "allocator errors records sources facts specs clusters",
     "hooks yaml_file options config templates prompts statistics metrics scoring progress parallel repeatable",
     "plugin_checks plugin_import plugins backbone adapters store",
     "fits fitted comparison pretraining",

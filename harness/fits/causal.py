@@ -5,7 +5,7 @@ tokens, H heads, K key-value heads, d numbers of a head; q is a view [H, R or n,
 """
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,12 @@ LONGEST = 512  # tokens of a row up to which attention weights are kept for the 
 class _Blocks:
     """Where the blocks of queries lie, row by row.
 
-    reads   first key and number of keys, first query and number of queries
-    writes  the same of the gradients that are wanted, and 1 for the last block of a row: it reaches all its keys
+    reads   first key and number of keys, first query and number of queries, and 1 for the last block of a row: it
+            reaches all its keys
     masks   [queries, w] for a block's last w keys: 0 where a query may look, minus infinity behind it
     """
 
     reads: list[list[int]]
-    writes: list[list[int]]
     masks: list[Tensor]
 
 
@@ -47,9 +46,8 @@ class Attention:
         return _blocks(self.packed.lengths)
 
     @functools.cached_property
-    def for_prefix(self) -> _Blocks:
-        lengths = self.packed.lengths
-        return replace(self.everywhere, writes=_writes_of_prefix(lengths, len(self.packed.prefix_at) // len(lengths)))
+    def for_prefix(self) -> list[list[int]]:
+        return _reads_of_prefix(self.packed.lengths, len(self.packed.prefix_at) // len(self.packed.lengths))
 
     @functools.cached_property
     def at_labels(self) -> _Blocks:
@@ -70,32 +68,45 @@ class Attention:
         weights = _attend(self._by_head(q), k, v, self._by_head(mixed), blocks.reads, blocks.masks, keep)
         return mixed, (q if labels_only else None, weights)
 
-    def back(self, qkv: Tensor, kept: Any, grad: Tensor, labels_only: bool, prefix_only: bool) -> Tensor:
-        """Gradient of qkv, [R, (H + 2 K) d], or of the virtual tokens' alone, [B P, ..]; grad as `mix` gave values."""
-        packed, sizes = self.packed, self.decoder.sizes
-        _, k, v = self._split(qkv)
-        if self.long:
-            if labels_only:
-                grad = grad.new_zeros(len(qkv), grad.shape[1]).index_copy_(0, packed.labels, grad)
-            found = torch.empty_like(qkv)
-            targets = [self._by_head(part) for part in found.split(sizes, dim=1)]
-            wide = self._wide(targets)
-            _attend_long_back(kept, self._by_head(grad), wide, packed.lengths)
-            self._narrow(wide, targets)
-            return found.index_select(0, packed.prefix_at) if prefix_only else found
-        assert not (labels_only and prefix_only)
-        chosen, weights = kept
-        found = qkv.new_empty(len(packed.prefix_at) if prefix_only else len(qkv), qkv.shape[1])
-        of_q, of_k, of_v = found.split(sizes, dim=1)
-        into = torch.empty_like(chosen) if labels_only else of_q
-        q = self._by_head(chosen if labels_only else qkv[:, : sizes[0]])
+    def back(self, qkv: Tensor, kept: Any, grad: Tensor, labels_only: bool) -> Tensor:
+        """Gradient of qkv, [R, (H + 2 K) d]; grad as `mix` gave values."""
+        packed = self.packed
+        chosen, weights = (None, []) if self.long else kept
+        if self.long and labels_only:
+            grad = grad.new_zeros(len(qkv), grad.shape[1]).index_copy_(0, packed.labels, grad)
+        found = torch.empty_like(qkv)
+        of_q, of_k, of_v = found.split(self.decoder.sizes, dim=1)
+        into = of_q if chosen is None else torch.empty_like(chosen)
         targets = [self._by_head(part) for part in (into, of_k, of_v)]
         wide = self._wide(targets)
-        blocks = self.at_labels if labels_only else self.for_prefix if prefix_only else self.everywhere
-        _attend_back(q, k, v, weights, self._by_head(grad), wide, blocks.reads, blocks.writes)
+        if self.long:
+            _attend_long_back(kept, self._by_head(grad), wide, packed.lengths)
+        else:
+            q, k, v = self._split(qkv)
+            q = self._by_head(q if chosen is None else chosen)
+            blocks = self.at_labels if labels_only else self.everywhere
+            _attend_back(q, k, v, weights, self._by_head(grad), wide, blocks.reads)
         self._narrow(wide, targets)
-        if labels_only:
+        if chosen is not None:
             of_q.zero_().index_copy_(0, packed.labels, into)
+        return found
+
+    def back_to_prefix(self, qkv: Tensor, kept: Any, mixed: Tensor, grad: Tensor) -> Tensor:
+        """Gradient of the virtual tokens' qkv alone, [B P, (H + 2 K) d]; mixed and grad: of every position.
+
+        The virtual tokens see nothing but one another, and the backward of a softmax needs the other keys only in
+        sum_j P_ij dP_ij, which is dO_i O_i (Dao et al. 2022, FlashAttention, B.2).
+        """
+        if self.long:
+            return self.back(qkv, kept, grad, labels_only=False).index_select(0, self.packed.prefix_at)
+        found = qkv.new_empty(len(self.packed.prefix_at), qkv.shape[1])
+        targets = [self._by_head(part) for part in found.split(self.decoder.sizes, dim=1)]
+        wide = self._wide(targets)
+        q, k, v = self._split(qkv)
+        _, weights = kept
+        sums = (grad * mixed).unflatten(1, (self.decoder.heads, -1)).sum(2).T[:, :, None]
+        _attend_back_to_prefix(self._by_head(q), k, v, weights, self._by_head(grad), sums, wide, self.for_prefix)
+        self._narrow(wide, targets)
         return found
 
     def _by_head(self, tensor: Tensor) -> Tensor:
@@ -126,33 +137,34 @@ class Attention:
 
 def _blocks(lengths: list[int]) -> _Blocks:
     """Every token a query."""
-    blocks = _Blocks([], [], [])
+    blocks = _Blocks([], [])
     first = 0
     for length in lengths:
         for start in range(0, length, BLOCK):
             count = min(BLOCK, length - start)
-            blocks.reads.append([first, start + count, first + start, count])
-            blocks.writes.append([first, start + count, first + start, count, int(start + count == length)])
+            blocks.reads.append([first, start + count, first + start, count, int(start + count == length)])
             blocks.masks.append(_triangle(count))
         first += length
     return blocks
 
 
-def _writes_of_prefix(lengths: list[int], prefix: int) -> list[list[int]]:
-    """`writes` of the same blocks where only the gradients of each row's first `prefix` tokens are wanted."""
-    writes: list[list[int]] = []
+def _reads_of_prefix(lengths: list[int], prefix: int) -> list[list[int]]:
+    """For the same blocks: first key, how many virtual tokens they see, first query, number of queries, how many of
+    these are virtual, 1 for the last block of a row, and which of all virtual tokens is the row's first."""
+    reads: list[list[int]] = []
+    first = 0
     for row, length in enumerate(lengths):
-        first = row * prefix
         for start in range(0, length, BLOCK):
             count = min(BLOCK, length - start)
-            own = max(0, min(prefix - start, count))
-            writes.append([first, min(start + count, prefix), first + start, own, int(start + count == length)])
-    return writes
+            seen, own = min(start + count, prefix), max(0, min(prefix - start, count))
+            reads.append([first, seen, first + start, count, own, int(start + count == length), row * prefix])
+        first += length
+    return reads
 
 
 def _blocks_at(queries: list[np.ndarray], lengths: list[int]) -> _Blocks:
     """Queries at some positions of each row, at least one."""
-    blocks = _Blocks([], [], [])
+    blocks = _Blocks([], [])
     first = query = 0
     size = (BLOCK + 1) // 2
     for positions, length in zip(queries, lengths, strict=True):
@@ -160,8 +172,7 @@ def _blocks_at(queries: list[np.ndarray], lengths: list[int]) -> _Blocks:
             part = positions[start : start + size]
             last = start + size >= len(positions)
             low, keys = int(part[0]), length if last else int(part[-1]) + 1
-            blocks.reads.append([first, keys, query + start, len(part)])
-            blocks.writes.append([first, keys, query + start, len(part), int(last)])
+            blocks.reads.append([first, keys, query + start, len(part), int(last)])
             mask = np.where(np.arange(low, keys) > part[:, None], np.float32(-np.inf), np.float32(0))
             blocks.masks.append(torch.from_numpy(mask))
         first, query = first + length, query + len(positions)
@@ -192,7 +203,7 @@ def _attend(
         weights = torch.bmm(q.narrow(1, query, count), across.narrow(2, key, keys))
         behind = masks[i].size(1)
         weights.narrow(2, keys - behind, behind).add_(masks[i])
-        weights = torch.softmax(weights, -1)
+        torch.softmax(weights, -1, out=weights)
         torch.bmm(weights, v.narrow(1, key, keys), out=output.narrow(1, query, count))
         if keep:
             kept.append(weights)
@@ -208,24 +219,47 @@ def _attend_back(
     grad: Tensor,
     targets: list[Tensor],
     reads: list[list[int]],
-    writes: list[list[int]],
 ) -> None:
     across = v.transpose(1, 2)
     for number in range(len(reads)):
         i = len(reads) - 1 - number  # a row's last block sets, the others add to it
-        key, keys, query, count = reads[i][0], reads[i][1], reads[i][2], reads[i][3]
-        to_key, reached, to_query, own, last = writes[i][0], writes[i][1], writes[i][2], writes[i][3], writes[i][4]
+        key, keys, query, count, last = reads[i][0], reads[i][1], reads[i][2], reads[i][3], reads[i][4]
         weights = kept[i]
         part = grad.narrow(1, query, count)
-        product = torch.bmm(part, across.narrow(2, key, keys))
-        scores = torch._softmax_backward_data(product, weights, -1, weights.dtype)
+        scores = torch.bmm(part, across.narrow(2, key, keys))
+        torch._softmax_backward_data(scores, weights, -1, weights.dtype, grad_input=scores)
+        torch.bmm(scores, k.narrow(1, key, keys), out=targets[0].narrow(1, query, count))
+        of_k, of_v = targets[1].narrow(1, key, keys), targets[2].narrow(1, key, keys)
+        torch.baddbmm(of_k, scores.transpose(1, 2), q.narrow(1, query, count), beta=1 - last, out=of_k)
+        torch.baddbmm(of_v, weights.transpose(1, 2), part, beta=1 - last, out=of_v)
+
+
+@scripted
+def _attend_back_to_prefix(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kept: list[Tensor],
+    grad: Tensor,
+    sums: Tensor,
+    targets: list[Tensor],
+    reads: list[list[int]],
+) -> None:
+    across = v.transpose(1, 2)
+    for number in range(len(reads)):
+        i = len(reads) - 1 - number
+        key, seen, query, count = reads[i][0], reads[i][1], reads[i][2], reads[i][3]
+        own, last, start = reads[i][4], reads[i][5], reads[i][6]
+        weights = kept[i].narrow(2, 0, seen)
+        part = grad.narrow(1, query, count)
+        product = torch.bmm(part, across.narrow(2, key, seen))
+        scores = product.sub_(sums.narrow(1, query, count)).mul_(weights)
         if own > 0:
-            to = targets[0].narrow(1, to_query, own)
-            torch.bmm(scores.narrow(1, 0, own), k.narrow(1, key, keys), out=to)
-        of_k, of_v = targets[1].narrow(1, to_key, reached), targets[2].narrow(1, to_key, reached)
-        back, weights_back = scores.narrow(2, 0, reached).transpose(1, 2), weights.narrow(2, 0, reached).transpose(1, 2)
-        torch.baddbmm(of_k, back, q.narrow(1, query, count), beta=1 - last, out=of_k)
-        torch.baddbmm(of_v, weights_back, part, beta=1 - last, out=of_v)
+            to = targets[0].narrow(1, start + query - key, own)
+            torch.bmm(scores.narrow(1, 0, own), k.narrow(1, key, seen), out=to)
+        of_k, of_v = targets[1].narrow(1, start, seen), targets[2].narrow(1, start, seen)
+        torch.baddbmm(of_k, scores.transpose(1, 2), q.narrow(1, query, count), beta=1 - last, out=of_k)
+        torch.baddbmm(of_v, weights.transpose(1, 2), part, beta=1 - last, out=of_v)
 
 
 def _attend_long(q: Tensor, k: Tensor, v: Tensor, output: Tensor, lengths: list[int], keep: bool) -> list[Any]:

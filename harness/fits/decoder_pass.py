@@ -135,7 +135,7 @@ def forward_layer(
     last: bool,
     keep: bool,
 ) -> tuple[Tensor, _Kept]:
-    """One layer: x [R, D] -> [R, D], or [n, D] on the label positions from the last one.
+    """One layer: x [R, D], which is used up, -> [R, D], or [n, D] on the label positions from the last one.
 
     attention  mixes values; training's, or one that remembers keys and values (replies.cached_decoder)
     keep       whether attention is to keep what its backward needs
@@ -151,7 +151,7 @@ def forward_layer(
     runs = packed.runs
     if last:
         x, runs = x.index_select(0, packed.labels), packed.label_runs
-    x = torch.addmm(x, mixed, layer.out.T)
+    x.addmm_(mixed, layer.out.T)
     if layer.out_bias is not None:
         x += layer.out_bias
     if "o_proj" in updates:
@@ -162,11 +162,11 @@ def forward_layer(
     for part, columns in (("gate_proj", gate), ("up_proj", up)):
         if part in updates:
             downs[part] = updates[part].add(n2, columns, runs)
-    silu, inner = _gated(gate_up)
-    y = torch.addmm(x, inner, layer.down.T)
+    silu, inner = _gated(gate_up, keep)
+    x.addmm_(inner, layer.down.T)
     if "down_proj" in updates:
-        downs["down_proj"] = updates["down_proj"].add(inner, y, runs)
-    return y, _Kept(
+        downs["down_proj"] = updates["down_proj"].add(inner, x, runs)
+    return x, _Kept(
         n1, r1, qkv, weights, mixed, n2, r2, gate_up, silu, inner if "down_proj" in updates else None, downs
     )
 
@@ -189,9 +189,9 @@ def _backward(
     if "down_proj" in updates:
         assert kept.inner is not None
         updates["down_proj"].back(kept.inner, kept.downs["down_proj"], g, inner_grad, runs)
-    both = _gated_back(inner_grad, kept.gate_up, kept.silu)
-    gate_grad, up_grad = both.chunk(2, dim=1)
-    n_grad = both @ layer.gate_up
+    gate_grad, up_grad = _gated_back(inner_grad, kept.gate_up, kept.silu)
+    width = len(layer.gate_up) // 2
+    n_grad = (gate_grad @ layer.gate_up[:width]).addmm_(up_grad, layer.gate_up[width:])
     for part, columns in (("gate_proj", gate_grad), ("up_proj", up_grad)):
         if part in updates:
             updates[part].back(kept.n2, kept.downs[part], columns, n_grad, runs)
@@ -201,7 +201,10 @@ def _backward(
         updates["o_proj"].back(kept.mixed, kept.downs["o_proj"], g, mixed_grad, runs)
     # What only the virtual tokens' gradient needs is the same in the first layer's attention, unless it is updated.
     narrow = first and not last and not any(part in updates for part in PARTS[:3])
-    qkv_grad = attention.back(kept.qkv, kept.weights, mixed_grad, last, narrow)
+    if narrow:
+        qkv_grad = attention.back_to_prefix(kept.qkv, kept.weights, kept.mixed, mixed_grad)
+    else:
+        qkv_grad = attention.back(kept.qkv, kept.weights, mixed_grad, last)
     _turned(decoder, qkv_grad, (rotation.index_select(0, packed.prefix_at) if narrow else rotation).conj())
     if last:  # the other positions have no part in the loss behind this layer's attention
         g = g.new_zeros(len(packed.positions), g.shape[1]).index_copy_(0, packed.labels, g)
@@ -225,31 +228,30 @@ def normalised(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
 
 @scripted
 def _normalised_back(grad: Tensor, normal: Tensor, scale: Tensor, passed: Tensor | None) -> Tensor:
-    """scale (g - n mean(g n)), added to what came past the norm."""
+    """scale (g - n mean(g n)), added to what came past the norm; `grad` and `passed` are used up."""
     mean = (grad * normal).mean(1, True)
-    found = torch.addcmul(grad, normal, mean, value=-1)
+    found = grad.addcmul_(normal, mean, value=-1)
     if passed is None:
         return found.mul_(scale)
-    return torch.addcmul(passed, found, scale)
+    return passed.addcmul_(found, scale)
 
 
 @scripted
-def _gated(gate_up: Tensor) -> tuple[Tensor, Tensor]:
-    """(silu(gate), silu(gate) up), each [R, I]."""
+def _gated(gate_up: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+    """(silu(gate), silu(gate) up), each [R, I]; the first is used up unless it is to be kept."""
     gate, up = gate_up.chunk(2, 1)
     silu = F.silu(gate)
-    return silu, silu * up
+    return silu, silu * up if keep else silu.mul_(up)
 
 
 @scripted
-def _gated_back(inner_grad: Tensor, gate_up: Tensor, silu: Tensor) -> Tensor:
-    """Gradient of gate_up [R, 2 I]; inner_grad [R, I] is used up."""
+def _gated_back(inner_grad: Tensor, gate_up: Tensor, silu: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of gate and up, each [R, I]; inner_grad and silu are used up: they hold them."""
     gate, up = gate_up.chunk(2, 1)
-    both = torch.empty_like(gate_up)
-    gate_grad, up_grad = both.chunk(2, 1)
-    torch.mul(inner_grad, silu, out=up_grad)
-    torch.ops.aten.silu_backward(inner_grad.mul_(up), gate, grad_input=gate_grad)
-    return both
+    up_grad = silu.mul_(inner_grad)
+    gate_grad = inner_grad.mul_(up)
+    torch.ops.aten.silu_backward(gate_grad, gate, grad_input=gate_grad)
+    return gate_grad, up_grad
 
 
 def _turned(decoder: Decoder, qkv: Tensor, rotation: Tensor) -> None:
