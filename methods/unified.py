@@ -19,14 +19,14 @@ class Options:
     lora: LoRA = field(default_factory=LoRA)
     train: TrainOptions = field(
         default_factory=lambda: TrainOptions(
-            learning_rate=1e-2, epochs=8, batch_size=16, weight_decay=0.01, patience=1, microbatch_tokens=2048
+            learning_rate=1e-2, epochs=8, batch_size=16, weight_decay=0.01, patience=2, microbatch_tokens=2048
         )
     )
 
 
 @hookimpl
 def card() -> MethodCard:
-    return MethodCard("one LoRA trained on everybody's dialogues", Options, shares="all", trials=8)
+    return MethodCard("one LoRA trained on everybody's dialogues", Options, shares="all", trials=9)
 
 
 @hookimpl
