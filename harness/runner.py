@@ -1,8 +1,8 @@
 """START HERE: data, fit, predict, score, test against the baseline, store.
 
 `Session` holds what the runs of one command share (data, backbone, scorer, store); `Session.run` makes or finds one
-run, and what it requires on the way. What a method sees is `harness.study`; what two runs may be compared by is
-`harness.comparison`.
+run, and what it requires on the way. What a method sees is `harness.study`; how replies are scored is
+`harness.evaluation`; what two runs may be compared by is `harness.comparison`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from harness import backbone as backbones
-from harness import metrics, prompts, stages
+from harness import prompts, stages
 from harness.comparison import Family, comparison_rows, row_name
 from harness.config import RunConfig
-from harness.errors import ConfigError, HarnessError
+from harness.errors import HarnessError
+from harness.evaluation import Evaluation
 from harness.facts import numerics
 from harness.fitted import Fitted
 from harness.fitting import Control
-from harness.metrics.similarity import Embedder, locate_scorer
 from harness.plugins import Method, load_benchmark, load_with_required
-from harness.progress import Advance, Progress
-from harness.replies.replying import choice_log_probs, reply_nll
+from harness.progress import Progress
 from harness.run_record import cost_of, flags_of, opening, plain, score_lines
 from harness.scope import held_out, scope_of, with_config
-from harness.scoring import needs_embedder, overall, persona_sums, score_replies
 from harness.sources import RUN_SOURCES, source_hash
 from harness.statistics import ComparisonRow, ScoreRow
-from harness.store import Store, StoredRun, canonical_hash, dump_json, link_tree, read_json
+from harness.store import Store, StoredRun, canonical_hash, dump_json, link_tree
 from harness.study import Study
 
 
@@ -63,23 +61,14 @@ class Session:
         loaded = self.benchmark.load(config.benchmark_options)
         self.dataset = with_config(loaded, config, self.benchmark.card.options)
         self._choose()
-        for name in metrics.expand(self.dataset.metrics):
-            if "schema" in metrics.get(name).needs and not self.dataset.schema:
-                raise ConfigError(f"metric '{name}' needs a device schema, and {self.dataset.name} has none")
-        self.scorer = locate_scorer(_local_scorer(config.scorer)) if needs_embedder(self.dataset) else None
+        self.evaluation = Evaluation(self.dataset, _local_scorer(config.scorer), self.store, progress)
         self.backbone = _backbone(config)
-        self.embedder = (
-            Embedder(self.scorer, cache=self.store.cache / "embeddings", progress=self._embedding)
-            if self.scorer
-            else None
-        )
-        self._advance: Advance | None = None
         self.hashes = {
             "protocol": prompts.protocol_hash(self.dataset, prompts.template_text(self.backbone.tokenizer)),
             "examples": prompts.example_set_hash(self.examples),
             "split": prompts.split_hash(self.dataset),
             "backbone": self.backbone.fingerprint,
-            "scorer": self.embedder.digest if self.embedder else "none",
+            "scorer": self.evaluation.scorer_digest,
         }
         self._fitted: dict[tuple[str, str], tuple[Fitted, dict[str, Any]]] = {}
 
@@ -157,20 +146,19 @@ class Session:
         predict_seconds = time.perf_counter() - started
         stages.check_backbone(method.name, study.backbone, "predict")  # the session's next run stands on it too
         started = time.perf_counter()
-        columns, cut = self._score(fitted, replies)
+        columns, cut = self.evaluation.columns(fitted, self.examples, replies)
         score_seconds = time.perf_counter() - started
-        sums = self._sums(self.seen, columns)
-        unseen = self._sums(self.unseen, columns) if self.unseen else None
-        names = metrics.expand(self.dataset.metrics)
+        sums = self.evaluation.sums(self.examples, self.seen, columns)
+        unseen = self.evaluation.sums(self.examples, self.unseen, columns) if self.unseen else None
         record |= {
             "status": "ok",
             "n_personas": len(sums["personas"]),
             "n_replies": len(self.seen),
-            "scores": {m: overall(sums, m) for m in names},
+            "scores": self.evaluation.figures(sums),
             "unseen": {
                 "n_personas": len(unseen["personas"]),
                 "n_replies": len(self.unseen),
-                "scores": {m: overall(unseen, m) for m in names},
+                "scores": self.evaluation.figures(unseen),
             }
             if unseen
             else None,
@@ -194,11 +182,6 @@ class Session:
 
         return StoredRun(self.store.write_run(run_id, fill), record)
 
-    def _sums(self, places: Sequence[int], columns: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-        """Per-persona sums over some of the examples."""
-        chosen = {name: [values[i] for i in places] for name, values in columns.items()}
-        return persona_sums(self.dataset, [self.examples[i] for i in places], chosen)
-
     def _fit(self, method: Method, study: Study, key: str) -> tuple[Fitted, dict[str, Any]]:
         """What the method has fitted, and its notes; once a session."""
         if (method.name, key) not in self._fitted:
@@ -206,22 +189,6 @@ class Session:
             stages.check_backbone(method.name, study.backbone)
             self._fitted[method.name, key] = fitted, study.notes
         return self._fitted[method.name, key]
-
-    def _score(self, fitted: Fitted, replies: Sequence[str]) -> tuple[dict[str, list[float]], int]:
-        asked = [e.prompt for e in self.examples]
-        references = [e.reference for e in self.examples]
-        nll, cut = reply_nll(self.dataset.protocol, fitted, asked, references, self.progress)
-        choices = None
-        if self.dataset.protocol.choices:
-            choices = choice_log_probs(self.dataset.protocol, fitted, asked, self.progress)
-        with self.progress.task("score", 0, "texts") as self._advance:
-            columns = score_replies(self.dataset, self.examples, replies, self.embedder, nll, choices)
-        self._advance = None
-        return columns, cut
-
-    def _embedding(self, done: int, total: int) -> None:
-        if self._advance is not None:
-            self._advance.to(done, total)
 
     # ---- the pieces of a run ----
 
@@ -264,32 +231,8 @@ class Session:
 
     def ceilings(self) -> list[dict[str, Any]]:
         """Scores of the benchmark's oracles on this example set, computed once and cached; empty without oracles."""
-        if self.dataset.ceilings is None:
-            return []
-        key = canonical_hash(
-            [
-                self.hashes["examples"],
-                self.hashes["protocol"],
-                self.hashes["scorer"],
-                self.benchmark.source.sha256,
-            ]
-        )
-
-        def make(folder: Path) -> None:
-            rows = []
-            seen = [self.examples[i] for i in self.seen]
-            assert self.dataset.ceilings is not None
-            with self.progress.task("score the oracles", 0, "texts") as self._advance:
-                for ceiling in self.dataset.ceilings():
-                    replies = [ceiling.replies[e.prompt.id] for e in seen]
-                    columns = score_replies(self.dataset, seen, replies, self.embedder)
-                    sums = persona_sums(self.dataset, seen, columns)
-                    scores = {m: overall(sums, m) for m in sums["metrics"]}
-                    rows.append({"name": ceiling.name, "knows": ceiling.knows, "scores": scores})
-            self._advance = None
-            dump_json(rows, folder / "ceilings.json")
-
-        return read_json(self.store.cached("ceilings", key, make) / "ceilings.json")
+        parts = [*(self.hashes[name] for name in ("examples", "protocol", "scorer")), self.benchmark.source.sha256]
+        return self.evaluation.oracles([self.examples[i] for i in self.seen], parts)
 
 
 def open_session(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Session:

@@ -14,7 +14,7 @@ FIT_SOURCES = (
 RUN_SOURCES = (
     *FIT_SOURCES,
     *("metrics/*.py", "replies/*.py"),
-    *("clusters.py", "fitted.py", "scoring.py", "study.py"),
+    *("clusters.py", "evaluation.py", "fitted.py", "scoring.py", "study.py"),
 )
 
 

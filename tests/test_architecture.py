@@ -24,7 +24,7 @@ LAYERS = (
     "hooks yaml_file options config templates prompts statistics metrics scoring progress parallel repeatable",
     "plugin_checks plugin_import plugins backbone adapters store",
     "fits fitted comparison pretraining",
-    "replies fitting scope run_record",
+    "replies fitting scope run_record evaluation",
     "study stages runner conformance testing scaffold",
     "reports sweeps",
     "bench",
