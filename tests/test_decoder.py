@@ -19,8 +19,14 @@ from harness.prompts import Encoded
 from harness.specs import GatedPrefix, LoRA, SoftPrompt
 
 EVERYWHERE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-SPECS = [SoftPrompt(3), SoftPrompt(2, kind="discrete"), LoRA(rank=2), LoRA(rank=3, targets=EVERYWHERE)]
-IDS = ["prompt", "discrete", "lora", "lora-everywhere"]
+SPECS = [
+    SoftPrompt(3),
+    SoftPrompt(2, kind="discrete"),
+    SoftPrompt(3, kind="kv"),
+    LoRA(rank=2),
+    LoRA(rank=3, targets=EVERYWHERE),
+]
+IDS = ["prompt", "discrete", "kv", "lora", "lora-everywhere"]
 CONFIGS = [
     ("qwen2", {}),
     ("qwen2", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
@@ -76,9 +82,10 @@ def test_losses_and_gradients_are_the_models_own(make_backbone, monkeypatch, arc
         torch.testing.assert_close(ours[name], gradient, rtol=1e-10, atol=1e-11)
 
 
-def test_long_rows_take_the_fused_kernel_and_agree(make_backbone, monkeypatch):
+@pytest.mark.parametrize("kind", ["input", "kv"])
+def test_long_rows_take_the_fused_kernel_and_agree(make_backbone, monkeypatch, kind):
     backbone = make_backbone("float64")
-    forward, bank = prepare(backbone), new_bank(backbone, SoftPrompt(3))
+    forward, bank = prepare(backbone), new_bank(backbone, SoftPrompt(3, kind=kind))
     wave = wave_of(backbone, bank, [40, 20], np.random.default_rng(0))
     wanted = losses_and_gradients(forward, bank, wave)
     monkeypatch.setattr(causal, "LONGEST", 30)
@@ -114,8 +121,7 @@ def test_a_model_that_computes_something_else_is_found_out_by_trying(make_backbo
 def test_what_is_no_low_rank_update_and_dropout_go_through_the_model(make_backbone):
     backbone = make_backbone("float64")
     forward = prepare(backbone)
-    for spec in (SoftPrompt(3, kind="kv"), GatedPrefix(3)):
-        assert not forward.by_hand(create_bank(backbone, spec, ["a"], 0), dropout=False)
+    assert not forward.by_hand(create_bank(backbone, GatedPrefix(3), ["a"], 0), dropout=False)
     bank = create_bank(backbone, LoRA(rank=2, dropout=0.1), ["a"], 0)
     assert not forward.by_hand(bank, dropout=True)
 

@@ -98,7 +98,8 @@ class Bank(ABC):
     def low_rank(self) -> dict[str, tuple[Tensor, Tensor]] | None:
         """What the N adapters do inside the model: module name -> (a [N, rank, in], b [N, out, rank]), W x + b a x.
 
-        Empty for a kind that only stands in front of the tokens; None for one that does something else.
+        Empty for a kind that only stands in front of the tokens, as embeddings or as keys and values; None for one that
+        does something else.
         """
         return None
 

@@ -44,6 +44,9 @@ class KVPrefixBank(Bank):
         keys, values = (rows_of(self.tensors[name], rows).to(self.base.dtype) for name in (KEY, VALUE))
         return list(zip(keys.unbind(1), values.unbind(1), strict=True))
 
+    def low_rank(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return {}
+
     def applied(self, model: Any, rows: Tensor, *, dropout_seeds: Tensor | None = None) -> AbstractContextManager[None]:
         return nullcontext()
 

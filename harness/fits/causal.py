@@ -35,11 +35,18 @@ class _Blocks:
 
 
 class Attention:
-    """Causal attention of one wave's rows, for every layer in turn."""
+    """Causal attention of one wave's rows, for every layer in turn.
+
+    past       [B P, 2 K d] keys and values that stand in for the virtual tokens' own, of the layer whose turn it is;
+               None: their own
+    past_grad  their gradient, once `back` or `back_to_prefix` has been called
+    """
 
     def __init__(self, decoder: Decoder, packed: Packed) -> None:
         self.decoder, self.packed = decoder, packed
         self.long = max(packed.lengths) > LONGEST  # then everywhere, whatever is wanted
+        self.past: Tensor | None = None
+        self.past_grad: Tensor | None = None
 
     @functools.cached_property
     def everywhere(self) -> _Blocks:
@@ -55,7 +62,12 @@ class Attention:
         return _blocks_at(np.split(positions, np.cumsum(self.packed.label_counts)[:-1]), self.packed.lengths)
 
     def mix(self, qkv: Tensor, labels_only: bool, keep: bool) -> tuple[Tensor, Any]:
-        """Mixed values [R, H d], or [n, H d] on the label positions; and what `back` needs."""
+        """Mixed values [R, H d], or [n, H d] on the label positions; and what `back` needs.
+
+        Where there is a past, it is written into `qkv`.
+        """
+        if self.past is not None:
+            qkv[:, self.decoder.sizes[0] :].index_copy_(0, self.packed.prefix_at, self.past)
         q, k, v = self._split(qkv)
         if self.long:
             mixed = qkv.new_empty(len(qkv), self.decoder.sizes[0])
@@ -89,6 +101,9 @@ class Attention:
         self._narrow(wide, targets)
         if chosen is not None:
             of_q.zero_().index_copy_(0, packed.labels, into)
+        if self.past is not None:
+            self.past_grad = found[:, self.decoder.sizes[0] :].index_select(0, packed.prefix_at)
+            found.index_fill_(0, packed.prefix_at, 0)
         return found
 
     def back_to_prefix(self, qkv: Tensor, kept: Any, mixed: Tensor, grad: Tensor) -> Tensor:
@@ -107,6 +122,8 @@ class Attention:
         sums = (grad * mixed).unflatten(1, (self.decoder.heads, -1)).sum(2).T[:, :, None]
         _attend_back_to_prefix(self._by_head(q), k, v, weights, self._by_head(grad), sums, wide, self.for_prefix)
         self._narrow(wide, targets)
+        if self.past is not None:
+            self.past_grad, found = found[:, self.decoder.sizes[0] :], torch.zeros_like(found)
         return found
 
     def _by_head(self, tensor: Tensor) -> Tensor:

@@ -66,6 +66,11 @@ class Decoder:
         """Widths of q, k and v."""
         return self.heads * self.head_width, self.kv_heads * self.head_width, self.kv_heads * self.head_width
 
+    def order_of(self, part: int) -> Tensor:
+        """Where the numbers of q, k or v (0, 1, 2) come from, counted from the first of that part."""
+        start = sum(self.sizes[:part])
+        return self.order[start : start + self.sizes[part]] - start
+
     def rotation(self, length: int) -> Tensor:
         """[length, 1, d / 2] complex numbers that turn positions 0 .. length - 1."""
         turns = torch.arange(length, dtype=torch.float32)[:, None] * self.angles  # fp32, as the models have it

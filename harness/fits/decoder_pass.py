@@ -1,7 +1,8 @@
 """Forward and backward of a frozen decoder by hand: only what adapters need, no padding, nothing computed twice.
 
 The tokens of a wave's rows lie one after the other [R, D]; attention goes row by row. The last layer works on label
-positions alone, and the first layer's backward stops at the virtual tokens. Weights: decoder.
+positions alone, and the first layer's backward stops at the virtual tokens. Virtual tokens that are keys and values
+only lie among the others as zeros, with theirs in place of what a layer computes for them. Weights: decoder.
 Legend: R tokens of a wave, n labels, D hidden, H heads, d numbers of a head, T tokens of a row, U adapters.
 """
 
@@ -24,10 +25,21 @@ from harness.fits.scripted import scripted
 
 def hidden_states(decoder: Decoder, bank: Bank, wave: Wave) -> Tensor:
     """Hidden states [n, D] at the label positions of a wave; `bank` holds the wave's adapters, which are low-rank
-    updates or virtual tokens or both."""
-    packed = pack(wave.entries, wave.adapters, bank.prefix_tokens)
+    updates, or virtual tokens, or their keys and values, or several of these."""
+    packed = pack(wave.entries, wave.adapters, bank.prefix_tokens, bank.cached_tokens)
     prefix = bank.prefix(wave.rows)
-    return run(decoder, packed, None if prefix is None else prefix.flatten(0, 1), bank.low_rank() or {})
+    prefix = None if prefix is None else prefix.flatten(0, 1)
+    return run(decoder, packed, prefix, bank.low_rank(), past_of(decoder, bank, wave.rows))
+
+
+def past_of(decoder: Decoder, bank: Bank, rows: Tensor) -> Tensor | None:
+    """[L, B * P, 2 K d] keys and values of each layer for the virtual tokens of bank rows [B], in the decoder's order;
+    None for a kind of adapter that has no such."""
+    pairs = bank.cache_prefix(rows)
+    if pairs is None:
+        return None
+    keys, values = (torch.stack(part).transpose(2, 3).flatten(3) for part in zip(*pairs, strict=True))
+    return torch.cat([keys.index_select(3, decoder.order_of(1)), values], 3).flatten(1, 2)
 
 
 def run(
@@ -35,21 +47,20 @@ def run(
     packed: Packed,
     prefix: Tensor | None = None,
     low_rank: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+    past: Tensor | None = None,
 ) -> Tensor:
-    """Hidden states [n, D] behind the last norm; prefix [B * P, D]; low_rank as `Bank.low_rank`."""
+    """Hidden states [n, D] behind the last norm; prefix [B * P, D]; low_rank as `Bank.low_rank`; past: past_of."""
     low_rank = low_rank or {}
-    found = DecoderPass.apply(decoder, packed, list(low_rank), prefix, *folded(decoder, low_rank))
+    found = DecoderPass.apply(decoder, packed, list(low_rank), prefix, past, *folded(decoder, low_rank))
     assert isinstance(found, Tensor)
     return found
 
 
 def embedded(decoder: Decoder, packed: Packed, prefix: Tensor | None) -> Tensor:
-    """[R, D] what goes into the first layer."""
+    """[R, D] what goes into the first layer; zeros for virtual tokens that are keys and values only."""
     x = decoder.table.new_empty(len(packed.positions), decoder.table.shape[1])
     x.index_copy_(0, packed.token_at, decoder.table.index_select(0, packed.ids))
-    if prefix is not None:
-        x.index_copy_(0, packed.prefix_at, prefix)
-    return x
+    return x.index_fill_(0, packed.prefix_at, 0) if prefix is None else x.index_copy_(0, packed.prefix_at, prefix)
 
 
 def updates_of(decoder: Decoder, names: Sequence[str], pairs: Sequence[Tensor]) -> list[dict[str, Update]]:
@@ -85,11 +96,18 @@ class Mixing(Protocol):
 
 
 class DecoderPass(torch.autograd.Function):
-    """(decoder, packed, names of updates, prefix [B * P, D] or None, a, b, a, b, ...) -> hidden states [n, D]."""
+    """(decoder, packed, names of updates, prefix [B * P, D] or None, past [L, B * P, 2 K d] or None, a, b, a, b, ...)
+    -> hidden states [n, D]."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, decoder: Decoder, packed: Packed, names: Sequence[str], prefix: Tensor | None, *pairs: Tensor
+        ctx: Any,
+        decoder: Decoder,
+        packed: Packed,
+        names: Sequence[str],
+        prefix: Tensor | None,
+        past: Tensor | None,
+        *pairs: Tensor,
     ) -> Tensor:
         keep = any(ctx.needs_input_grad)
         updates = updates_of(decoder, names, pairs)
@@ -99,6 +117,7 @@ class DecoderPass(torch.autograd.Function):
         kept: list[_Kept] = []
         for number, layer in enumerate(decoder.layers):
             last = number == len(decoder.layers) - 1
+            attention.past = None if past is None else past[number]
             x, found = forward_layer(decoder, layer, updates[number], packed, attention, rotation, x, last, keep)
             if keep:
                 kept.append(found)
@@ -113,15 +132,19 @@ class DecoderPass(torch.autograd.Function):
         decoder, packed, attention, rotation, updates, kept, normal, scale = ctx.facts
         ctx.facts = None  # what is kept is used once; without this it would live as long as the graph
         g = _normalised_back(grad * decoder.norm, normal, scale, None)
+        past_grads: list[Tensor] = []
         for number in range(len(decoder.layers) - 1, -1, -1):
             ends = number == 0, number == len(decoder.layers) - 1
             layer = decoder.layers[number]
             g = _backward(decoder, layer, updates[number], packed, attention, rotation, kept.pop(), g, *ends)
+            if attention.past_grad is not None:
+                past_grads.append(attention.past_grad)
         gradients: list[Tensor | None] = []
         for name in ctx.names:
             number, part = decoder.places[name]
             gradients += [updates[number][part].grad_a, updates[number][part].grad_b]
-        return None, None, None, g if ctx.with_prefix else None, *gradients
+        of_past = torch.stack(past_grads[::-1]) if past_grads else None
+        return None, None, None, g if ctx.with_prefix else None, of_past, *gradients
 
 
 def forward_layer(

@@ -7,7 +7,6 @@ Legend: U adapters, R tokens, N adapters of a bank.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,13 +18,11 @@ from harness.fits.scripted import scripted
 def folded(decoder: Decoder, low_rank: Mapping[str, tuple[Tensor, Tensor]]) -> list[Tensor]:
     """a, b, a, b, ... as the folded weights need them: a with the norm's weight, b of q and k in the new order."""
     pairs: list[Tensor] = []
-    bounds = np.cumsum([0, *decoder.sizes])
     for name, (a, b) in low_rank.items():
         number, part = decoder.places[name]
         layer = decoder.layers[number]
         if part in PARTS[:3]:
-            place = PARTS.index(part)
-            b = b[:, decoder.order[bounds[place] : bounds[place + 1]] - bounds[place]]
+            b = b[:, decoder.order_of(PARTS.index(part))]
             a, b = a * layer.norm1, b * decoder.head_width**-0.5 if part == "q_proj" else b
         elif part in MLP_PARTS[:2]:
             a = a * layer.norm2

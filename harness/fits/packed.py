@@ -41,8 +41,12 @@ class Packed:
     label_runs: list[Run]
 
 
-def pack(entries: Sequence[Entry], adapters: Sequence[int], prefix: int) -> Packed:
-    """Lay out the rows of a wave, which come adapter by adapter."""
+def pack(entries: Sequence[Entry], adapters: Sequence[int], prefix: int, cached: int = 0) -> Packed:
+    """Lay out the rows of a wave, which come adapter by adapter, behind P = prefix + cached virtual tokens each.
+
+    cached   of these, as many as the label positions of the rows do not count (see `Bank.cached_tokens`)
+    """
+    virtual = prefix + cached
     lengths: list[int] = []
     runs: list[Run] = []
     label_runs: list[Run] = []
@@ -50,9 +54,9 @@ def pack(entries: Sequence[Entry], adapters: Sequence[int], prefix: int) -> Pack
     local = {adapter: i for i, adapter in enumerate(adapters)}
     start = seen = 0
     for entry in entries:
-        end, more = start + prefix + len(entry.row.inputs), seen + len(entry.row.positions)
+        end, more = start + virtual + len(entry.row.inputs), seen + len(entry.row.positions)
         lengths.append(end - start)
-        labels.append(entry.row.positions + start)
+        labels.append(entry.row.positions + (start + cached))
         mine = local[entry.adapter]
         for found, first, last in ((runs, start, end), (label_runs, seen, more)):
             if found and found[-1][0] == mine:
@@ -61,11 +65,11 @@ def pack(entries: Sequence[Entry], adapters: Sequence[int], prefix: int) -> Pack
                 found.append((mine, first, last))
         start, seen = end, more
     positions = np.concatenate([np.arange(length) for length in lengths])
-    virtual = positions < prefix
+    is_virtual = positions < virtual
     return Packed(
         lengths=lengths,
-        prefix_at=torch.from_numpy(np.flatnonzero(virtual)),
-        token_at=torch.from_numpy(np.flatnonzero(~virtual)),
+        prefix_at=torch.from_numpy(np.flatnonzero(is_virtual)),
+        token_at=torch.from_numpy(np.flatnonzero(~is_virtual)),
         ids=torch.from_numpy(np.concatenate([entry.row.inputs for entry in entries])),
         positions=torch.from_numpy(positions),
         labels=torch.from_numpy(np.concatenate(labels)),

@@ -47,14 +47,16 @@ class WaveRunner:
         self.rewaved = False
         self.by_hand = self.forward.by_hand(bank, dropout=bool(bank.dropout))
         self.workers = torch.get_num_threads() if self.by_hand else 1
+        # By hand, keys and values of virtual tokens lie between those of the tokens, and all are computed.
+        self.virtual = self.prefix + (bank.cached_tokens if self.by_hand else 0)
         self._each: Each | None = None
 
     def estimate(self, rows: Sequence[Sequence[Row]], batch_size: int) -> Estimate:
         """Memory of a step; rows: each adapter's, of which the longest are taken to come together."""
-        batches = [sorted((self.prefix + len(row.inputs) for row in mine), reverse=True)[:batch_size] for mine in rows]
+        batches = [sorted((self.virtual + len(row.inputs) for row in mine), reverse=True)[:batch_size] for mine in rows]
         lengths = [length for batch in batches for length in batch]
         everything = [row for mine in rows for row in mine]
-        share = sum(len(row.targets) for row in everything) / sum(self.prefix + len(row.inputs) for row in everything)
+        share = sum(len(row.targets) for row in everything) / sum(self.virtual + len(row.inputs) for row in everything)
         longest = max(lengths)
         tokens = min(sum(lengths), self.workers * max(self.microbatch_tokens, longest))
         model = self.backbone.model
@@ -125,7 +127,7 @@ class WaveRunner:
             return attempt(part[: len(part) // 2]) + attempt(part[len(part) // 2 :])
 
         if self.by_hand:
-            parts = share_out(entries, self.prefix, self.microbatch_tokens, self.workers)
+            parts = share_out(entries, self.virtual, self.microbatch_tokens, self.workers)
         else:
             parts = cut(entries, self.prefix, self.microbatch_tokens)
         done = [attempt(part) for part in parts] if self._each is None else self._each(attempt, parts)
@@ -141,7 +143,7 @@ class WaveRunner:
         return np.bincount(owners, weights=found, minlength=len(self.bank))
 
     def _padded(self, part: Sequence[Entry]) -> int:
-        lengths = [self.prefix + len(entry.row.inputs) for entry in part]
+        lengths = [self.virtual + len(entry.row.inputs) for entry in part]
         return sum(lengths) if self.by_hand else max(lengths) * len(lengths)
 
     def _run(self, wave: Wave, values: Tensor, labels: np.ndarray | None, step: int) -> _Piece:

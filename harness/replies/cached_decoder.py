@@ -20,7 +20,7 @@ from harness.backbone import Backbone
 from harness.fits.batching import Entry, Row
 from harness.fits.causal import Attention
 from harness.fits.decoder import Decoder
-from harness.fits.decoder_pass import embedded, forward_layer, normalised, updates_of
+from harness.fits.decoder_pass import embedded, forward_layer, normalised, past_of, updates_of
 from harness.fits.low_rank import folded
 from harness.fits.packed import Packed, pack
 from harness.fits.scripted import scripted
@@ -66,7 +66,7 @@ class DecoderBatch:
     ) -> None:
         self.model = model
         decoder = model.decoder
-        prefix = 0 if model.bank is None else model.bank.prefix_tokens
+        prefix = decoding.virtual_tokens(model.bank)
         counts = np.array([len(found) for found in reads])
         lengths = np.concatenate([np.asarray(found) for found in reads]) + prefix
         self._passes = np.repeat(np.arange(len(counts)), counts)  # [B] where in the caches a row's pass lies
@@ -140,12 +140,15 @@ class DecoderBatch:
             positions = np.asarray(ends, dtype=np.int64) + (prefix - 1)
             entries.append(Entry(row, row, 0, Row(ids, positions, positions)))
         packed = pack(entries, range(-1 if min(rows) < 0 else 0, max(rows) + 1), prefix)
-        virtual = None if bank is None else bank.prefix(torch.tensor(list(rows)))
+        adapters = torch.tensor(list(rows))
+        virtual = None if bank is None else bank.prefix(adapters)
         x = embedded(decoder, packed, None if virtual is None else virtual.flatten(0, 1))
+        past = None if bank is None else past_of(decoder, bank, adapters)
         rotation = self.model.rotation.index_select(0, packed.positions)
         attention = _Remembering(decoder, packed)
         for number, (layer, updates) in enumerate(zip(decoder.layers, self.model.updates, strict=True)):
             attention.cache = self._caches[number]
+            attention.past = None if past is None else past[number]
             last = number == len(decoder.layers) - 1
             x, _ = forward_layer(decoder, layer, updates, packed, attention, rotation, x, last, False)
         return x
@@ -204,9 +207,10 @@ class _Remembering(Attention):
     cache: _LayerCache
 
     def mix(self, qkv: Tensor, labels_only: bool, keep: bool) -> tuple[Tensor, Any]:
+        found = super().mix(qkv, labels_only, keep)  # first: it writes a past into qkv
         _, *parts = qkv.split(self.decoder.sizes, dim=1)
         self.cache.add(*(part.unflatten(1, (self.decoder.kv_heads, -1)).split(self.packed.lengths) for part in parts))
-        return super().mix(qkv, labels_only, keep)
+        return found
 
 
 class _Step:

@@ -119,7 +119,7 @@ def forward_tokens(backbone: Backbone, batch_tokens: int = BATCH_TOKENS) -> int:
     return min(batch_tokens, FORWARD_TOKENS_CPU) if backbone.device.type == "cpu" else batch_tokens
 
 
-def prefix_tokens(backbone: Backbone, bank: Bank | None) -> int:
+def virtual_tokens(bank: Bank | None) -> int:
     """Virtual tokens P that the bank puts before a prompt, fed or cached; 0 without any."""
     return 0 if bank is None else bank.prefix_tokens + bank.cached_tokens
 
@@ -147,7 +147,7 @@ def check_prompts(
     positions = getattr(backbone.model.config, "max_position_embeddings", None)
     if positions is None:
         return
-    virtual = prefix_tokens(backbone, bank)
+    virtual = virtual_tokens(bank)
     needs = [
         (virtual if row >= 0 else 0) + len(prompt) + more for row, prompt, more in zip(rows, prompts, new, strict=True)
     ]
@@ -208,7 +208,7 @@ class CachedBatch:
         self._backbone = backbone
         self._bank = bank
         self._rows = torch.tensor(list(rows), device=backbone.device)
-        virtual = prefix_tokens(backbone, bank)
+        virtual = virtual_tokens(bank)
         lengths = torch.tensor([virtual + len(prompt) for prompt in prompts], device=backbone.device)
         self._columns = int(lengths.max())
         column = torch.arange(self._columns + room, device=backbone.device)

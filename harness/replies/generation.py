@@ -22,7 +22,7 @@ from harness.replies.decoding import (
     check_prompts,
     plan_batches,
     plan_passes,
-    prefix_tokens,
+    virtual_tokens,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def generate(
             _decode(batch, indices, replies, max_new_tokens, stop_id, told)
 
     def by_model(used: Bank | None, some: list[int]) -> None:
-        extra = [max_new_tokens + prefix_tokens(backbone, used)] * len(some)
+        extra = [max_new_tokens + virtual_tokens(used)] * len(some)
         asked, served = [prompts[i] for i in some], [rows[i] for i in some]
         for places in plan_batches(asked, served, extra, batch_tokens):
             part = [some[place] for place in places]
@@ -93,7 +93,7 @@ def generate(
             if decoder is None or (used is not None and not takes_by_hand(decoder, used)):
                 by_model(used, some)
             else:
-                longest = max(len(prompts[i]) for i in some) + prefix_tokens(backbone, used) + max_new_tokens
+                longest = max(len(prompts[i]) for i in some) + virtual_tokens(used) + max_new_tokens
                 by_hand(CachedDecoder(backbone, decoder, used, longest), some)
     return replies
 

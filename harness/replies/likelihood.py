@@ -26,8 +26,8 @@ from harness.replies.decoding import (
     plain_cache,
     plan_batches,
     prefilled,
-    prefix_tokens,
     shared_passes,
+    virtual_tokens,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def reply_nll(
     Raises HarnessError before starting if a prompt with its reply does not fit the model's positions.
     """
     check_prompts(backbone, bank, rows, prompts, [len(reply) for reply in replies])
-    virtual = prefix_tokens(backbone, bank)
+    virtual = virtual_tokens(bank)
     # The last reply token is predicted but never fed.
     fed = [[*prompt, *reply[:-1]] for prompt, reply in zip(prompts, replies, strict=True)]
     readers = shared_passes(prompts, fed, rows)
@@ -167,7 +167,7 @@ def choice_log_probs(
         for token in choice:
             node = node.children.setdefault(token, _Node())
         node.ends.append(number)
-    virtual = prefix_tokens(backbone, bank)
+    virtual = virtual_tokens(bank)
     room = [longest + (virtual if row >= 0 else 0) for row in rows]
     scores = np.zeros((len(prompts), len(choices)))
     scored = 0
