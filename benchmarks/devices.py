@@ -1,6 +1,6 @@
 """The smart-home devices of EdgeWisePersona as a typed schema, with the words by which people name them.
 
-Only the vocabulary: the parser that reads replies against it is `harness.metrics.settings`.
+Only the vocabulary: the parser that reads replies against it is `harness.scoring.settings`.
 """
 
 from __future__ import annotations

@@ -15,19 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.devices import DEVICES
-from benchmarks.reading import Faults, read_context, read_messages, read_objects, read_text, split_names
-from harness import (
-    BenchmarkCard,
-    DataError,
-    Dataset,
-    Dialogue,
-    Persona,
-    Protocol,
-    ReferenceScore,
-    hookimpl,
-    metrics,
-)
+from harness import BenchmarkCard, DataError, Dataset, Dialogue, Persona, Protocol, ReferenceScore, hookimpl
+from harness.scoring import expand_metrics
+
+from .devices import DEVICES
+from .reading import Faults, read_context, read_messages, read_objects, read_text, split_names
 
 HUB_NAME = "TCLResearchEurope/EdgeWisePersona"
 FILES = ("characters.jsonl", "routines.jsonl", "sessions.jsonl")
@@ -83,7 +75,7 @@ def load(options: EdgewiseOptions) -> Dataset:
             turns=options.turns,
             max_new_tokens=options.max_new_tokens,
         ),
-        metrics=metrics.expand(("similarity", "settings_exact", "actions", "exact_match", "nll")),
+        metrics=expand_metrics(("similarity", "settings_exact", "actions", "exact_match", "nll")),
         reference=REFERENCE,
         schema=DEVICES,
         facts={"data": Path(options.data).name, "split": "30/10/10 in file order"},

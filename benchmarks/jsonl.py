@@ -12,16 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.choices import as_numbers, parse_choices
-from benchmarks.reading import (
-    Faults,
-    read_context,
-    read_messages,
-    read_objects,
-    read_text,
-    shuffled,
-    split_names,
-)
 from harness import (
     SPLITS,
     BenchmarkCard,
@@ -34,9 +24,12 @@ from harness import (
     Protocol,
     did_you_mean,
     hookimpl,
-    metrics,
 )
-from harness.records import Split
+from harness.contract import Split
+from harness.scoring import METRICS, expand_metrics, metric_named
+
+from .choices import as_numbers, parse_choices
+from .reading import Faults, read_context, read_messages, read_objects, read_text, shuffled, split_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,10 +233,10 @@ def _metrics(names: tuple[str, ...], choices: tuple[str, ...]) -> tuple[str, ...
         if not choices:
             return ("similarity",)
         return ("mae", "accuracy", "nll") if as_numbers(choices) else ("accuracy", "nll")
-    chosen = metrics.expand(names)
+    chosen = expand_metrics(names)
     for name in chosen:
-        if "schema" in metrics.get(name).needs:
-            usable = [known for known, metric in metrics.METRICS.items() if "schema" not in metric.needs]
+        if "schema" in metric_named(name).needs:
+            usable = [known for known, metric in METRICS.items() if "schema" not in metric.needs]
             raise ConfigError(f"metric '{name}' needs a device schema; {did_you_mean(name, usable)}")
         if name == "mae" and not as_numbers(choices):
             raise ConfigError("metric 'mae' needs numbers to choose from, such as --set choices=1..5")

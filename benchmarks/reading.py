@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import SPLITS, DataError, Message, did_you_mean
-from harness.records import Split
+from harness.contract import Split
 
 SHOWN = 10  # faults in one message; more would scroll away the first, which is often the cause
 

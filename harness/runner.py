@@ -2,7 +2,7 @@
 
 `Session` holds what the runs of one command share (data, backbone, scorer, store); `Session.run` makes or finds one
 run, and what it requires on the way. What a method sees is `harness.study`; how replies are scored is
-`harness.evaluation`; what two runs may be compared by is `harness.comparison`.
+`harness.scoring.evaluation`; what two runs may be compared by is `harness.compare.guard`.
 """
 
 from __future__ import annotations
@@ -14,23 +14,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import backbone as backbones
-from harness import prompts, stages
-from harness.comparison import Family, comparison_rows, row_name
-from harness.config import RunConfig
+from harness.compare import Family, comparison_rows, row_name
+from harness.config import RunConfig, held_out, scope_of, with_config
+from harness.contract import Method, load_benchmark, load_with_required
+from harness.engines import Fitted
 from harness.errors import HarnessError
-from harness.evaluation import Evaluation
-from harness.facts import numerics
-from harness.fitted import Fitted
-from harness.fitting import Control
-from harness.plugins import Method, load_benchmark, load_with_required
+from harness.model import (
+    Backbone,
+    example_set_hash,
+    load_backbone,
+    protocol_hash,
+    split_examples,
+    split_hash,
+    template_text,
+)
 from harness.progress import Progress
-from harness.run_record import cost_of, flags_of, opening, plain, score_lines
-from harness.scope import held_out, scope_of, with_config
-from harness.sources import RUN_SOURCES, source_hash
+from harness.runs import cost_of, flags_of, opening, plain, score_lines
+from harness.scoring import Evaluation
 from harness.statistics import ComparisonRow, ScoreRow
-from harness.store import Store, StoredRun, canonical_hash, dump_json, link_tree
-from harness.study import Study
+from harness.store import Store, StoredRun, canonical_hash, dump_json, link_tree, numerics, source_hash
+from harness.study import Study, check_backbone, fit_method, make_study, predict_in_order
+from harness.training import Control
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,9 @@ class Session:
         self.evaluation = Evaluation(self.dataset, _local_scorer(config.scorer), self.store, progress)
         self.backbone = _backbone(config)
         self.hashes = {
-            "protocol": prompts.protocol_hash(self.dataset, prompts.template_text(self.backbone.tokenizer)),
-            "examples": prompts.example_set_hash(self.examples),
-            "split": prompts.split_hash(self.dataset),
+            "protocol": protocol_hash(self.dataset, template_text(self.backbone.tokenizer)),
+            "examples": example_set_hash(self.examples),
+            "split": split_hash(self.dataset),
             "backbone": self.backbone.fingerprint,
             "scorer": self.evaluation.scorer_digest,
         }
@@ -84,7 +88,7 @@ class Session:
         other = copy.copy(self)
         other.config = replace(self.config, seed=seed, persona=persona, cluster=cluster)
         other._choose()
-        other.hashes = {**self.hashes, "examples": prompts.example_set_hash(other.examples)}
+        other.hashes = {**self.hashes, "examples": example_set_hash(other.examples)}
         other._fitted = {}
         return other
 
@@ -92,7 +96,7 @@ class Session:
         """Whose replies are asked for, and which of them stand in the table."""
         self.scope = scope_of(self.dataset, self.config)
         self.held_out = held_out(self.dataset) & self.scope
-        self.examples = [e for e in prompts.examples(self.dataset, "test") if e.prompt.persona in self.scope]
+        self.examples = [e for e in split_examples(self.dataset, "test") if e.prompt.persona in self.scope]
         self.seen = [i for i, e in enumerate(self.examples) if e.prompt.persona not in self.held_out]
         self.unseen = [i for i, e in enumerate(self.examples) if e.prompt.persona in self.held_out]
         if not self.seen:
@@ -142,9 +146,9 @@ class Session:
         fitted, notes = self._fit(method, study, self._fit_key(method, options, control))
         fit_seconds = time.perf_counter() - started
         started = time.perf_counter()
-        replies = stages.predict(method, study, fitted, [e.prompt for e in self.examples])
+        replies = predict_in_order(method, study, fitted, [e.prompt for e in self.examples])
         predict_seconds = time.perf_counter() - started
-        stages.check_backbone(method.name, study.backbone, "predict")  # the session's next run stands on it too
+        check_backbone(method.name, study.backbone, "predict")  # the session's next run stands on it too
         started = time.perf_counter()
         columns, cut = self.evaluation.columns(fitted, self.examples, replies)
         score_seconds = time.perf_counter() - started
@@ -185,8 +189,8 @@ class Session:
     def _fit(self, method: Method, study: Study, key: str) -> tuple[Fitted, dict[str, Any]]:
         """What the method has fitted, and its notes; once a session."""
         if (method.name, key) not in self._fitted:
-            fitted = stages.fit(method, study)
-            stages.check_backbone(method.name, study.backbone)
+            fitted = fit_method(method, study)
+            check_backbone(method.name, study.backbone)
             self._fitted[method.name, key] = fitted, study.notes
         return self._fitted[method.name, key]
 
@@ -199,7 +203,7 @@ class Session:
             defaults = base.card.options()
             key = self._fit_key(base, defaults, None)
             required[name], _ = self._fit(base, self._study(base, defaults, None), key)
-        return stages.make_study(
+        return make_study(
             method,
             self.dataset,
             self.scope,
@@ -226,7 +230,7 @@ class Session:
             "seed": self.config.seed,
             "hashes": self.hashes,
             "numerics": numerics(self.backbone),
-            "code": source_hash(RUN_SOURCES),
+            "code": source_hash("harness.study", "harness.scoring.evaluation"),
         }
 
     def ceilings(self) -> list[dict[str, Any]]:
@@ -237,7 +241,7 @@ class Session:
 
 def open_session(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Session:
     """A session with torch set as the configuration says; what every command that makes runs begins with."""
-    from harness.repeatable import set_repeatable
+    from harness.model import set_repeatable
 
     set_repeatable(config.threads)
     return Session(config, plugin_files, progress)
@@ -272,13 +276,13 @@ def _chain(method: Method, options: Any, methods: Mapping[str, Method]) -> list[
     return list(dict.fromkeys(found))
 
 
-def _backbone(config: RunConfig) -> backbones.Backbone:
+def _backbone(config: RunConfig) -> Backbone:
     device = config.device
     if device == "auto":
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return backbones.load(config.backbone, device=device, dtype=config.dtype)
+    return load_backbone(config.backbone, device=device, dtype=config.dtype)
 
 
 def _local_scorer(scorer: str) -> str | None:

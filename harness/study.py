@@ -7,26 +7,22 @@ without references.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.adapters import AdapterSpec
-from harness.backbone import Backbone
-from harness.clusters import Clustering, given_clusters, k_means
-from harness.errors import HarnessError, did_you_mean
-from harness.fits.designs import DesignSpec
-from harness.fitted import Fitted, Grouping
-from harness.fitting import Control, Fitter
-from harness.metrics.similarity import Embedder, locate_scorer
+from harness.config import fitted_for, held_out
+from harness.contract import Clusters, Dataset, Dialogue, Method, Persona, Prompt, Protocol, Split, TrainOptions
+from harness.engines import Fitted, Grouping, generate_replies, reply_nll
+from harness.errors import HarnessError, PluginError, did_you_mean
+from harness.model import Backbone, dialogue_examples, fingerprint
 from harness.progress import Progress
-from harness.prompts import dialogue_examples
-from harness.records import Dialogue, Persona, Prompt, Protocol, Split
-from harness.replies import replying
-from harness.specs import Clusters, TrainOptions
+from harness.scoring import Embedder, locate_scorer
 from harness.store import Store
+from harness.training import Control, DesignSpec, Fitter, cluster_personas
 
 
 class Study:
@@ -129,43 +125,15 @@ class Study:
 
     def clusters(self, clusters: Clusters | None = None) -> dict[str, int]:
         """Persona id -> its cluster's number, newcomers included where they have a description; notes the quality."""
-        spec = clusters or Clusters()
-        made = self._clustering(spec)
-        labels = dict(made.labels)
-        if self.newcomers:
-            known = self.vectors("description")
-            described = {p: label for p, label in labels.items() if p in known}
-            if described:
-                at = given_clusters(described, np.stack([known[p] for p in described]))
-                for persona in self.newcomers:
-                    nearest = at.nearest(known[persona.id]) if persona.id in known else None
-                    if nearest is not None:
-                        labels[persona.id] = nearest
-        given = {p.id: p.cluster for p in self.personas if p.cluster is not None}
-        self.note("clusters", {"by": spec.by, **made.quality(given)})
+        labels, quality = cluster_personas(
+            clusters or Clusters(), self.personas, self.newcomers, self.vectors, self.seed
+        )
+        self.note("clusters", quality)
         return labels
 
     def for_all(self) -> Grouping:
         """One adapter for everybody."""
         return {p.id: "all" for p in self.personas}
-
-    def _clustering(self, spec: Clusters) -> Clustering:
-        if spec.by == "given":
-            without = [p.id for p in self.personas if p.cluster is None]
-            if without:
-                raise HarnessError(
-                    f"{len(without)} personas have no cluster, e.g. '{without[0]}'; make clusters with "
-                    "--set by=behaviour (or description), or use one adapter per persona"
-                )
-            return given_clusters({p.id: p.cluster for p in self.personas if p.cluster is not None}, None)
-        seen = {p.id for p in self.personas}
-        vectors = {p: vector for p, vector in self.vectors(spec.by).items() if p in seen}
-        if missing := [p.id for p in self.personas if p.id not in vectors]:
-            what = "description" if spec.by == "description" else "train replies"
-            raise HarnessError(
-                f"{len(missing)} personas have no {what}, e.g. '{missing[0]}'; cluster by something else"
-            )
-        return k_means(list(vectors), np.stack(list(vectors.values())), spec.k, self.seed)
 
     # ---- what stands below ----
 
@@ -250,7 +218,7 @@ class Study:
 
     def generate(self, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
         """Replies to prompts by the protocol: greedy text, or the decision over the closed set of choices."""
-        return replying.replies(self.protocol, fitted, prompts, self.progress)
+        return generate_replies(self.protocol, fitted, prompts, self.progress)
 
     def validation_losses(self, fitted: Fitted) -> dict[str, NDArray[np.float64]]:
         """Persona id -> [replies, 2]: summed nats and tokens of each of its validation replies under `fitted`.
@@ -265,7 +233,7 @@ class Study:
             if d.split == "validation" and d.persona in people
             for example in dialogue_examples(self.protocol, people[d.persona], d)
         ]
-        nats, _ = replying.reply_nll(
+        nats, _ = reply_nll(
             self.protocol, fitted, [e.prompt for e in asked], [e.reference for e in asked], self.progress
         )
         found: dict[str, list[tuple[float, int]]] = {}
@@ -277,3 +245,68 @@ class Study:
 
     def _base(self, base: Fitted | None) -> Backbone:
         return self.backbone if base is None else base.base()
+
+
+# ---- the doors to a method: the runner and the conformance checks both come through here ----
+
+
+def make_study(
+    method: Method,
+    dataset: Dataset,
+    scope: Collection[str],
+    *,
+    backbone: Backbone,
+    options: Any,
+    seed: int,
+    required: Mapping[str, Fitted],
+    store: Store,
+    progress: Progress,
+    control: Control | None = None,
+    scorer: str | None = None,
+    study_type: type[Study] = Study,
+) -> Study:
+    """A method's view of a data set: the people whose data it may use for the personas in `scope`, no test dialogue.
+
+    scorer  folder of the sentence encoder, where the user has named one
+    """
+    out = held_out(dataset)
+    personas = [p for p in fitted_for(dataset, frozenset(scope), method.card.shares) if p.id not in out]
+    ids = {p.id for p in personas}
+    return study_type(
+        backbone=backbone,
+        personas=personas,
+        dialogues=[d for d in dataset.dialogues if d.split != "test" and d.persona in ids],
+        protocol=dataset.protocol,
+        options=options,
+        seed=seed,
+        required=required,
+        store=store,
+        progress=progress,
+        control=control,
+        newcomers=[p for p in dataset.personas if p.id in out and p.id in scope],
+        scorer=scorer,
+    )
+
+
+def fit_method(method: Method, study: Study) -> Fitted:
+    """What the method learns. Raises PluginError for another result than a Fitted."""
+    fitted = method.fit(study)
+    if not isinstance(fitted, Fitted):
+        raise PluginError(f"method '{method.name}': fit returned {type(fitted).__name__}, not a harness.Fitted")
+    return fitted
+
+
+def check_backbone(name: str, backbone: Backbone, hook: str = "fit") -> None:
+    """Raises PluginError if, after a hook, the weights are not those that were frozen."""
+    if fingerprint(backbone.model, backbone.tokenizer) != backbone.fingerprint:
+        raise PluginError(f"method '{name}' changed the frozen backbone's weights in {hook}; train adapters instead")
+
+
+def predict_in_order(method: Method, study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
+    """Replies in the order of the prompts, asked for turn depth by turn depth: no history shows what is still asked."""
+    replies: dict[int, str] = {}
+    for depth in sorted({p.depth for p in prompts}):
+        places = [i for i, p in enumerate(prompts) if p.depth == depth]
+        given = method.predict(study, fitted, [prompts[i] for i in places])
+        replies.update(zip(places, given, strict=True))
+    return [replies[i] for i in range(len(prompts))]

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
-from harness import metrics
-from harness.comparison import Family
-from harness.reports.printing import number, shown
-from leaderboard.flags import flags_of, glossary
-from leaderboard.remake import command
-from leaderboard.rows import Group
-from leaderboard.text import md
+from harness.compare import Family
+from harness.scoring import metric_named
+from harness.show import number, shown
+
+from .flags import flags_of, glossary
+from .remake import command
+from .rows import Group
+from .text import md
 
 
 def cost(group: Group) -> str:
@@ -54,14 +55,14 @@ def other_metrics(group: Group) -> str:
     rows = []
     for line in group.lines:
         scores = line.family.first.record["scores"]
-        digits = [2 if metrics.get(m).unit == "pt" else 3 for m in names]
+        digits = [2 if metric_named(m).unit == "pt" else 3 for m in names]
         rows.append(
             [
                 md(line.name),
                 *(number(shown(m, scores.get(m)), d) for m, d in zip(names, digits, strict=True)),
             ]
         )
-    heads = [f"{m} ({metrics.get(m).unit})" for m in names]
+    heads = [f"{m} ({metric_named(m).unit})" for m in names]
     return "### Also measured (no tests)\n\n" + table(["method", *map(md, heads)], rows)
 
 

@@ -9,13 +9,13 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.comparison import Family, persona_scores
-from harness.reports.printing import interval, number
+from harness.compare import Family, persona_scores
 from harness.scoring import scale
+from harness.show import interval, number
 from harness.statistics import PersonaScores, aligned
-from leaderboard.rows import Group, Line
-from leaderboard.text import line as one_line
-from leaderboard.text import short
+
+from .rows import Group, Line
+from .text import line as one_line, short
 
 Kind = Literal["forest", "personas", "cost"]
 MOST_PANELS = 12  # methods in the plot of personas: the best of the group

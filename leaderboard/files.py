@@ -8,10 +8,11 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.store import write_atomically
-from leaderboard import markdown, page
-from leaderboard.figures import FILE_NAME, figures
-from leaderboard.replies import EXAMPLES
-from leaderboard.rows import Board
+
+from . import markdown, page
+from .figures import FILE_NAME, figures
+from .replies import EXAMPLES
+from .rows import Board
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def write_board(board: Board, output: Path, most_examples: int = EXAMPLES) -> Pl
     Raises HarnessError for a name that is the page's, StoreError where a run's replies cannot be read or a file
     cannot be written.
     """
-    from leaderboard.plots import draw  # matplotlib
+    from .plots import draw  # matplotlib
 
     places = Places(output)
     if places.page == output:
@@ -67,7 +68,7 @@ def _write(path: Path, text: str) -> None:
 
 def _remove_stale(folder: Path, kept: set[str]) -> None:
     """Remove plots that an earlier leaderboard made here, known by name and first line; a reader's own files stay."""
-    from leaderboard.svg import MARK
+    from .svg import MARK
 
     for path in sorted(folder.glob("*.svg")):
         if path.name in kept or not FILE_NAME.fullmatch(path.name) or path.is_symlink():

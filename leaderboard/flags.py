@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from harness.statistics.verdicts import FLAGS
-from leaderboard.rows import Line
+from harness.statistics import FLAGS
 
-# As `harness.run_record.flags_of` and the import write them; a number in front belongs to the one run.
+from .rows import Line
+
+# As `harness.runs.record.flags_of` and the import write them; a number in front belongs to the one run.
 OF_RUNS: dict[str, tuple[str, str]] = {
     r"\d+% empty replies": ("empty replies", "more than 5 % of the replies hold no text; they are scored as they are"),
     r"\d+ of \d+ adapters: diverged": (

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from harness import metrics
-from harness.reports.printing import interval, number, p_value, shown
-from leaderboard.details import commands, cost, flags, how, other_metrics, protocol, table
-from leaderboard.figures import figures
-from leaderboard.rows import Board, Group, Outsider, unseen
-from leaderboard.text import md
+from harness.scoring import metric_named
+from harness.show import interval, number, p_value, shown
+
+from .details import commands, cost, flags, how, other_metrics, protocol, table
+from .figures import figures
+from .rows import Board, Group, Outsider, unseen
+from .text import md
 
 INTRODUCTION = """# Leaderboard
 
@@ -57,7 +58,7 @@ def _section(group: Group, place: int, plots: str) -> str:
     record = group.record
     facts = ", ".join(f"{md(k)} {md(v)}" for k, v in sorted(record["benchmark"]["facts"].items()))
     title = f"## {place}. {md(record['benchmark']['name'])}" + (f" ({facts})" if facts else "")
-    metric = metrics.get(group.metric)
+    metric = metric_named(group.metric)
     unit = "points" if metric.unit == "pt" else metric.unit
     direction = "higher is better" if metric.higher_is_better else "lower is better"
     backbone = f"backbone {md(record['config']['backbone'])} (`{record['hashes']['backbone'][:8]}`)"
@@ -80,7 +81,7 @@ def _plots(group: Group, folder: str) -> str:
 
 
 def _ranking(group: Group) -> str:
-    unit = metrics.get(group.metric).unit
+    unit = metric_named(group.metric).unit
     head = [
         "",
         "method",
@@ -155,7 +156,7 @@ def _ranking(group: Group) -> str:
                 ],
             )
         )
-    up = metrics.get(group.metric).higher_is_better
+    up = metric_named(group.metric).higher_is_better
     rows.sort(key=lambda item: -item[0] if up else item[0])
     text = table(head, [cells for _, cells in rows])
     against = [line for line in group.lines if line.row.reference]

@@ -14,15 +14,16 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from harness import metrics
-from harness.reports.printing import interval, number, p_value
+from harness.scoring import metric_named
+from harness.show import interval, number, p_value
 from harness.store import clean_json
-from leaderboard.figures import figures
-from leaderboard.flags import flags_of, glossary
-from leaderboard.replies import EXAMPLES, MOST_CHARACTERS, RULE, Examples, examples
-from leaderboard.rows import Board, Group, Line, unseen
-from leaderboard.tables import others
-from leaderboard.text import clean
+
+from .figures import figures
+from .flags import flags_of, glossary
+from .replies import EXAMPLES, MOST_CHARACTERS, RULE, Examples, examples
+from .rows import Board, Group, Line, unseen
+from .tables import others
+from .text import clean
 
 REPLIES_WORDS = (
     "Published records keep sums per persona and no replies: only methods whose stored run is at hand have any here."
@@ -83,7 +84,7 @@ def _clean(value: Any) -> Any:
 
 
 def _part(name: str) -> str:
-    return files("leaderboard").joinpath(name).read_text(encoding="utf-8")
+    return files(__name__.rpartition(".")[0]).joinpath(name).read_text(encoding="utf-8")
 
 
 def _group(group: Group, place: int, drawn: Mapping[str, str], most_examples: int) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def _group(group: Group, place: int, drawn: Mapping[str, str], most_examples: in
         "metric": group.metric,
         "unit": row.unit,
         "higher_is_better": row.higher_is_better,
-        "summary": metrics.get(group.metric).summary,
+        "summary": metric_named(group.metric).summary,
         "estimand": row.estimand,
         "n_personas": group.record["n_personas"],
         "n_replies": group.record["n_replies"],

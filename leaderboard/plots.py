@@ -12,12 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 
-from harness.reports.printing import interval, number
-from leaderboard import svg
-from leaderboard.figures import Figure, Point, compared_lines, pairs, points, unit_words
-from leaderboard.svg import BLUE, GREY, INK, MUTED, ORANGE
-from leaderboard.tables import others
-from leaderboard.text import columns, short
+from harness.show import interval, number
+
+from . import svg
+from .figures import Figure, Point, compared_lines, pairs, points, unit_words
+from .svg import BLUE, GREY, INK, MUTED, ORANGE
+from .tables import others
+from .text import columns, short
 
 WIDTH = 860
 COLUMN = 7.3  # pixels of a column of 12-pixel text, on the wide side

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError
-from harness.reports.printing import number
 from harness.scoring import scale
-from leaderboard.rows import Group, Line
+from harness.show import number
+
+from .rows import Group, Line
 
 EXAMPLES = 20  # per group, by default
 MOST_CHARACTERS = 2_000  # of one reply on the page

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.comparison import Family, comparison_rows, differences, families, persona_scores, world_key
+from harness.compare import Family, comparison_rows, differences, families, persona_scores, world_key
 from harness.errors import HarnessError
-from harness.reports.printing import shown
+from harness.show import shown
 from harness.statistics import ComparisonRow, ScoreRow, aligned
 from harness.store import StoredRun
 

@@ -12,12 +12,13 @@ from typing import Any
 
 from tabulate import SEPARATING_LINE, tabulate
 
-from harness.reports.printing import interval, number, p_value, shown
+from harness.show import interval, number, p_value, shown
 from harness.statistics import verdict
 from harness.store import clean_json
-from leaderboard.flags import flags_of
-from leaderboard.rows import Board, Group, Line, Outsider, unseen
-from leaderboard.text import line as one_line
+
+from .flags import flags_of
+from .rows import Board, Group, Line, Outsider, unseen
+from .text import line as one_line
 
 COSTS = ("trainable_parameters", "parameters_per_adapter", "adapters", "stored_bytes", "epochs", "steps", "tokens",
          "fit_seconds", "predict_seconds", "peak_memory_bytes")  # fmt: skip

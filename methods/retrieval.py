@@ -11,7 +11,7 @@ import bm25s
 import numpy as np
 
 from harness import Message, MethodCard, Prompt, hookimpl
-from harness.prompts import with_system_text
+from harness.model import with_system_text
 
 if TYPE_CHECKING:
     from harness import Fitted, Study

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness import HarnessError, Message, MethodCard, Prompt, hookimpl
-from harness.prompts import with_system_text
+from harness.model import with_system_text
 
 if TYPE_CHECKING:
     from harness import Fitted, Study

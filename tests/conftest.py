@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.cli import main
-from harness.store import StoredRun
+from harness.store.disk import StoredRun
 
 TINY_VOCABULARY = 64
 
@@ -38,7 +38,7 @@ def make_backbone(tiny_tokenizer):
     import torch
     import transformers
 
-    from harness import backbone
+    from harness.model import backbone
 
     def make(dtype: str = "float64", architecture: str = "qwen2", seed: int = 0, **overrides):
         sizes = {
@@ -169,7 +169,7 @@ def put(tmp_path):
 
     Two replies make a dialogue, so `n` should be even; a reply's text tells its score.
     """
-    from harness.store import dump_json
+    from harness.store.disk import dump_json
 
     def write(method: str, scores, **changes) -> StoredRun:
         scores = np.asarray(scores, dtype=float)

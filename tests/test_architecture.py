@@ -1,4 +1,4 @@
-"""The shape of the house, read from the sources: who imports whom, and that the core knows no plugin."""
+"""The shape of the house, read from the sources: floors, faces, cycles, and that the core knows no plugin."""
 
 from __future__ import annotations
 
@@ -11,29 +11,37 @@ from pathlib import Path
 
 import pytest
 
-import harness
+from harness.store import imported_sources
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-POINTS = PROJECT["entry-points"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+POINTS = PYPROJECT["project"]["entry-points"]
 PLUGINS = sorted({*POINTS["harness.methods"], *POINTS["harness.benchmarks"]})
 
-# A module imports its own layer and those below. Enter a new module here.
-LAYERS = (
-    "allocator errors records sources facts specs clusters",
-    "hooks yaml_file options config templates prompts statistics metrics scoring progress parallel repeatable",
-    "plugin_checks plugin_import plugins backbone adapters store",
-    "fits fitted comparison pretraining",
-    "replies fitting scope run_record evaluation",
-    "study stages runner conformance testing scaffold",
-    "reports sweeps",
-    "bench",
-    "commands cli",
+# From the ground up. A room imports from rooms on lower floors; rooms of one floor do not know each other.
+FLOORS = (
+    "errors progress",
+    "contract",
+    "config store model statistics",
+    "adapters",
+    "engines",
+    "training",
+    "scoring",
+    "runs",
+    "study",
+    "compare",
+    "runner",
+    "show",
+    "sweeps testkit bench",
+    "methods benchmarks leaderboard",
+    "commands",
+    "cli",
 )
-LAYER = {name: height for height, names in enumerate(LAYERS) for name in names.split()}
-# What a plugin may import, ours as a stranger's: the names of `harness` itself, and these modules of it.
-PUBLIC = {"harness", *(f"harness.{name}" for name in ["records", "errors", "prompts", "metrics"])}
+FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}
+FILES = {"__init__", "__main__", "cli", "runner", "study", "errors", "progress"}
+ROOMS = set(FLOOR) - FILES - {"methods", "benchmarks", "leaderboard"}
 MODULES = sorted((ROOT / "harness").rglob("*.py"))
+OUTSIDE = sorted(path for name in ("methods", "benchmarks", "leaderboard") for path in (ROOT / name).rglob("*.py"))
 
 
 def imports_of(path: Path, *, typing_too: bool = False) -> Iterator[tuple[str, str]]:
@@ -47,38 +55,110 @@ def imports_of(path: Path, *, typing_too: bool = False) -> Iterator[tuple[str, s
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import; this project writes the full name"
-            yield from ((node.module or "", alias.name) for alias in node.names)
+            # Relative imports are those of the folders that are mapped into the package: they stay inside.
+            yield from (("." * node.level + (node.module or ""), alias.name) for alias in node.names)
         nodes.extend(ast.iter_child_nodes(node))
 
 
 def room(path: Path) -> str:
-    """harness/adapters/lora.py -> adapters, harness/config.py -> config."""
-    return path.relative_to(ROOT / "harness").parts[0].removesuffix(".py")
+    """harness/adapters/lora.py -> adapters, harness/study.py -> study, methods/unified.py -> methods."""
+    parts = path.relative_to(ROOT).parts
+    return parts[1 if parts[0] == "harness" else 0].removesuffix(".py")
 
 
-def test_every_module_has_its_place():
-    rooms = {room(path) for path in MODULES} - {"__init__", "__main__"}
-    assert rooms <= set(LAYER), "enter the new module in LAYERS"
+def face(name: str) -> set[str]:
+    """What a room lets others import: the names in its stub."""
+    stub = ast.parse((ROOT / "harness" / name / "__init__.pyi").read_text("utf-8"))
+    return {alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_downwards(path):
-    if room(path) == "__main__":
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_the_top_of_the_house_is_seven_files_and_its_rooms():
+    top = ROOT / "harness"
+    assert {path.stem for path in top.glob("*.py")} == FILES
+    assert {path.name for path in top.iterdir() if path.is_dir() and path.name != "__pycache__"} == ROOMS
+    assert len(FILES) <= 7
+    assert len(ROOMS) <= 18
+
+
+@pytest.mark.parametrize("path", [*MODULES, *OUTSIDE], ids=named)
+def test_imports_point_downwards_and_to_faces(path):
+    own = room(path)
+    if own in ("__init__", "__main__"):
         return
-    height = LAYER["hooks"] if room(path) == "__init__" else LAYER[room(path)]
     for module, name in imports_of(path):
         parts = module.split(".")
-        if parts[0] in ("methods", "benchmarks"):
-            pytest.fail(f"{path.name} imports {module}: the core knows no plugin")
-        if parts[0] == "leaderboard":
-            assert room(path) == "commands", f"{path.name} imports {module}: only the command line does"
-        if parts[0] == "harness":
-            target = parts[1] if len(parts) > 1 else name
-            if target in LAYER:
-                assert LAYER[target] <= height, f"{path.name} imports {module} from above"
-            else:
-                assert target in ("__version__", ""), f"{path.name}: import {name} from its own module, not the face"
+        if parts[0] != "harness":
+            continue
+        target = parts[1] if len(parts) > 1 else name
+        if target == own:
+            continue
+        if len(parts) == 1 and target not in FLOOR:
+            continue  # a public name of `harness` itself
+        assert target in FLOOR, f"{module} is no room of the house"
+        assert FLOOR[target] < FLOOR[own], f"{own} imports {target}, which is not below it"
+        assert len(parts) <= 2, f"{module}: import from the face of harness.{target}"
+        if target in ROOMS and len(parts) == 2 and target != "commands":
+            assert name in face(target), f"{name} is not on the face of harness.{target}"
+
+
+@pytest.mark.parametrize("path", [*MODULES, *OUTSIDE], ids=named)
+def test_what_is_imported_for_typing_is_on_a_face_or_known(path):
+    known = {("contract", "study"), ("contract", "engines"), ("runs", "runner")}
+    for module, name in imports_of(path, typing_too=True):
+        parts = module.split(".")
+        if parts[0] == "harness" and len(parts) == 2 and parts[1] in ROOMS and parts[1] != room(path):
+            if parts[1] == "commands":
+                continue
+            assert name in face(parts[1])
+            lower = FLOOR[parts[1]] < FLOOR.get(room(path), len(FLOORS))
+            assert lower or (room(path), parts[1]) in known, f"{room(path)} names {module}.{name}, which lies above"
+
+
+@pytest.mark.parametrize("name", sorted(ROOMS - {"commands"}))
+def test_a_room_says_what_lives_there_and_what_does_not(name):
+    tree = ast.parse((ROOT / "harness" / name / "__init__.py").read_text("utf-8"))
+    lines = [line for line in (ast.get_docstring(tree) or "").splitlines() if line.strip()]
+    assert len(lines) == 2, f"harness/{name}/__init__.py: two lines"
+
+
+@pytest.mark.parametrize("name", sorted(ROOMS - {"commands"}))
+def test_every_name_on_a_face_is_used_by_another_room(name):
+    """A face that only grows says nothing. Tests, plugins and the public names of `harness` count as users."""
+    texts = [
+        path.read_text("utf-8")
+        for folder in ("harness", "methods", "benchmarks", "leaderboard", "tests")
+        for path in (ROOT / folder).rglob("*.py*")
+        if path.suffix in (".py", ".pyi") and (room(path) != name or folder == "tests")
+    ]
+    unused = [item for item in face(name) if not any(re.search(rf"\b{item}\b", text) for text in texts)]
+    assert not unused
+
+
+def test_files_import_each_other_in_no_circle():
+    """Within a room, too; imports inside functions count."""
+    graph: dict[str, set[str]] = {}
+    for path in MODULES:
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if not name.endswith("__init__") and path.name != "__init__.py":
+            graph[name] = {m for m in imported_sources_once(name) if m != name}
+    done: set[str] = set()
+    while left := {name: targets & set(graph) - done for name, targets in graph.items() if name not in done}:
+        free = {name for name, targets in left.items() if not targets}
+        assert free, f"these import each other in a circle: {sorted(left)[:6]}"
+        done |= free
+
+
+def imported_sources_once(name: str) -> set[str]:
+    """Modules that a module imports itself, with names on a face followed to their file."""
+    from harness.store.sources import _file, _imports
+
+    path = _file(name)
+    assert path is not None
+    return {module for module in _imports(name, path) if module.startswith("harness.")}
 
 
 @pytest.mark.parametrize("name", PLUGINS)
@@ -86,29 +166,22 @@ def test_the_core_names_no_plugin(name):
     # `.jsonl` as a file ending is no plugin; methods.NAME, benchmarks.NAME and configs/NAME are.
     word = re.compile(rf"(?<![\w.]){name}(?!\w)|(?:methods|benchmarks|configs)[./]{name}(?!\w)")
     for path in sorted((ROOT / "harness").rglob("*")):
-        if path.suffix in (".py", ".md", ".yaml", ".txt", ".toml"):
+        if path.suffix in (".py", ".pyi", ".md", ".yaml", ".txt", ".toml"):
             for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
                 assert not word.search(line), f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted(path for folder in ("methods", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
-    ids=lambda path: str(path.relative_to(ROOT)),
-)
-def test_plugins_import_only_the_public_harness_and_their_own_folder(path):
+@pytest.mark.parametrize("path", [p for p in OUTSIDE if room(p) != "leaderboard"], ids=named)
+def test_plugins_import_only_public_names_and_their_own_folder(path):
     for module, name in imports_of(path, typing_too=True):
-        top = module.split(".")[0]
-        if top == "harness":
-            whole = f"{module}.{name}"
-            public = whole in PUBLIC if module == "harness" and name not in harness.__all__ else module in PUBLIC
-            assert public, f"{path.name} imports {whole}, which is not public"
-            assert not name.startswith("_"), f"{path.name} imports {whole}"
-        elif top in ("methods", "benchmarks", "leaderboard", "configs"):
-            assert top == path.relative_to(ROOT).parts[0], f"{path.name} imports {module} across the house"
+        parts = module.split(".")
+        if parts[0] == "harness":
+            assert not name.startswith("_"), f"{path.name} imports {module}.{name}"
+            assert len(parts) <= 2, f"{path.name} imports {module}.{name}, which is inside a room"
+        assert parts[0] not in ("methods", "benchmarks", "leaderboard", "configs"), f"{path.name}: {module}"
 
 
-@pytest.mark.parametrize("package", ["harness", "methods", "benchmarks", "configs", "leaderboard"])
+@pytest.mark.parametrize("package", sorted(PYPROJECT["tool"]["setuptools"]["package-dir"]))
 def test_packages_resolve_inside_the_repository(package):
     spec = importlib.util.find_spec(package)
     assert spec is not None
@@ -116,16 +189,40 @@ def test_packages_resolve_inside_the_repository(package):
     assert Path(spec.origin).is_relative_to(ROOT), f"{package} is somebody else's: {spec.origin}"
 
 
-@pytest.mark.parametrize("group", sorted(POINTS))
+@pytest.mark.parametrize("group", ["harness.methods", "harness.benchmarks"])
 def test_entry_points_are_named_as_their_files(group):
     for name, target in POINTS[group].items():
-        assert target == f"{group.removeprefix('harness.')}.{name}"
+        assert target == f"{group}.{name}"
         assert importlib.util.find_spec(target), f"{target} does not exist"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*MODULES, *OUTSIDE], ids=named)
 def test_every_file_says_what_lives_there(path):
     assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), f"{path.name}: no docstring"
+
+
+@pytest.mark.parametrize("path", [*MODULES, *OUTSIDE], ids=named)
+def test_no_function_is_longer_than_sixty_lines(path):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= 60 or node.name in ("_ranking", "generate"), (
+                f"{path.name}:{node.lineno}: {node.name} has {length} lines"
+            )
+
+
+def test_every_import_of_our_own_resolves():
+    """pyright does not see the folders that are mapped into the package; this does."""
+    for path in [*MODULES, *OUTSIDE, *(ROOT / "tests").rglob("*.py")]:
+        for module, _ in imports_of(path, typing_too=True):
+            if module.split(".")[0] == "harness":
+                assert importlib.util.find_spec(module), f"{named(path)} imports {module}"
+
+
+def test_the_sources_of_a_run_follow_from_imports():
+    sources = imported_sources(["harness.study", "harness.scoring.evaluation"])
+    assert {"harness.adapters.lora", "harness.training.fit_loop", "harness.engines.serve"} <= set(sources)
+    assert not {name.split(".")[1] for name in sources if "." in name} & {"show", "compare", "commands", "bench"}
 
 
 def test_the_reader_of_imports_sees_through_functions_and_not_through_type_checking(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import default_values
+from harness.config.run_config import default_values
 
 METHOD = "persona_prefix"
 SMALL = ["--set", "dialogues=4,2,2", "--set", "train.epochs=2", "--personas", "6", "--quiet"]

@@ -14,24 +14,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.devices import DEVICES
-from harness import prompts
-from harness.adapters import LoRA, LoRABank, SoftPrompt, combine_loras, create_bank
-from harness.comparison import Family, NotComparableError, check_comparable, comparison_rows, families
-from harness.config import RunConfig
+from harness.adapters.create import create_bank
+from harness.adapters.lora import LoRABank
+from harness.adapters.merging import combine_loras
+from harness.benchmarks.devices import DEVICES
+from harness.compare.guard import Family, NotComparableError, check_comparable, comparison_rows, families
+from harness.compare.joint_tables import as_json, joint
+from harness.compare.run_view import view
+from harness.config.run_config import RunConfig
+from harness.contract.data import Dataset, Dialogue, Message, Persona, Prompt, Protocol, ReferenceScore
+from harness.contract.specs import LoRA, SoftPrompt
 from harness.errors import HarnessError, StoreError
-from harness.fits.training import TrainOptions, fit_bank
-from harness.metrics.actions import Counts, count_actions
+from harness.leaderboard import board_of, published, render
+from harness.model import prompts
+from harness.model.prompts import dialogue_messages, encode_dialogue, encode_prompt, encode_reply, split_examples
 from harness.progress import Progress
-from harness.prompts import dialogue_messages, encode_dialogue, encode_prompt, encode_reply, examples
-from harness.records import Dataset, Dialogue, Message, Persona, Prompt, Protocol, ReferenceScore
-from harness.reports.importing import Source, import_scores
-from harness.reports.joint import as_json, joint
-from harness.reports.persona_view import view
-from harness.statistics import PersonaScores, compare, score_row
-from harness.store import Store
+from harness.runs.importing import Source, import_scores
+from harness.scoring.actions import Counts, count_actions
+from harness.statistics.rows import score_row
+from harness.statistics.scores import PersonaScores
+from harness.statistics.table import compare
+from harness.store.disk import Store
 from harness.study import Fitted, Study
-from leaderboard import published, render
+from harness.training.bank_training import TrainOptions, fit_bank
 
 ROOT = Path(__file__).parent.parent
 BASE = np.linspace(0.7, 0.9, 24)
@@ -59,9 +64,9 @@ def world(**protocol) -> Dataset:
 
 @pytest.fixture(scope="module")
 def tiny():
-    from harness import backbone
+    from harness.model import backbone
 
-    return backbone.load("tiny")
+    return backbone.load_backbone("tiny")
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ def test_row_02_one_prompt_builder_whose_version_is_in_the_protocol_hash(monkeyp
 @pytest.mark.parametrize("profile", [False, True])
 def test_row_03_training_and_evaluation_see_the_same_prompt_profile_included(tiny, profile):
     data = world(profile=profile)
-    for example in examples(data, "test"):
+    for example in split_examples(data, "test"):
         dialogue = next(d for d in data.dialogues if example.prompt.id.startswith(d.id + "#"))
         persona = next(p for p in data.personas if p.id == dialogue.persona)
         trained = encode_dialogue(tiny.tokenizer, dialogue_messages(data.protocol, persona, dialogue))
@@ -118,12 +123,12 @@ def test_row_03_text_that_a_method_adds_is_shown(tiny):
 def test_row_04_decoding_belongs_to_the_protocol_and_is_greedy(tiny):
     import torch
 
-    from harness.replies.generation import generate
+    from harness.engines.generation import generate
 
     assert prompts.protocol_hash(world(max_new_tokens=128), "t") != prompts.protocol_hash(world(), "t")
     knobs = {"temperature", "top_p", "top_k", "do_sample", "repetition_penalty"}
     assert not knobs & {field.name for kind in (Protocol, RunConfig) for field in fields(kind)}
-    ids = encode_prompt(tiny.tokenizer, examples(world(), "test")[0].prompt.messages, 768)[0]
+    ids = encode_prompt(tiny.tokenizer, split_examples(world(), "test")[0].prompt.messages, 768)[0]
     bank = create_bank(tiny, SoftPrompt(4), ["a"], 0)
     (reply,) = generate(tiny, bank, [-1], [ids], max_new_tokens=6, stop_id=-1)
     likeliest = []
@@ -138,7 +143,7 @@ def test_row_05_unequal_budgets_are_recorded_and_flagged(put, tmp_path):
     put("m", GOOD, trials=40)
     runs = Store(tmp_path / "runs").runs()
     assert "tuned with 40 trials" in str(as_json(joint(runs, "base", ["m"]))["methods"][0]["flags"])
-    assert "tuned with different numbers of trials" in render(runs)
+    assert "tuned with different numbers of trials" in render(board_of(runs))
 
 
 def test_row_06_no_test_reference_reaches_a_plugin(study):
@@ -162,10 +167,10 @@ def test_row_07_the_better_of_two_test_scores_gains_from_noise_alone_and_a_run_a
 
 def test_row_08_replies_are_whole_and_many_empty_ones_are_flagged(tiny):
     """Generation returns new tokens only: a second slicing would leave nothing of a short reply."""
-    from harness.replies.generation import generate
-    from harness.run_record import flags_of
+    from harness.engines.generation import generate
+    from harness.runs.record import flags_of
 
-    asked = [encode_prompt(tiny.tokenizer, e.prompt.messages, 768)[0] for e in examples(world(), "test")[:3]]
+    asked = [encode_prompt(tiny.tokenizer, e.prompt.messages, 768)[0] for e in split_examples(world(), "test")[:3]]
     bank = create_bank(tiny, SoftPrompt(4), ["a"], 0)
     never = -1  # no token ends a reply: eight new ones must come back, and none of the prompt
     together = generate(tiny, bank, [0] * 3, asked, max_new_tokens=8, stop_id=never)
@@ -218,7 +223,7 @@ def test_row_12_merging_adds_weight_updates_and_averages_no_factors(make_backbon
     """What is folded into the model is B A, to the bit of fp64; the mean of two factors times each other is not."""
     import torch
 
-    from harness.backbone import merged
+    from harness.adapters import merged
 
     base = make_backbone("float64")
     bank = create_bank(base, LoRA(rank=2, alpha=4.0, targets=("q_proj",)), ["a", "b"], 0)
@@ -251,7 +256,7 @@ def test_row_13_variants_of_a_method_are_rows_of_their_own(put, tmp_path):
 
 
 def test_row_13_a_persona_is_merged_with_or_without_its_own_adapter():
-    from methods import merge_lora
+    from harness.methods import merge_lora
 
     people = {"a": np.array([1.0, 0.0]), "b": np.array([0.8, 0.6]), "c": np.array([0.6, 0.8])}
 
@@ -353,8 +358,8 @@ def test_row_19_a_cluster_method_covers_everybody_and_no_run_overwrites_another(
 def test_row_20_the_leaderboard_comes_from_run_records_and_nothing_else():
     board = ROOT / "leaderboard"
     runs = published(board / "records")
-    assert render(runs) == (board / "README.md").read_text(encoding="utf-8")
-    assert render(runs[:-1]) != render(runs)
+    assert render(board_of(runs)) == (board / "README.md").read_text(encoding="utf-8")
+    assert render(board_of(runs[:-1])) != render(board_of(runs))
 
 
 def test_row_21_parameters_are_counted_from_the_tensors(make_backbone):
@@ -395,7 +400,7 @@ def test_row_23_the_split_is_hashed(tmp_path, stored):
 
 def test_row_24_a_crashed_run_is_listed_with_its_reason_and_not_in_a_table(tmp_path, stored):
     runs = [stored(tmp_path, "base", BASE), stored(tmp_path, "m", GOOD, status="failed", error="out of memory")]
-    tables, _, below = render(runs).partition("## Not in the tables")
+    tables, _, below = render(board_of(runs)).partition("## Not in the tables")
     assert "m-x-0" not in tables
     assert "out of memory" in below
     with pytest.raises(NotComparableError, match="out of memory"):
@@ -418,9 +423,9 @@ def test_row_25_controls_are_made_the_same_way_and_stand_beside_the_claim(study,
 
 
 def test_row_26_a_prompt_that_holds_the_reply_to_turn_t_comes_after_all_replies_to_turn_t():
-    from harness import stages
+    from harness.study import predict_in_order
 
-    asked = examples(world(), "test")
+    asked = split_examples(world(), "test")
     shuffled = [asked[i] for i in RNG.permutation(len(asked))]
     calls: list[list[int]] = []
 
@@ -431,7 +436,7 @@ def test_row_26_a_prompt_that_holds_the_reply_to_turn_t_comes_after_all_replies_
 
     method: Any = Method()
     nothing: Any = None
-    replies = stages.predict(method, nothing, nothing, [example.prompt for example in shuffled])
+    replies = predict_in_order(method, nothing, nothing, [example.prompt for example in shuffled])
     assert [sorted(set(call)) for call in calls] == [[0], [1]]
     assert replies == [example.prompt.id for example in shuffled]
 

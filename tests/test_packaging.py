@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from pathlib import Path
@@ -15,8 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import harness
-from harness.config import help_examples
-from harness.plugins import load_file
+from harness.config.run_config import help_examples
+from harness.contract.plugins import load_file
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -24,7 +28,7 @@ PINS: dict[str, str] = {
     canonicalize_name(name): version
     for name, version in re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
 }
-WHEEL = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+FOLDERS = PYPROJECT["tool"]["setuptools"]["package-dir"]  # package -> folder of the repository
 REQUIREMENTS = [
     Requirement(text)
     for texts in (
@@ -108,23 +112,61 @@ def test_the_version_is_one():
 
 
 def test_every_package_of_the_house_is_in_the_wheel():
-    assert WHEEL == ["harness", "methods", "benchmarks", "configs", "leaderboard"]
-    assert all((ROOT / package / "__init__.py").is_file() for package in WHEEL)
+    found = set()
+    for package, folder in FOLDERS.items():
+        for path in (ROOT / folder).rglob("__init__.py"):
+            found.add(".".join((package, *path.parent.relative_to(ROOT / folder).parts)))
+    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == found
 
 
 def test_package_data_is_read_as_package_data():
-    assert "benchmark:" in files("configs").joinpath("default.yaml").read_text()
+    assert "benchmark:" in files("harness.configs").joinpath("default.yaml").read_text()
 
 
-def test_no_package_data_is_ignored_by_git():
-    """hatchling leaves ignored files out of the wheel: an ignored data file would be missing."""
-    if not (ROOT / ".git").exists():
+WANTED = ("harness/model/embedded/tiny/model.safetensors", "harness/leaderboard/page.js", "harness/store/__init__.pyi")
+
+
+@pytest.mark.slow
+def test_the_wheel_brings_one_name_and_runs_beside_a_users_own_folders(tmp_path):
+    """Built from the sources as they stand, installed into a new environment, run where names of ours are taken."""
+    source = tmp_path / "source"
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split(
+        "\n"
+    )
+    if not any(listed):
         pytest.skip("not a git checkout")
-    listed = subprocess.run(
-        ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--", *WHEEL],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
-    assert [path for path in listed if "__pycache__" not in path] == []
+    for name in filter(None, listed):
+        if (
+            name.startswith(("tests/", "docs/", "leaderboard/records/", "leaderboard/plots/"))
+            or not (ROOT / name).exists()
+        ):
+            continue
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    subprocess.run([*pip, str(source)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"harness"}
+        assert set(WANTED) <= set(names)
+        # A new environment that sees the packages installed here, but the harness only as the wheel has it.
+        archive.extractall(tmp_path / "site")
+    for package in ("methods", "configs", "benchmarks", "leaderboard", "tests"):
+        (tmp_path / "work" / package).mkdir(parents=True)
+        (tmp_path / "work" / package / "__init__.py").write_text(f"raise RuntimeError('{package} of the user')\n")
+    (tmp_path / "work" / "methods" / "unified.py").write_text("raise RuntimeError('a method of the user')\n")
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from harness.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(tmp_path / "site")]
+    done = subprocess.run(
+        [*command, "run", "--method", "zero_shot", "--personas", "2", "--json", "-q"],
+        cwd=tmp_path / "work", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = subprocess.run(
+        [*command, "list", "methods", "--json"], cwd=tmp_path / "work", capture_output=True, text=True, check=True
+    ).stdout
+    assert {Path(row["file"]).parent for row in json.loads(shown)} == {tmp_path / "site" / "harness" / "methods"}
 
 
 def test_the_example_in_contributing_is_a_method_in_thirty_lines(tmp_path):

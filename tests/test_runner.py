@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from harness.config import load_config
+from harness.config.run_config import load_config
+from harness.contract.plugins import load_plugin
 from harness.errors import HarnessError, PluginError
-from harness.plugins import load_plugin
 from harness.progress import Progress
 from harness.runner import Session, execute
-from harness.store import Store
+from harness.store.disk import Store
 
 pytestmark = pytest.mark.slow
 
@@ -321,7 +321,7 @@ def test_hostile_persona_ids_stay_data(lab):
         assert path.resolve().is_relative_to(inside)
     assert not (lab.folder.parent / "x").exists()
 
-    from leaderboard import read_runs, render
+    from harness.leaderboard import board_of, read_runs, render
 
-    text = render(read_runs(inside, inside, inside))
+    text = render(board_of(read_runs(inside, inside, inside)))
     assert "<script>" not in text

@@ -12,11 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.devices import DEVICES
-from benchmarks.edgewise import write_edgewise
-from benchmarks.smarthome.oracles import Knows, oracle_replies
-from benchmarks.smarthome.simulator import Conversation, simulate, to_dialogue
-from benchmarks.smarthome.world import CLUSTER_SIZES, Knobs, World, build_world
 from harness import (
     BenchmarkCard,
     Ceiling,
@@ -28,6 +23,12 @@ from harness import (
     ReferenceScore,
     hookimpl,
 )
+
+from ..devices import DEVICES
+from ..edgewise import write_edgewise
+from ..smarthome.oracles import Knows, oracle_replies
+from ..smarthome.simulator import Conversation, simulate, to_dialogue
+from ..smarthome.world import CLUSTER_SIZES, Knobs, World, build_world
 
 FULL = sum(CLUSTER_SIZES)
 SYSTEM = "You control a smart home."

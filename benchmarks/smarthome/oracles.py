@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from benchmarks.smarthome.simulator import Conversation, Turn, render_reply
-from benchmarks.smarthome.wording import MIXES, TONES
-from benchmarks.smarthome.world import USUAL_PARAMETERS, Habit, Resident, World, values_of
+from ..smarthome.simulator import Conversation, Turn, render_reply
+from ..smarthome.wording import MIXES, TONES
+from ..smarthome.world import USUAL_PARAMETERS, Habit, Resident, World, values_of
 
 Knows = Literal["blind", "cluster", "persona"]
 
@@ -122,7 +122,7 @@ def oracle_replies(
     knows: Knows,
     turns: Literal["all", "last"],
 ) -> dict[str, str]:
-    """Prompt id -> reply for the test dialogues of every persona, ids as `harness.prompts` makes them.
+    """Prompt id -> reply for the test dialogues of every persona, ids as `harness.model.prompts` makes them.
 
     The observer believes that the dialogue belongs to the persona whose name is on it, which is what a method
     believes too; at signal 0 that belief is wrong for all of them alike.

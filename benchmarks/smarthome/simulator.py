@@ -11,19 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.smarthome import wording
-from benchmarks.smarthome.wording import MIXES, TONES, Mix
-from benchmarks.smarthome.world import (
-    ALL_PARAMETERS,
-    DEVICES,
-    USUAL_PARAMETERS,
-    Habit,
-    Resident,
-    World,
-    stream,
-    values_of,
-)
-from harness.records import SPLITS, Dialogue, Message, Split
+from harness.contract import SPLITS, Dialogue, Message, Split
+
+from ..smarthome import wording
+from ..smarthome.wording import MIXES, TONES, Mix
+from ..smarthome.world import ALL_PARAMETERS, DEVICES, USUAL_PARAMETERS, Habit, Resident, World, stream, values_of
 
 Kind = Literal["explicit", "usual", "partial", "small_talk"]
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")

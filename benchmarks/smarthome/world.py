@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.smarthome.wording import MIXES, TONES, say_settings
+from ..smarthome.wording import MIXES, TONES, say_settings
 
 TIMES = ("morning", "afternoon", "evening", "night")
 DEVICES = ("tv", "ac", "lights", "speaker", "security")

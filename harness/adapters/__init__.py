@@ -1,35 +1,8 @@
-"""Small adapters on a frozen backbone, N of them in one bank, and their files.
+"""Small adapters on a frozen backbone, N of them in one bank: one file per kind, and their PEFT files.
 
-Soft prompts of three kinds (before the input, in the cache, words), gated prefixes, LoRA.
+How they are trained is `harness.training`, how they answer is `harness.engines`.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from harness.adapters.bank import Bank, BaseFacts
-from harness.adapters.combine import combine_loras
-from harness.adapters.create import AdapterSpec, create_bank
-from harness.adapters.discrete_prompt import DiscretePromptBank
-from harness.adapters.gated_prefix import GatedPrefixBank
-from harness.adapters.kv_prefix import KVPrefixBank
-from harness.adapters.lora import LoRABank
-from harness.adapters.peft_format import load_bank, save_bank
-from harness.adapters.soft_prompt import SoftPromptBank
-from harness.specs import GatedPrefix, LoRA, SoftPrompt
-
-__all__ = [
-    "AdapterSpec",
-    "Bank",
-    "BaseFacts",
-    "DiscretePromptBank",
-    "GatedPrefix",
-    "GatedPrefixBank",
-    "KVPrefixBank",
-    "LoRA",
-    "LoRABank",
-    "SoftPrompt",
-    "SoftPromptBank",
-    "combine_loras",
-    "create_bank",
-    "load_bank",
-    "save_bank",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

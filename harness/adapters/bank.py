@@ -17,8 +17,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from harness.backbone import Backbone
 from harness.errors import HarnessError
+from harness.model import Backbone
 
 
 @dataclass(frozen=True)

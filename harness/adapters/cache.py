@@ -10,7 +10,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 
-def plain_cache(model: Any) -> bool:
+def keys_and_values_only(model: Any) -> bool:
     """Whether the model's cache is keys and values only, so that rows can be joined and tokens taken back."""
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 

@@ -11,9 +11,9 @@ from harness.adapters.gated_prefix import create_gated_prefixes
 from harness.adapters.kv_prefix import create_kv_prefixes
 from harness.adapters.lora import create_loras
 from harness.adapters.soft_prompt import create_soft_prompts
-from harness.backbone import Backbone
+from harness.contract import GatedPrefix, LoRA, SoftPrompt
 from harness.errors import HarnessError
-from harness.specs import GatedPrefix, LoRA, SoftPrompt
+from harness.model import Backbone
 
 AdapterSpec = SoftPrompt | GatedPrefix | LoRA
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from harness.adapters.bank import rows_of
 from harness.adapters.soft_prompt import PROMPT, SoftPromptBank, create_soft_prompts, ordinary_tokens
-from harness.backbone import Backbone
-from harness.specs import SoftPrompt
+from harness.contract import SoftPrompt
+from harness.model import Backbone
 
 BLOCK_NUMBERS = 2**22  # numbers of the embedding matrix that are looked at together
 

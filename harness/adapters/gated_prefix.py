@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.adapters.bank import Bank, BaseFacts, check_keys, key_seed, master_dtype, rows_of, runs_of
-from harness.backbone import Backbone
+from harness.contract import GatedPrefix
 from harness.errors import HarnessError
-from harness.specs import GatedPrefix
+from harness.model import Backbone
 
 KEY, VALUE, GATE = "key", "value", "gate"
 ATTENTION, QUERY, OUTPUT = "self_attn", "q_proj", "o_proj"

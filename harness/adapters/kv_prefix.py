@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from harness.adapters.bank import Bank, BaseFacts, check_keys, master_dtype, rows_of
-from harness.adapters.cache import filled_cache, plain_cache
+from harness.adapters.cache import filled_cache, keys_and_values_only
 from harness.adapters.soft_prompt import initial_vectors
-from harness.backbone import Backbone
+from harness.contract import SoftPrompt
 from harness.errors import HarnessError
-from harness.specs import SoftPrompt
+from harness.model import Backbone
 
 KEY, VALUE = "key", "value"
 
@@ -61,7 +61,7 @@ def create_kv_prefixes(backbone: Backbone, spec: SoftPrompt, keys: Sequence[str]
     Raises HarnessError for a model whose cache holds something else than keys and values (sliding windows, states).
     """
     names = check_keys(keys)
-    if not plain_cache(backbone.model):
+    if not keys_and_values_only(backbone.model):
         raise HarnessError(
             f"soft prompt kind 'kv' needs a cache of keys and values in every layer, and {backbone.name!r} "
             f"({type(backbone.model).__name__}) has another (a sliding window or a state); use kind 'input'"

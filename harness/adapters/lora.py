@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from harness.adapters.bank import Bank, BaseFacts, check_keys, key_seed, master_dtype, rows_of, runs_of
 from harness.adapters.dropout import dropped
-from harness.backbone import Backbone
+from harness.contract import LoRA
 from harness.errors import HarnessError, did_you_mean
-from harness.specs import LoRA
+from harness.model import Backbone
 
 A, B = ".lora_A", ".lora_B"  # tensor name = module name + one of these
 

@@ -22,9 +22,9 @@ from harness.adapters import kv_prefix
 from harness.adapters.bank import Bank, check_keys
 from harness.adapters.create import AdapterSpec, create_bank
 from harness.adapters.soft_prompt import PROMPT
-from harness.backbone import Backbone
+from harness.contract import GatedPrefix, LoRA, SoftPrompt
 from harness.errors import HarnessError, StoreError
-from harness.specs import GatedPrefix, LoRA, SoftPrompt
+from harness.model import Backbone
 
 FORMAT = 1
 INDEX, CONFIG, WEIGHTS = "index.json", "adapter_config.json", "adapter_model.safetensors"

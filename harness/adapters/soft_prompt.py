@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from harness.adapters.bank import Bank, BaseFacts, check_keys, key_seed, master_dtype, rows_of
-from harness.backbone import Backbone
+from harness.contract import SoftPrompt
 from harness.errors import HarnessError
-from harness.specs import SoftPrompt
+from harness.model import Backbone
 
 PROMPT = "prompt_embeddings"  # the name of the tensor, here and in PEFT's files
 

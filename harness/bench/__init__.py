@@ -1,4 +1,8 @@
-"""The harness beside other ways to do the same work, on this machine.
+"""Benchmarks of the harness against other trainers and decoders: time, memory, equal results.
 
-See measure (how it is measured), ways and decoding (who does it), training and serving (which figures), report.
+Nothing here takes part in a run.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

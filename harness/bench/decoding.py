@@ -1,6 +1,6 @@
 """The ways to decode replies with one adapter per prompt that are measured, all greedy, all from loaded adapters.
 
-Which replies, and what the figures mean, is in serving; the harness's own decoding in harness.replies.
+Which replies, and what the figures mean, is in `serving`; the harness's own decoding is `harness.engines`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import backbone as backbones
 from harness.adapters import load_bank
 from harness.bench.job import Asked
+from harness.engines import BATCH_TOKENS, generate
 from harness.errors import HarnessError, did_you_mean
-from harness.repeatable import set_repeatable
-from harness.replies.decoding import BATCH_TOKENS
-from harness.replies.generation import generate
+from harness.model import DTYPES, load_backbone, set_repeatable
 
 Told = Callable[[int], None]
 BATCHES = (1, 8, 64, 256)
@@ -57,7 +55,7 @@ def batched(asked: Asked, told: Told, rows: int) -> Result:
 def _bank(asked: Asked, told: Told, size: int | None) -> Result:
     set_repeatable()  # as in a run
     started = time.perf_counter()
-    backbone = backbones.load(str(asked.base), device=asked.device, dtype=asked.dtype)
+    backbone = load_backbone(str(asked.base), device=asked.device, dtype=asked.dtype)
     made = load_bank(asked.bank, backbone)
     row_of = {key: row for row, key in enumerate(made.keys)}
     result = Result(setup_seconds=time.perf_counter() - started)
@@ -129,7 +127,7 @@ def _peft_model(asked: Asked) -> Any:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    base: Any = AutoModelForCausalLM.from_pretrained(asked.base, dtype=backbones.DTYPES[asked.dtype])
+    base: Any = AutoModelForCausalLM.from_pretrained(asked.base, dtype=DTYPES[asked.dtype])
     base = base.to(asked.device)
     keys = list(dict.fromkeys(asked.rows))
     model: Any = PeftModel.from_pretrained(base, str(_folder(asked, keys[0])), adapter_name=_name(asked, keys[0]))

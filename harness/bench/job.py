@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.prompts import Encoded
-from harness.specs import SoftPrompt, TrainOptions
+from harness.contract import SoftPrompt, TrainOptions
+from harness.model import Encoded
 
 JOB, INITIAL, BASE, START = "job.json", "initial.safetensors", "base", "start.safetensors"
 Data = Mapping[str, Sequence[Encoded]]

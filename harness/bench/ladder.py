@@ -16,10 +16,10 @@ from torch import Tensor
 
 from harness.bench.job import padded, turn_examples
 from harness.bench.trainer import STUDY_WIDTH
-from harness.fits.batching import epoch_order
-from harness.fits.optimiser import learning_rate_factor
-from harness.prompts import Encoded
-from harness.specs import TrainOptions
+from harness.contract import TrainOptions
+from harness.engines import epoch_order
+from harness.model import Encoded
+from harness.training import learning_rate_factor
 
 WAVE_TOKENS = 16_384  # padded tokens that go through the model at once
 

@@ -24,11 +24,9 @@ from torch import Tensor
 
 from harness.errors import HarnessError
 from harness.progress import Advance, Progress
-from harness.sources import RUN_SOURCES, source_hash
-from harness.store import canonical_hash
+from harness.store import canonical_hash, source_hash
 
 RESULT, PROMPTS = "result.json", "prompts.safetensors"
-SOURCES = (*RUN_SOURCES, "bench/*.py")
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,10 @@ def workplace(keep: Path | None, identity: Any) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as scratch:  # after an interruption nothing is left
             yield Path(scratch)
         return
-    digest, mark = canonical_hash([identity, source_hash(SOURCES)]), keep / "bench.txt"
+    digest, mark = (
+        canonical_hash([identity, source_hash("harness.study", "harness.bench.worker", __name__)]),
+        keep / "bench.txt",
+    )
     if keep.exists() and any(keep.iterdir()) and not (mark.exists() and mark.read_text("utf-8") == digest):
         raise HarnessError(
             f"--keep {keep} holds something else, or a bench of other code or options; take a new folder"

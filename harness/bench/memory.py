@@ -6,8 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from harness import facts
-from harness.fits.estimate import Estimate, Load, estimate_step
+from harness.store import peak_memory_bytes
+from harness.training import Estimate, Load, estimate_step
 
 STATUS = Path("/proc/self/status")
 
@@ -22,7 +22,7 @@ def peak_bytes() -> int:
 
     From VmHWM where there is one: the maximum that getrusage gives also knows what the parent process used.
     """
-    return _status("VmHWM") or facts.peak_memory_bytes()
+    return _status("VmHWM") or peak_memory_bytes()
 
 
 def start() -> int:
@@ -66,8 +66,8 @@ def of_subject(config: Any, prompt_tokens: int, options: Any, adapters: int, dty
     """
     import torch
 
-    from harness.backbone import DTYPES
-    from harness.fits.forward import rows_of_logits
+    from harness.engines import rows_of_logits
+    from harness.model import DTYPES
 
     by_hand = device == "cpu" and dtype in ("float32", "float64")
     tokens = options.microbatch_tokens * (torch.get_num_threads() if by_hand else 1)

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.fits.batching import epoch_order
-from harness.fits.optimiser import learning_rate_factor
-from harness.prompts import Encoded
-from harness.specs import TrainOptions
+from harness.contract import TrainOptions
+from harness.engines import epoch_order
+from harness.model import Encoded
+from harness.training import learning_rate_factor
 
 # A dict skips the building of a mask: causal attention is exact on right-padded rows.
 NO_MASK = {"full_attention": None}

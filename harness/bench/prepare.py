@@ -14,20 +14,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from harness import backbone as backbones
-from harness.adapters import create_bank
-from harness.adapters.soft_prompt import PROMPT
-from harness.backbone import Backbone
+from harness.adapters import PROMPT, create_bank, merged
 from harness.bench.job import BASE, JOB, Job
-from harness.config import RunConfig
+from harness.config import RunConfig, with_config
+from harness.contract import Dataset, LoRA, SoftPrompt, TrainOptions, load_benchmark, load_with_required
 from harness.errors import HarnessError
-from harness.fits.training import fit_bank
-from harness.plugins import load_benchmark, load_with_required
+from harness.model import DTYPES, Backbone, Encoded, dialogue_messages, encode_dialogue, load_backbone
 from harness.progress import Progress
-from harness.prompts import Encoded, dialogue_messages, encode_dialogue
-from harness.records import Dataset
-from harness.scope import with_config
-from harness.specs import LoRA, SoftPrompt, TrainOptions
+from harness.training import fit_bank
 
 T = TypeVar("T")
 # What is fitted for everybody before the clocks start (base, start) sees so many dialogues: enough to be like one.
@@ -117,7 +111,7 @@ def make_job(
     if (folder / JOB).exists():
         return Job.read(folder)
     torch.set_num_threads(config.threads)
-    backbone = backbones.load(config.backbone)
+    backbone = load_backbone(config.backbone)
     data = {split: encoded(subject.dataset, backbone.tokenizer, split) for split in ("train", "validation")}
     data = {split: {key: rows[:dialogues] for key, rows in table.items()} for split, table in data.items()}
     keys = [key for key in data["train"] if data["train"][key] and data["validation"][key]]
@@ -130,7 +124,7 @@ def make_job(
         data = {split: _random_ids(rows, shape, config.seed) for split, rows in data.items()}
     write_base(base, folder)
     # As the ways will load it: fp64 work begins at fp64 vectors.
-    served = backbones.load(str(folder / BASE), dtype=config.dtype, device=config.device)
+    served = load_backbone(str(folder / BASE), dtype=config.dtype, device=config.device)
     bank = create_bank(served, subject.prompt, keys, config.seed)
     start = _start(served, subject, data["train"], config.seed, progress)
     job = Job(
@@ -178,7 +172,7 @@ def _fitted_base(
     options = replace(subject.base_options, epochs=1, patience=0)
     with progress.task("prepare the base", 0, "dialogues") as advance:
         fit_bank(backbone, bank, {"all": pooled(data)}, {}, options, seed, progress=advance.to)
-    return backbones.merged(backbone, bank, 0)
+    return merged(backbone, bank, 0)
 
 
 def _start(
@@ -211,7 +205,7 @@ def random_model(shape: str, layers: int | None, tokenizer: Any, seed: int, dtyp
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: Any = Qwen2ForCausalLM(shape_config(shape, layers))
-        model = model.to(backbones.DTYPES[dtype])
+        model = model.to(DTYPES[dtype])
     return Backbone(f"random {shape}", model.eval().requires_grad_(False), tokenizer, fingerprint="random")
 
 

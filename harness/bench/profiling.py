@@ -18,14 +18,13 @@ from typing import Any
 
 from tabulate import tabulate
 
-from harness import backbone as backbones
 from harness.adapters import create_bank
 from harness.bench.job import Job
 from harness.config import RunConfig
-from harness.fits.training import fit_bank
-from harness.parallel import THREAD_NAME
+from harness.engines import THREAD_NAME
+from harness.model import load_backbone, set_repeatable
 from harness.progress import Progress
-from harness.repeatable import set_repeatable
+from harness.training import fit_bank
 
 EVERY_SECONDS = 0.01
 # Kind of work -> (part of a file's path, name of a function or "" for any), in order of precedence: a stack counts as
@@ -150,7 +149,7 @@ def profile_training(job: Job, progress: Progress) -> dict[str, Any]:
     from torch.profiler import ProfilerActivity, profile
 
     set_repeatable(job.threads)  # as in a run
-    backbone = backbones.load(str(job.base), device=job.device, dtype=job.dtype)
+    backbone = load_backbone(str(job.base), device=job.device, dtype=job.dtype)
     bank = create_bank(backbone, job.spec, job.keys, job.seed)
     cuda = job.device.startswith("cuda")
     with progress.task("fit under the sampler", 0, "dialogues") as advance, Sampler() as sampler:

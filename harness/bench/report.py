@@ -10,8 +10,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from harness import facts
 from harness.errors import HarnessError
+from harness.store import hardware, versions
 
 
 def heading(command: str, settings: Mapping[str, Any], device: str) -> dict[str, Any]:
@@ -19,8 +19,8 @@ def heading(command: str, settings: Mapping[str, Any], device: str) -> dict[str,
     return {
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
-        "versions": facts.versions(),
-        "hardware": facts.hardware(device),
+        "versions": versions(),
+        "hardware": hardware(device),
         "settings": dict(settings),
     }
 

@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness import backbone as backbones
 from harness.adapters import create_bank, save_bank
 from harness.bench.job import Asked, Job
 from harness.bench.measure import Case, Measured
 from harness.bench.prepare import Subject
 from harness.bench.training import spread
-from harness.fits.training import fit_bank
+from harness.contract import LoRA, SoftPrompt, TrainOptions
+from harness.model import encode_prompt, end_of_turn_id, load_backbone, split_examples
 from harness.progress import Progress
-from harness.prompts import encode_prompt, end_of_turn_id, examples
-from harness.specs import LoRA, SoftPrompt, TrainOptions
+from harness.training import fit_bank
 
 KINDS = ("prompt", "lora")
 ONE_BY_ONE = ("batch_1", "peft_one_by_one")
@@ -32,7 +31,7 @@ def make_asked(job: Job, subject: Subject, kind: str, replies: int | None, progr
     """
     if (job.folder / file_of(kind)).exists():
         return Asked.read(job.folder, file_of(kind))
-    backbone = backbones.load(str(job.base), device=job.device, dtype=job.dtype)
+    backbone = load_backbone(str(job.base), device=job.device, dtype=job.dtype)
     spec, options = _recipe(subject, kind)
     made = create_bank(backbone, spec, job.keys, job.seed)
     with progress.task(f"fit {len(job.keys)} adapters to serve", 0, "dialogues") as advance:
@@ -41,7 +40,7 @@ def make_asked(job: Job, subject: Subject, kind: str, replies: int | None, progr
     save_bank(made, folder, str(job.base))
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     protocol = subject.dataset.protocol
-    asked = [e.prompt for e in examples(subject.dataset, "test") if e.prompt.persona in set(job.keys)]
+    asked = [e.prompt for e in split_examples(subject.dataset, "test") if e.prompt.persona in set(job.keys)]
     found = Asked(
         folder=job.folder,
         bank=folder,

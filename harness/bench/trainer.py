@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from harness.bench.job import padded, turn_examples
-from harness.prompts import Encoded
-from harness.specs import TrainOptions
+from harness.contract import TrainOptions
+from harness.model import Encoded
 
 STUDY_WIDTH = 512  # tokens that the study padded every example to
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}

@@ -17,7 +17,7 @@ from harness.bench import ladder, ways
 from harness.bench.job import Job, turn_examples
 from harness.bench.measure import Case, Measured
 from harness.bench.trainer import STUDY_WIDTH
-from harness.prompts import Encoded
+from harness.model import Encoded
 
 LADDER_PERSONAS, LADDER_EPOCHS = 4, 1
 # way -> (what it is compared with, how many times faster that is asked to be: 200 prompts, tiny, 2 cores)

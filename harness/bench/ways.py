@@ -14,14 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import backbone as backbones
-from harness.adapters import create_bank, save_bank
-from harness.adapters.soft_prompt import PROMPT
+from harness.adapters import PROMPT, create_bank, save_bank
 from harness.bench import ladder, plain, trainer
 from harness.bench.job import Asked, Job
 from harness.errors import HarnessError, did_you_mean
-from harness.fits.training import fit_bank
-from harness.repeatable import set_repeatable
+from harness.model import DTYPES, exact_norms, load_backbone, set_repeatable
+from harness.training import fit_bank
 
 Told = Callable[[int], None]  # called with how many more dialogues were seen
 
@@ -64,9 +62,9 @@ def load_model(job: Job | Asked) -> Any:
     """The frozen base by transformers alone, as the peers load it."""
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(job.base, dtype=backbones.DTYPES[job.dtype])
+    model: Any = AutoModelForCausalLM.from_pretrained(job.base, dtype=DTYPES[job.dtype])
     if job.dtype == "float64":  # as the harness loads it: transformers' norms round to fp32 in any model
-        backbones.exact_norms(model)
+        exact_norms(model)
     return model.to(job.device).eval().requires_grad_(False)
 
 
@@ -86,7 +84,7 @@ def bank_stopping(job: Job, out: Path, told: Told) -> Result:
 def _bank(job: Job, out: Path, told: Told, stopping: bool) -> Result:
     set_repeatable()  # what `harness run` sets for equal bits, and pays for; the peers do without
     clock, result = Clock(job.device), Result()
-    backbone = backbones.load(str(job.base), device=job.device, dtype=job.dtype)
+    backbone = load_backbone(str(job.base), device=job.device, dtype=job.dtype)
     result.load_seconds = clock.split()
     begin = None
     if stopping and job.start is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.commands import (
+from harness.commands import (  # imported for the commands they enter
     backbone,
     bench,
     bench_speed,
@@ -14,7 +14,7 @@ from harness.commands import (
     run,
     stored,
     sweep,
-)  # imported for the commands they enter
+)
 from harness.commands.common import app
 
 __all__ = [

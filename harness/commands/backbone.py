@@ -26,9 +26,8 @@ def backbone_train_command(
     """Train a small backbone from a seeded recipe."""
     from dataclasses import replace
 
-    from harness.options import fill, option_types, read_value
-    from harness.plugins import load_benchmark
-    from harness.pretraining import pretrain, read_recipe
+    from harness.contract import fill, load_benchmark, option_types, read_value
+    from harness.model import pretrain, read_recipe
 
     parsed = read_recipe(recipe)
     if not 0 < share <= 1:
@@ -56,7 +55,7 @@ def backbone_show_command(
     name: Annotated[str, typer.Argument(help="Name of an embedded backbone.")] = str(DEFAULTS.get("backbone", "")),
 ) -> None:
     """Print the model card of an embedded backbone: recipe, cost, measured abilities."""
-    from harness.backbone import EMBEDDED_FOLDER, embedded_names
+    from harness.model import EMBEDDED_FOLDER, embedded_names
 
     if name not in embedded_names():
         raise HarnessError(f"there is no embedded backbone '{name}'; {did_you_mean(name, embedded_names())}")

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from harness import show
 from harness.commands.common import Json, Quiet, app, example, print_json, progress
-from harness.reports import printing
 
 bench_app = typer.Typer(
     no_args_is_help=True,
@@ -30,14 +30,14 @@ def bench_statistics_command(
 
     Exit code 2: a target is missed.
     """
-    from harness.statistics import calibration
+    from harness.statistics import run
 
     with progress(quiet).task("simulate experiments", total=1, unit="tests") as advance:
-        rows = calibration.run(experiments, advance.to, flips=flips)
+        rows = run(experiments, advance.to, flips=flips)
     if as_json:
         print_json(rows)
     else:
-        typer.echo(printing.table(rows, "github" if markdown else "simple"))
+        typer.echo(show.table(rows, "github" if markdown else "simple"))
     if missed := [row["what"] for row in rows if not row["ok"]]:
         typer.echo(f"missed: {'; '.join(missed)}", err=True)
         raise typer.Exit(2)

@@ -34,6 +34,32 @@ Keep = Annotated[Path | None, typer.Option(help="Work in this folder and go on t
 QuickFlag = Annotated[bool, typer.Option("--quick", help="A small version, to see that it runs.")]
 
 
+def _ways(names: str | None) -> list[str]:
+    """The ways that are asked for, all of them if none is. Raises HarnessError for an unknown one."""
+    from harness.bench import ways
+
+    chosen = _names(names) if names else list(ways.WAYS)
+    for way in chosen:
+        ways.find(way)
+    return chosen
+
+
+def _facts(job: Any, settings: RunConfig, shape: str, repeats: int) -> dict[str, Any]:
+    """What the heading of a table of training says."""
+    return {
+        "personas": len(job.keys), "dialogues": sum(map(len, job.train.values())), "epochs": job.options.epochs,
+        "batch": job.options.batch_size, "virtual_tokens": job.spec.tokens, "shape": shape, "threads": settings.threads,
+        "dtype": settings.dtype, "device": settings.device, "repeats": repeats,
+    }  # fmt: skip
+
+
+def _check_shape(shape: str, layers: int | None) -> None:
+    if shape not in SHAPES:
+        raise HarnessError(f"--shape {shape}: {did_you_mean(shape, SHAPES)}")
+    if layers is not None and shape == "tiny":
+        raise HarnessError("--layers is for --shape qwen2.5-0.5b; the embedded backbone has the layers it has")
+
+
 @bench_app.command("train")
 @example("bench-train")
 def bench_train_command(
@@ -59,17 +85,10 @@ def bench_train_command(
     quiet: Quiet = False,
 ) -> None:
     """Train soft prompts in the harness and in other ways, side by side on this machine."""
-    from harness.bench import measure, prepare, profiling, report, training
-    from harness.bench import ways as known
-    from harness.bench.ladder import rungs
+    from harness.bench import measure, prepare, profiling, report, rungs, training
 
-    if shape not in SHAPES:
-        raise HarnessError(f"--shape {shape}: {did_you_mean(shape, SHAPES)}")
-    if layers is not None and shape == "tiny":
-        raise HarnessError("--layers is for --shape qwen2.5-0.5b; the embedded backbone has the layers it has")
-    chosen = _names(ways) if ways else list(known.WAYS)
-    for way in chosen:
-        known.find(way)
+    _check_shape(shape, layers)
+    chosen = _ways(ways)
     dialogues = None
     more: list[str] = []
     limits, numbers = _subset(QUICK["subset"] if quick and subset == SUBSET else subset), _numbers(sizes)
@@ -92,20 +111,13 @@ def bench_train_command(
             found = profiling.profile_training(job, show)
             print_json(found) if as_json else typer.echo(profiling.text(found))
             return
-        plan = training.Plan(
-            ways=chosen,
-            subset=limits,
-            sizes=numbers,
-            rungs=rungs() if ladder else [],
-            ladder_personas=2 if quick else training.LADDER_PERSONAS,
-        )
+        steps = rungs() if ladder else []
+        plan = training.Plan(chosen, limits, numbers, steps, 2 if quick else training.LADDER_PERSONAS)
         measured = measure.measure(folder, training.cases(job, plan), repeats, settings.threads, show)
-    facts = {
-        "personas": len(job.keys), "dialogues": sum(map(len, job.train.values())), "epochs": job.options.epochs,
-        "batch": job.options.batch_size, "virtual_tokens": job.spec.tokens, "shape": shape, "threads": settings.threads,
-        "dtype": settings.dtype, "device": settings.device, "repeats": repeats,
-    }  # fmt: skip
-    table = {**report.heading(_command(), facts, settings.device), **training.tables(job, plan, measured)}
+    table = {
+        **report.heading(_command(), _facts(job, settings, shape, repeats), settings.device),
+        **training.tables(job, plan, measured),
+    }
     if estimate is not None:
         table["memory"] = {**vars(estimate), "total": estimate.total}
     name = "bench train" if shape == "tiny" else f"bench train {shape}"

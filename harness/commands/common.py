@@ -54,7 +54,7 @@ def shown(name: str) -> str:
 
 def options_of(files: list[Path]) -> Any:
     """(kind, plugin name) -> its options dataclass, as `load_config` wants it."""
-    from harness.plugins import load_plugin
+    from harness.contract import load_plugin
 
     return lambda kind, name: load_plugin(kind, name, files).card.options
 

@@ -31,9 +31,8 @@ def compare_command(
     """Compare stored methods with a stored baseline, jointly: differences in points, persona-clustered errors,
     simultaneous intervals, adjusted p-values, verdicts. All seeds of a method are taken together; runs that were not
     asked and scored alike are refused."""
-    from harness.reports.joint import as_json as joint_json
-    from harness.reports.joint import joint
-    from harness.reports.stored_text import joint_text
+    from harness.compare import as_json as joint_json, joint
+    from harness.show import joint_text
 
     base, *others = [name for name in (baseline, *(names or [])) if name is not None] or [""]
     runs = runs_in(runs_dir)
@@ -59,8 +58,8 @@ def diff_command(
     """Show where two stored runs differ most, example by example."""
     import dataclasses
 
-    from harness.reports.persona_view import diff
-    from harness.reports.stored_text import diff_text
+    from harness.compare import diff
+    from harness.show import diff_text
     from harness.store import Store
 
     store = Store(runs_dir)

@@ -25,7 +25,7 @@ def data_write_command(
     plugin: Plugins = None,
 ) -> None:
     """Write a benchmark's data set as a folder of files."""
-    from harness.plugins import load_benchmark
+    from harness.contract import load_benchmark
 
     files = plugin or []
     settings = load_config(

@@ -33,7 +33,7 @@ def import_command(
 
     A line is one reply (persona, example, score) or one persona (persona, n, score: the mean of n replies).
     """
-    from harness.reports.importing import Source, import_scores, notes_on
+    from harness.runs import Source, import_scores, notes_on
     from harness.store import Store
 
     baseline = baseline or DEFAULTS.get("baseline")
@@ -44,8 +44,7 @@ def import_command(
     if as_json:
         print_json(dict(run.record))
         return
-    from harness.reports.printing import number
-    from harness.reports.printing import shown as points
+    from harness.show import number, shown as points
 
     score = number(points(metric, run.record["scores"][metric]))
     typer.echo(

@@ -18,7 +18,7 @@ def check_command(
     as_json: Json = False,
 ) -> None:
     """Check that a method keeps the contract, on a tiny world. Exit code 0: nothing failed; 2: something did."""
-    from harness.conformance import check_method
+    from harness.testkit import check_method
 
     report = check_method(name, plugin or [])
     if as_json:
@@ -36,7 +36,7 @@ def new_method_command(
     output: Annotated[Path, typer.Option(help="Folder to write into; made if it is not there.")] = Path(),
 ) -> None:
     """Write a new method as a loose file that works, with its configuration and its test."""
-    from harness.scaffold import new_method
+    from harness.testkit import new_method
 
     plugin, config, test = new_method(name, output)
     typer.echo(

@@ -39,8 +39,8 @@ def power_command(
     """Plan a comparison: the smallest difference that so many personas find, and how many a difference takes."""
     import dataclasses
 
-    from harness.reports.planning import Spread, plan, spread_of
-    from harness.reports.stored_text import plan_text
+    from harness.compare import Spread, plan, spread_of
+    from harness.show import plan_text
 
     if sd is not None:
         if method or baseline:

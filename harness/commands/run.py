@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from harness import show
 from harness.commands.common import Json, Plugins, Quiet, Sets, app, example, options_of, print_json, progress, shown
 from harness.config import load_config
-from harness.reports import printing
 
 
 @app.command("run")
@@ -62,6 +62,6 @@ def run_command(
 
     outcome = execute(settings, files, progress(quiet))
     if as_json:
-        print_json(printing.outcome_json(outcome))
+        print_json(show.outcome_json(outcome))
     else:
-        typer.echo(printing.outcome_text(outcome))
+        typer.echo(show.outcome_text(outcome))

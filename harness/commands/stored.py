@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from harness import show
 from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, example, print_json, runs_in
 from harness.errors import HarnessError, did_you_mean
-from harness.reports import printing
 
 SUFFIXES = {".md": "md", ".csv": "csv", ".json": "json", ".tex": "latex"}
 BOARD = Path("leaderboard/README.md")
@@ -43,43 +43,39 @@ def leaderboard_command(
     as_json: Json = False,
 ) -> None:
     """Regenerate the leaderboard from the stored runs: markdown, plots and page; or one table as CSV, JSON or LaTeX."""
-    from leaderboard import board_of, publish_records, published, read_runs
+    import harness.leaderboard as leaderboard
 
     form = _format(form, output)
     to_stdout = output == Path("-") or (output is None and form != "md")
     # Records lie beside the markdown; a table written elsewhere is of the same leaderboard.
     records = (output if output and form == "md" and not to_stdout else BOARD).parent / "records"
-    runs = read_runs(runs_dir, records, RUNS)
+    runs = leaderboard.read_runs(runs_dir, records, RUNS)
     if publish:
-        publish_records(runs, records)
-        runs = published(records)  # what a fresh clone will have, so that it makes the same bytes
-    board = board_of(runs)
+        leaderboard.publish_records(runs, records)
+        runs = leaderboard.published(records)  # what a fresh clone will have, so that it makes the same bytes
+    board = leaderboard.board_of(runs)
     if form == "md" and not to_stdout:
-        from leaderboard.files import write_board
-        from leaderboard.replies import EXAMPLES
-
         target = output or BOARD
-        places = write_board(board, target, EXAMPLES if examples is None else examples)
+        places = leaderboard.write_board(board, target, leaderboard.EXAMPLES if examples is None else examples)
         if not as_json:
             complete = sum(run.complete for run in runs)
             words = f"{complete} complete runs" + (f", {len(runs) - complete} not" if len(runs) > complete else "")
             typer.echo(f"{target}, {places.plots.name}/, {places.page.name}: {words}")
     else:
-        text = _table_text(board, form)
-        if to_stdout:
-            if not as_json:
-                typer.echo(text, nl=False)
-        else:
-            from harness.store import write_atomically
-
-            assert output is not None
-            write_atomically(output, text)
-            if not as_json:
-                typer.echo(f"{output}: {len(board.groups)} sections")
+        _write_table(_table_text(board, form), None if to_stdout else output, as_json, len(board.groups))
     if as_json:
-        from leaderboard.tables import rows_as_json
+        print_json(leaderboard.rows_as_json(board))
 
-        print_json(rows_as_json(board))
+
+def _write_table(text: str, output: Path | None, as_json: bool, sections: int) -> None:
+    """One table to its file, or to stdout, which belongs to the JSON where that is asked for."""
+    if output is not None:
+        from harness.store import write_atomically
+
+        write_atomically(output, text)
+        text = f"{output}: {sections} sections\n"
+    if not as_json:
+        typer.echo(text, nl=False)
 
 
 def _format(form: str | None, output: Path | None) -> str:
@@ -93,16 +89,16 @@ def _format(form: str | None, output: Path | None) -> str:
 
 
 def _table_text(board: Any, form: str) -> str:
-    from leaderboard import markdown, tables
+    import harness.leaderboard as leaderboard
 
     match form:
         case "csv":
-            return tables.as_csv(board)
+            return leaderboard.as_csv(board)
         case "latex":
-            return tables.as_latex(board)
+            return leaderboard.as_latex(board)
         case "json":
-            return tables.as_json(board)
-    return markdown.render(board)
+            return leaderboard.as_json(board)
+    return leaderboard.render(board)
 
 
 @app.command("list")
@@ -118,7 +114,7 @@ def list_command(
     if as_json:
         print_json(rows)
     else:
-        typer.echo(printing.table(rows) if rows else f"no {what}")
+        typer.echo(show.table(rows) if rows else f"no {what}")
 
 
 def _listing(what: str, files: list[Path], runs_dir: Path) -> list[dict[str, Any]]:
@@ -126,17 +122,17 @@ def _listing(what: str, files: list[Path], runs_dir: Path) -> list[dict[str, Any
 
     match what:
         case "methods" | "benchmarks":
-            from harness.plugins import list_plugins
+            from harness.contract import list_plugins
 
             return [dataclasses.asdict(x) for x in list_plugins("method" if what == "methods" else "benchmark", files)]
         case "backbones":
-            from harness.backbone import EMBEDDED_FOLDER, embedded_names
+            from harness.model import EMBEDDED_FOLDER, embedded_names
 
             return [{"name": name, "folder": str(EMBEDDED_FOLDER / name)} for name in embedded_names()]
         case "runs":
             from harness.store import Store
 
-            return [printing.run_line(run) for run in Store(runs_dir).runs()]
+            return [show.run_line(run) for run in Store(runs_dir).runs()]
     raise HarnessError(f"cannot list '{what}'; {did_you_mean(what, ['methods', 'benchmarks', 'backbones', 'runs'])}")
 
 
@@ -153,9 +149,8 @@ def show_command(
     """Show a stored run: scores, cost, flags, clusters, best and worst personas, sample replies."""
     import dataclasses
 
-    from harness.reports.persona_view import samples as sampled
-    from harness.reports.persona_view import view
-    from harness.reports.stored_text import run_text
+    from harness.compare import samples as sampled, view
+    from harness.show import run_text
     from harness.store import Store
 
     runs_in(runs_dir)  # a missing folder is said to be missing, not empty

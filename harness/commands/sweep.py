@@ -11,7 +11,7 @@ import typer
 from harness.commands.common import Json, Plugins, Quiet, app, example, options_of, print_json, progress, shown
 
 if TYPE_CHECKING:
-    from harness.sweeps.sweep_file import Reader
+    from harness.sweeps import Reader
 
 
 @app.command("sweep")
@@ -34,7 +34,7 @@ def sweep_command(
 
     Exit code: 0 if every run is there (a gate not passed is a result), 2 if a run failed or the file has faults.
     """
-    from harness.sweeps.sweep_file import open_reader
+    from harness.sweeps import open_reader
 
     files = plugin or []
     reader = open_reader(file, options_of(files))
@@ -52,9 +52,7 @@ def _sweep(
     reader: Reader, flags: Mapping[str, Any], files: list[Path], shown_in: Any, dry_run: bool
 ) -> tuple[Any, str, bool]:
     """(JSON, text, whether a run failed) of a sweep or its dry run."""
-    from harness.sweeps import sweep_text
-    from harness.sweeps.sweep import Workshop, orders, run_sweep
-    from harness.sweeps.sweep_file import load_sweep
+    from harness.sweeps import Workshop, load_sweep, orders, run_sweep, sweep_text
 
     sweep = load_sweep(reader, flags)
     workshop = Workshop(sweep.shared, files, shown_in, (sweep.baseline, *sweep.entries))
@@ -69,10 +67,7 @@ def _plan(
     reader: Reader, flags: Mapping[str, Any], files: list[Path], shown_in: Any, dry_run: bool
 ) -> tuple[Any, str, bool]:
     """The same of a plan."""
-    from harness.sweeps import plan_text, sweep_text
-    from harness.sweeps.plan import plan_orders, run_plan
-    from harness.sweeps.plan_file import load_plan
-    from harness.sweeps.sweep import Workshop
+    from harness.sweeps import Workshop, load_plan, plan_orders, plan_text, run_plan, sweep_text
 
     plan = load_plan(reader, flags)
     workshop = Workshop(plan.shared, files, shown_in, plan.entries)

@@ -1,6 +1,6 @@
 """The rows of a leaderboard as plain data, and a method's own scores. Comparisons are made in `table`.
 
-Hashes, costs and the guard against unlike runs are `harness.comparison`'s.
+Hashes, costs and the guard against unlike runs are `harness.compare.guard`'s.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from harness.records import ReferenceScore
+from harness.contract import ReferenceScore
 from harness.statistics.estimands import Estimand, score
 from harness.statistics.family import FEWEST_FOR_VERDICT
 from harness.statistics.reference import check_aggregation, reference_test

@@ -77,7 +77,7 @@ def with_seeds(
     difference of two mean squares were as certain as one of its size. That counts too many degrees of freedom where
     vbar is hardly above mbar, and was too liberal: 3 seeds against 3, seed sd .006, no true difference, 2 000
     experiments each: false positives .077 at G = 200 (wanted: <= .07), against .059 with the formula here
-    (`tests/calibrate_seeds.py` prints both; docs/statistics.md has the table).
+    (`tests/scripts/calibrate_seeds.py` prints both; docs/statistics.md has the table).
 
     df is never below the lesser of nu and G - 1: a sum of mean squares is at least as well known as its worst part,
     and with two seeds each and vbar hardly above mbar the formula alone falls below 1.

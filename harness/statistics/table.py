@@ -10,10 +10,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from harness.contract import ReferenceScore
 from harness.errors import HarnessError
-from harness.records import ReferenceScore
 from harness.statistics.effects import hedges_g, share_improved
-from harness.statistics.equivalence import equivalence
 from harness.statistics.estimands import Estimand, differences, weights
 from harness.statistics.family import (
     FEWEST_FOR_CENTRED,
@@ -27,6 +26,7 @@ from harness.statistics.multiple import holm
 from harness.statistics.power import mde, mde_adjusted
 from harness.statistics.rows import ComparisonRow, Interval, number_or_none, score_row
 from harness.statistics.scores import PersonaScores, aligned
+from harness.statistics.tost import equivalence
 from harness.statistics.verdicts import VerdictKind, verdict
 
 
@@ -54,9 +54,7 @@ def compare(
     Raises             HarnessError if personas or n differ, or the reference does not fit the estimand.
     Source             STATISTICS.md throughout.
     """
-    if not 0 < alpha < 0.5:
-        raise HarnessError(f"alpha must lie between 0 and 0.5, got {alpha:g}")
-    weights(baseline.n, estimand)  # refuses an unknown estimand before anything is computed
+    _check(baseline, estimand, alpha)
     baseline = baseline.restricted_to(sorted(baseline.personas))
     runs = {name: aligned(name, scores, baseline) for name, scores in methods.items()}
     personas = len(baseline.personas)
@@ -92,6 +90,13 @@ def compare(
             )
         )
     return rows
+
+
+def _check(baseline: PersonaScores, estimand: Estimand, alpha: float) -> None:
+    """What is refused before anything is computed."""
+    if not 0 < alpha < 0.5:
+        raise HarnessError(f"alpha must lie between 0 and 0.5, got {alpha:g}")
+    weights(baseline.n, estimand)  # raises for an unknown estimand
 
 
 @dataclass(frozen=True, slots=True)

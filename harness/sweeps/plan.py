@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness import metrics
-from harness.comparison import ESTIMAND, Family, comparison_rows
+from harness import show
+from harness.compare import ESTIMAND, Family, comparison_rows
 from harness.errors import HarnessError
-from harness.reports import printing
-from harness.statistics import ComparisonRow, ScoreRow
-from harness.statistics.family import FEWEST_FOR_VERDICT
-from harness.statistics.reference import reference_test
+from harness.scoring import metric_named
+from harness.statistics import FEWEST_FOR_VERDICT, ComparisonRow, ScoreRow, reference_test
 from harness.sweeps.plan_file import Band, Gate, Phase, Plan
 from harness.sweeps.sweep import Made, Order, Scope, Workshop, family
 from harness.sweeps.sweep_file import Entry
@@ -194,7 +192,7 @@ def _above(gate: Gate, score: ScoreRow) -> GateResult:
         estimand=ESTIMAND,
         source=gate.source,
     )
-    text = f"{_signed(delta, score)} from {gate.reference:g}{source}, p {printing.p_value(test.p)}; {test.caveat}"
+    text = f"{_signed(delta, score)} from {gate.reference:g}{source}, p {show.p_value(test.p)}; {test.caveat}"
     return GateResult(gate, better and test.p < ALPHA, True, text, delta, test.p)
 
 
@@ -231,10 +229,10 @@ def place_in_bands(bands: Sequence[Band], points: float) -> tuple[str | None, st
 def _check_bands(plan: Plan, workshop: Workshop) -> None:
     session = workshop.session(plan.seeds[0], scope_of(plan.phases[0]))
     decides = session.dataset.metrics[0]
-    if plan.bands and metrics.get(decides).unit != "pt":
+    if plan.bands and metric_named(decides).unit != "pt":
         raise HarnessError(
             f"{plan.name}: bands are scores in points, and {session.dataset.name} is decided by {decides} "
-            f"({metrics.get(decides).unit}); leave 'bands' out"
+            f"({metric_named(decides).unit}); leave 'bands' out"
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.comparison import Family, comparison_rows
+from harness.compare import Family, comparison_rows
 from harness.config import RunConfig
 from harness.errors import HarnessError, StoreError
 from harness.progress import Progress, duration

@@ -15,10 +15,9 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic_core import to_jsonable_python
 
-from harness.config import SETTINGS, OptionsOf, RunConfig, flat, load_config, read_document
+from harness.config import SETTINGS, Document, OptionsOf, RunConfig, flat, load_config, read_document
+from harness.contract import Plain, read_value
 from harness.errors import ConfigError, HarnessError, did_you_mean
-from harness.options import read_value
-from harness.yaml_file import Document, Plain
 
 ENTRY_KEYS = ("method", "label", "control", "set")
 OWN_KEYS = ("methods", "seeds")

@@ -1,6 +1,6 @@
 """A sweep for people and as JSON: the joint table, the list of a dry run. No computing.
 
-The single run's text is `harness.reports.printing`'s, a plan's `harness.sweeps.plan_text`'s.
+The single run's text is `harness.show.printing`'s, a plan's `harness.sweeps.plan_text`'s.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from harness import metrics
-from harness.reports import printing
+from harness import show
+from harness.scoring import metric_named
 from harness.store import StoredRun
 from harness.sweeps.sweep import Made, Order, Row, SweepOutcome, Workshop
 
@@ -24,7 +24,7 @@ def sweep_text(outcome: SweepOutcome) -> str:
     if shown:
         text += [_table(outcome), ""]
         if others := _others(shown):
-            text += [printing.table(others), ""]
+            text += [show.table(others), ""]
         text.append(_size(outcome, shown))
         for row in shown:
             text += _lines(row)
@@ -104,7 +104,7 @@ def preview(orders: Sequence[tuple[str, Order]], workshop: Workshop) -> list[dic
 def preview_text(rows: Sequence[dict[str, Any]]) -> str:
     stored = sum(row["stored"] == "complete" for row in rows)
     """The list of a dry run and its sum."""
-    return f"{printing.table(rows)}\n\n{len(rows)} runs: {stored} stored, {len(rows) - stored} to make"
+    return f"{show.table(rows)}\n\n{len(rows)} runs: {stored} stored, {len(rows) - stored} to make"
 
 
 def _state(run: StoredRun | None) -> str:
@@ -119,19 +119,19 @@ def _state(run: StoredRun | None) -> str:
 
 def _table(outcome: SweepOutcome) -> str:
     first = next(row.family.first for row in outcome.rows if row.family)
-    head = printing.metric_head(_decides(first))
+    head = show.metric_head(_decides(first))
     lines: list[dict[str, str]] = []
     for row in outcome.rows:
         if row.family and row.score:
             costs = [run.record["cost"] for run in row.family.runs]
             means = {k: sum(c[k] for c in costs) / len(costs) for k in ("fit_seconds", "predict_seconds")}
             cost = {**costs[0], **means}
-            lines.append(printing.score_line(row.entry.label, head, row.score.score_micro_pts, row.comparison, cost))
+            lines.append(show.score_line(row.entry.label, head, row.score.score_micro_pts, row.comparison, cost))
         else:
             lines.append({"": row.entry.label, head: "failed"})
-    lines += [{"": name, head: printing.number(score)} for name, score in _ceilings(outcome).items()]
+    lines += [{"": name, head: show.number(score)} for name, score in _ceilings(outcome).items()]
     keys = list(dict.fromkeys(key for line in lines for key in line))
-    return printing.table([{key: line.get(key, "") for key in keys} for line in lines])
+    return show.table([{key: line.get(key, "") for key in keys} for line in lines])
 
 
 def _others(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -141,14 +141,14 @@ def _others(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for name in first.get("metrics", [])[1:]:
         values = {row.entry.label: _mean(row, name) for row in rows}
         if any(value is not None for value in values.values()):
-            digits = 2 if metrics.get(name).unit == "pt" else 3
-            lines.append({"also measured": name} | {k: printing.number(v, digits) for k, v in values.items()})
+            digits = 2 if metric_named(name).unit == "pt" else 3
+            lines.append({"also measured": name} | {k: show.number(v, digits) for k, v in values.items()})
     return lines
 
 
 def _mean(row: Row, metric: str) -> float | None:
     runs = row.family.runs if row.family else ()
-    values = [printing.shown(metric, run.record["scores"].get(metric)) for run in runs]
+    values = [show.shown(metric, run.record["scores"].get(metric)) for run in runs]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
@@ -178,7 +178,7 @@ def _reference(rows: Sequence[Row]) -> list[str]:
     if not against:
         return []
     _, first = against[0]
-    each = ", ".join(f"{label} {ref.delta_pts:+.2f} (p {printing.p_value(ref.p)})" for label, ref in against)
+    each = ", ".join(f"{label} {ref.delta_pts:+.2f} (p {show.p_value(ref.p)})" for label, ref in against)
     return [f"against the published {first.score_pts:.2f} ({first.source}): {each}; {first.caveat}"]
 
 
@@ -187,7 +187,7 @@ def _ceilings(outcome: SweepOutcome) -> dict[str, float | None]:
     if run is None:
         return {}
     decides = _decides(run)
-    return {c["name"]: printing.shown(decides, c["scores"][decides]) for c in outcome.ceilings}
+    return {c["name"]: show.shown(decides, c["scores"][decides]) for c in outcome.ceilings}
 
 
 def _counts(made: Sequence[Made], stored: int) -> str:

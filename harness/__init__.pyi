@@ -1,0 +1,40 @@
+# What a plugin author imports; `__init__.py` reads this list and imports on first use.
+from .contract import (
+    SPLITS as SPLITS,
+    BenchmarkCard as BenchmarkCard,
+    Ceiling as Ceiling,
+    Clusters as Clusters,
+    Coefficients as Coefficients,
+    Dataset as Dataset,
+    Device as Device,
+    Dialogue as Dialogue,
+    Example as Example,
+    FromVector as FromVector,
+    GatedPrefix as GatedPrefix,
+    Levels as Levels,
+    LoRA as LoRA,
+    Message as Message,
+    MethodCard as MethodCard,
+    Parameter as Parameter,
+    Persona as Persona,
+    Prompt as Prompt,
+    Protocol as Protocol,
+    ReferenceScore as ReferenceScore,
+    Role as Role,
+    SoftPrompt as SoftPrompt,
+    Split as Split,
+    TrainOptions as TrainOptions,
+    hookimpl as hookimpl,
+)
+from .engines import Fitted as Fitted
+from .errors import (
+    ConfigError as ConfigError,
+    DataError as DataError,
+    HarnessError as HarnessError,
+    PluginError as PluginError,
+    StoreError as StoreError,
+    did_you_mean as did_you_mean,
+)
+from .study import Study as Study
+
+__version__: str

@@ -1,0 +1,14 @@
+# The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .guard import (
+    ESTIMAND as ESTIMAND,
+    Family as Family,
+    comparison_rows as comparison_rows,
+    differences as differences,
+    families as families,
+    persona_scores as persona_scores,
+    row_name as row_name,
+    world_key as world_key,
+)
+from .joint_tables import Joint as Joint, as_json as as_json, joint as joint
+from .planning import Plan as Plan, Spread as Spread, plan as plan, spread_of as spread_of
+from .run_view import Diff as Diff, View as View, diff as diff, samples as samples, view as view

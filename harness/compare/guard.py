@@ -1,0 +1,300 @@
+"""The guard that refuses unlike runs, and stored runs -> rows of statistics. Formulas live in `harness.statistics`.
+
+Two runs are alike when they answered the same prompts, were scored against the same references by the same metrics
+and scorer, under the same protocol, on the same backbone. Anything else is reported with what exactly differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.contract import ReferenceScore
+from harness.errors import HarnessError
+from harness.scoring import metric_named, scale
+from harness.statistics import ComparisonRow, Estimand, PersonaScores, ScoreRow, compare, pseudo_values, score_row
+from harness.store import StoredRun, canonical_hash
+
+ESTIMAND: Estimand = "micro"  # the published reference is a mean over replies
+GUARDED = {
+    "protocol": "protocol (prompt, decoding, metrics)",
+    "examples": "example sets",
+    "split": "splits",
+    "backbone": "backbones",
+    "scorer": "scorers of the similarity metric",
+}
+
+
+class NotComparableError(HarnessError):
+    """Runs that must not be paired; the message says what differs and how many replies each has."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Runs of one configuration that differ in the training seed alone. `name` is what its row is called."""
+
+    name: str
+    runs: tuple[StoredRun, ...]
+
+    @property
+    def first(self) -> StoredRun:
+        return self.runs[0]
+
+
+def row_name(record: Mapping[str, Any]) -> str:
+    """The method's name, with the control where the run is one."""
+    control = record["config"].get("control")
+    return f"{record['method']} (control: {control})" if control else str(record["method"])
+
+
+def differences(a: StoredRun, b: StoredRun, *, detail: bool = False) -> list[str]:
+    """What keeps two runs from being compared, in words; empty if nothing does.
+
+    detail   also say how many replies both have, from scores.jsonl where both runs have one
+    """
+    found = []
+    ours, theirs = a.record["hashes"], b.record["hashes"]
+    ours_is, theirs_is = _called(a, b)
+    imported = [run for run in (a, b) if run.record.get("origin") == "imported"]
+    if len(imported) == 1:
+        words = "was imported: nothing is known of its prompts, so it is compared with imports of the same label only"
+        return [f"{imported[0].id} {words}; {ours_is} has {_size(a)}, {theirs_is} {_size(b)}"]
+    names = a.record["benchmark"]["name"], b.record["benchmark"]["name"]
+    if names[0] != names[1]:
+        found.append(f"benchmarks differ ({names[0]} and {names[1]})")
+    for name, words in GUARDED.items():
+        if ours.get(name) != theirs.get(name):
+            found.append(f"{words} differ ({_what_differs(name, a, b)})")
+    if ours.get("examples") != theirs.get("examples"):
+        found.append(f"{ours_is} has {_size(a)}, {theirs_is} {_size(b)}")
+        if detail and (shared := _shared_examples(a, b)):
+            found.append(shared)
+    elif not found and (unlike := _unlike_replies(a, b)):
+        found.append(f"{unlike}; {ours_is} has {_size(a)}, {theirs_is} {_size(b)}")
+        if detail and (shared := _shared_examples(a, b)):
+            found.append(shared)
+    return found
+
+
+def _what_differs(name: str, a: StoredRun, b: StoredRun) -> str:
+    """Both sides of one guarded thing: in words where the records have them, else the hashes' beginnings."""
+    if name == "protocol":
+        ours, theirs = a.record.get("protocol") or {}, b.record.get("protocol") or {}
+        fields = [f for f in sorted({*ours, *theirs}) if ours.get(f) != theirs.get(f)]
+        if fields:
+            return "; ".join(f"{f} {ours.get(f)!r} and {theirs.get(f)!r}" for f in fields)
+    pair = []
+    for run in (a, b):
+        short = str(run.record["hashes"].get(name, "none"))[:8]
+        word = run.record.get("example_set") if name == "examples" else None
+        word = run.record["config"].get("backbone") if name == "backbone" else word
+        pair.append(f"'{word}' {short}" if word else short)
+    return " and ".join(pair)
+
+
+def _called(a: StoredRun, b: StoredRun) -> tuple[str, str]:
+    """What two runs are called in a refusal: their rows' names, or their ids where those are the same."""
+    names = row_name(a.record), row_name(b.record)
+    return names if names[0] != names[1] else (a.id, b.id)
+
+
+def _size(run: StoredRun) -> str:
+    return f"{run.record['n_replies']} replies of {run.record['n_personas']} personas"
+
+
+def _shared_examples(a: StoredRun, b: StoredRun) -> str:
+    """How many replies two runs have in common; empty where one has only sums."""
+    sets = []
+    for run in (a, b):
+        if not (run.path / "scores.jsonl").is_file():
+            return ""
+        sets.append({line["id"]: (line.get("prompt"), line.get("reference")) for line in run.scores()})
+    ours, theirs = sets
+    shared = ours.keys() & theirs.keys()
+    ours_is, theirs_is = _called(a, b)
+    parts = [f"{len(shared)} examples in both", f"{len(ours) - len(shared)} only in {ours_is}"]
+    parts.append(f"{len(theirs) - len(shared)} only in {theirs_is}")
+    for place, what in enumerate(("prompt", "reference")):
+        if other := sum(ours[i][place] != theirs[i][place] for i in shared):
+            parts.append(f"{other} of the shared ones with another {what}")
+    return ", ".join(parts)
+
+
+def _unlike_replies(a: StoredRun, b: StoredRun) -> str:
+    """Runs of one label can still hold other personas, numbers of replies or examples: a label is only a word."""
+    ours, theirs = (dict(zip(s["personas"], s["replies"], strict=True)) for s in (a.per_persona(), b.per_persona()))
+    if extra := sorted(ours.keys() ^ theirs.keys()):
+        return f"personas differ ({len(ours)} and {len(theirs)}; {extra[0]} is on one side only)"
+    if unlike := sorted(p for p in ours if ours[p] != theirs[p]):
+        first = unlike[0]
+        words = f"example sets differ: {len(unlike)} personas have other numbers of replies"
+        return f"{words} ({first}: {ours[first]} and {theirs[first]})"
+    named = [run.record["hashes"].get("example_ids") for run in (a, b)]
+    if None not in named and named[0] != named[1]:
+        return f"example sets differ: '{a.record['example_set']}' names other examples in each file"
+    return ""
+
+
+def check_comparable(a: StoredRun, b: StoredRun) -> None:
+    """Raises NotComparableError with everything that differs."""
+    for run in (a, b):
+        if not run.complete:
+            why = run.record.get("error", "not finished")
+            raise NotComparableError(f"{run.id} is {run.record.get('status')}: {why}")
+    if found := differences(a, b, detail=True):
+        raise NotComparableError(f"not comparable: {' and '.join(_called(a, b))}: " + "; ".join(found))
+
+
+def families(runs: Sequence[StoredRun]) -> list[Family]:
+    """Complete runs grouped by everything but the seed; seeds ascending."""
+    groups: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        if run.complete:
+            groups.setdefault(family_key(run.record), []).append(run)
+    found = []
+    for members in groups.values():
+        # The newest of two runs of one seed (another number of threads, say) stands for it.
+        members.sort(key=lambda run: (run.record["seed"], run.record.get("created", ""), run.id))
+        seeds = {run.record["seed"]: run for run in members}
+        found.append(Family(row_name(members[0].record), tuple(seeds.values())))
+    return sorted(found, key=lambda family: (family.name, family.first.id))
+
+
+def family_key(record: Mapping[str, Any]) -> str:
+    """Hash of everything that makes a method's row, the training seed left out."""
+    return canonical_hash(
+        [
+            record["method"],
+            record["plugin"],
+            record["method_options"],
+            record["config"].get("control"),
+            record["hashes"],
+        ]
+    )
+
+
+def world_key(record: Mapping[str, Any]) -> str:
+    """Hash of what comparable runs have in common."""
+    return canonical_hash([record["benchmark"]["name"], *(record["hashes"].get(name) for name in GUARDED)])
+
+
+def persona_scores(family: Family, metric: str) -> PersonaScores:
+    """Per-persona sums of a metric over the family's seeds, for personas where it is defined.
+
+    A pooled metric (F1 from counts) gives jackknife pseudo-values, moved so that their mean is the metric itself:
+    one value a persona, micro and macro alike.
+    Raises NotComparableError for a metric that was not scored, or seeds that were scored on different replies.
+    """
+    per_seed = [run.per_persona() for run in family.runs]
+    entries = []
+    for run, sums in zip(family.runs, per_seed, strict=True):
+        if metric not in sums["metrics"]:
+            has = ", ".join(sums["metrics"]) or "none"
+            raise NotComparableError(f"{family.name} ({run.id}) has no metric '{metric}'; it has {has}")
+        entries.append(sums["metrics"][metric])
+    personas = list(per_seed[0]["personas"])
+    order = []  # imported files may name the personas in another order
+    for run, sums in zip(family.runs, per_seed, strict=True):
+        place = {p: i for i, p in enumerate(sums["personas"])}
+        if place.keys() != set(personas):
+            raise NotComparableError(f"the seeds of {family.name} have different personas ({run.id})")
+        order.append([place[p] for p in personas])
+    seeds = tuple(run.record["seed"] for run in family.runs)
+    if "counts" in entries[0]:
+        values = [_pooled(metric, entry)[at] for entry, at in zip(entries, order, strict=True)]
+        return PersonaScores(tuple(personas), seeds, np.array(values), np.ones(len(personas)))
+    n = np.array([np.array(entry["n"])[at] for entry, at in zip(entries, order, strict=True)])
+    if (n != n[0]).any():
+        raise NotComparableError(f"the seeds of {family.name} were scored on different numbers of replies")
+    kept = n[0] > 0
+    if not kept.any():
+        raise NotComparableError(f"{family.name} has no value of '{metric}': it is undefined for all its replies")
+    sums = np.array([np.array(entry["sum"], dtype=float)[at] for entry, at in zip(entries, order, strict=True)])
+    names = tuple(p for p, keep in zip(personas, kept, strict=True) if keep)
+    return PersonaScores(names, seeds, sums[:, kept], n[0][kept])
+
+
+def _pooled(metric: str, entry: Mapping[str, Any]) -> np.ndarray:
+    """Pseudo-values [G] around the pooled figure. Raises HarnessError where the jackknife is undefined."""
+    definition = metric_named(metric)
+    assert definition.figure is not None
+    counts = np.array([entry["counts"][column] for column in definition.columns], dtype=float).T  # [G, C]
+    values = pseudo_values(counts, definition.figure)
+    return values - values.mean() + float(definition.figure(counts.sum(0)))
+
+
+def reference_of(record: Mapping[str, Any], metric: str, estimand: Estimand = ESTIMAND) -> ReferenceScore | None:
+    """The published score, if the run carries one for this metric that is a mean of this kind."""
+    reference = record.get("reference")
+    if not reference or record["metrics"][0] != metric or reference["aggregation"] != estimand:
+        return None
+    return ReferenceScore(**reference)
+
+
+def comparison_rows(
+    baseline: Family,
+    methods: Sequence[Family],
+    metric: str | None = None,
+    *,
+    margin: float | None = None,
+    estimand: Estimand = ESTIMAND,
+) -> tuple[ScoreRow, list[ComparisonRow]]:
+    """The baseline's own row and one row per method against it, jointly tested.
+
+    metric   the benchmark's deciding one by default
+    margin   of equivalence, on the scale of the scores; None: what the methods' runs stated before they were made
+    Raises NotComparableError if any pair is unlike, naming all of them.
+    """
+    faults = []
+    for run in (*baseline.runs[1:], *(run for family in methods for run in family.runs)):
+        try:
+            check_comparable(baseline.first, run)
+        except NotComparableError as error:
+            faults.append(str(error))
+    if faults:
+        raise NotComparableError("\n".join(faults))
+    record = baseline.first.record
+    metric = metric or str(record["metrics"][0])
+    base = persona_scores(baseline, metric)
+    entry = baseline.first.per_persona()["metrics"][metric]
+    reference = reference_of(record, metric, estimand)
+    if margin is None and metric == str(record["metrics"][0]):
+        margin = stated_margin(methods, entry["unit"])
+    own = score_row(
+        baseline.name,
+        base,
+        estimand,
+        reference,
+        unit=entry["unit"],
+        higher_is_better=entry["higher_is_better"],
+    )
+    if not methods:
+        return own, []
+    rows = compare(
+        base,
+        {_label(family, [baseline, *methods]): persona_scores(family, metric) for family in methods},
+        estimand,
+        reference,
+        margin,
+        baseline_name=baseline.name,
+        unit=entry["unit"],
+        higher_is_better=entry["higher_is_better"],
+    )
+    return own, rows
+
+
+def stated_margin(methods: Sequence[Family], unit: str) -> float | None:
+    """The margin of equivalence, on the scale of the scores, that the configuration of every run states; None where one
+    states none or another one."""
+    stated = {run.record["config"].get("margin") for family in methods for run in family.runs}
+    found = stated.pop() if len(stated) == 1 else None
+    return None if found is None else float(found) / scale(unit)
+
+
+def _label(family: Family, families: Sequence[Family]) -> str:
+    """The family's name, with its first run's id where two rows would have the same one."""
+    twins = [other for other in families if other.name == family.name]
+    return family.name if len(twins) == 1 else f"{family.name} [{family.first.id.rsplit('-', 1)[-1]}]"

@@ -1,0 +1,302 @@
+"""Shipped defaults, a YAML file, flags and --set -> one frozen `RunConfig`; all faults reported at once.
+
+    later beats earlier: configs/default.yaml < --config FILE < flags < --set key=value
+
+Option dataclasses come from the plugins' cards through `options_of`, so that this module knows no plugin.
+What the values mean is the runner's business. No torch here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic_core import to_jsonable_python
+
+from harness.config.yaml_file import Document, parse, parse_value
+from harness.contract import Plain, Protocol, fill, option_types, read_value, resolve
+from harness.errors import ConfigError, HarnessError, did_you_mean
+
+Target = Literal["method", "benchmark", "protocol"]
+OptionsOf = Callable[[str, str], type]  # ("method" or "benchmark", name) -> its options dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Everything that a run is asked to do. Each field but the last three is a flag (`--runs-dir`) and a YAML
+    key.
+
+    baseline   method that the verdict compares with
+    personas   size of the world; "all": everybody; None: the benchmark's own default
+    persona    only these are fitted and scored, in the full world (empty: all)
+    cluster    only this cluster is fitted and scored, in the full world
+    threads    CPU threads of torch: part of the result's last bits, therefore part of the configuration
+    control    a control in place of the method itself: one shared adapter, or each persona gets another's
+    margin     of equivalence in the deciding metric's unit (points for pt), stated before the scores are seen
+    scorer     sentence encoder of the similarity metric: a Hub id or a local folder
+    method_options, benchmark_options   instances of the dataclasses on the plugins' cards
+    protocol   fields of the benchmark's protocol to be changed; the same for all methods, and part of the
+               hash
+    """
+
+    method: str
+    benchmark: str
+    baseline: str | None = None
+    backbone: str = "tiny"
+    personas: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
+    persona: tuple[str, ...] = ()
+    cluster: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    runs_dir: Path = Path("runs")
+    engine: Literal["local"] = "local"
+    threads: Annotated[int, Field(ge=1)] = 2
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "cpu"
+    control: Literal["global", "swapped"] | None = None
+    margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    scorer: str = "sentence-transformers/all-MiniLM-L6-v2"
+    method_options: Any = None
+    benchmark_options: Any = None
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `run.json`: only JSON types."""
+        return {item.name: to_jsonable_python(getattr(self, item.name)) for item in dataclasses.fields(self)}
+
+
+_COMPUTED = ("method_options", "benchmark_options", "protocol")
+_TYPES = {
+    name: hint for name, hint in typing.get_type_hints(RunConfig, include_extras=True).items() if name not in _COMPUTED
+}
+
+
+SETTINGS = tuple(_TYPES)  # the keys of a file; options of plugins stand under "set"
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """One value as it was given: `where` names file and line, or the flag; `layer` grows with precedence."""
+
+    value: Any
+    where: str
+    layer: int
+
+
+def shipped(name: str, given: str = "--config ") -> Document:
+    """A file of configs/ as installed, by its stem: "default", or a ready-made run. Raises ConfigError.
+
+    given   what stands before the name in a message
+    """
+    folder = files("harness.configs")
+    known = [item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")]
+    if name not in known:
+        raise ConfigError(f"{given}{name}: no such file, nor a ready-made run; {did_you_mean(name, known)}")
+    return parse(folder.joinpath(name + ".yaml").read_text("utf-8"), f"configs/{name}.yaml")
+
+
+def default_values() -> dict[str, Any]:
+    """The shipped defaults (configs/default.yaml) by name, for help texts."""
+    values = resolve(shipped("default").values)
+    return {name: value for name, value in values.items() if name != "examples"}
+
+
+def help_examples() -> dict[str, str]:
+    """Command -> an example line for its --help, from configs/default.yaml."""
+    return {name: str(line) for name, line in shipped("default").values.get("examples", {}).items()}
+
+
+def load_config(
+    *,
+    options_of: OptionsOf,
+    file: str | Path | Document | None = None,
+    flags: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+) -> RunConfig:
+    """Put a configuration together and check all of it.
+
+    options_of  gives the options dataclass of a method or benchmark; raises HarnessError for unknown names
+    file        YAML file, the name of a ready-made run of configs/, or a document already read
+    flags       field name -> value of the flags that were given; None values count as not given
+    sets        the texts "key=value" of --set
+    Raises ConfigError listing every fault, one a line.
+    """
+    faults: list[str] = []
+    fields: dict[str, _Given] = {}
+    options: list[tuple[str, _Given]] = []
+    documents = [shipped("default")]
+    if file is not None:
+        try:
+            documents.append(file if isinstance(file, Document) else read_document(file))
+        except HarnessError as error:
+            faults.append(str(error))
+    for layer, document in enumerate(documents):
+        _read_document(document, layer, fields, options, faults)
+    for name, value in (flags or {}).items():
+        if value is not None:
+            plain = Plain(value) if isinstance(value, str) else value
+            fields[name] = _Given(plain, "--" + name.replace("_", "-"), 2)
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            faults.append(f"--set {text}: write --set key=value")
+            continue
+        try:
+            options.append((key.strip(), _Given(parse_value(value, f"--set {key}"), f"--set {text}", 3)))
+        except ConfigError as error:
+            faults.append(str(error))
+
+    values = _field_values(fields, faults)
+    types = _option_types(values, options_of, fields, faults)
+    filled = _option_values(options, types, faults)
+    for target in ("method", "benchmark"):
+        if target in types:
+            values[target + "_options"] = _instance(target, types[target], filled[target], values, faults)
+    if faults:
+        raise ConfigError("\n".join(dict.fromkeys(faults)))
+    return RunConfig(**values, protocol=filled["protocol"])
+
+
+def read_document(file: str | Path, given: str = "--config ") -> Document:
+    """A YAML file by its path, or a shipped one by its name. Raises ConfigError that begins with `given`."""
+    path = Path(file).expanduser()
+    if not path.exists() and isinstance(file, str) and Path(file).name == file and not path.suffix:
+        return shipped(file, given)
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        near = [item.name for item in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        raise ConfigError(f"{given}{file}: {error.strerror}; {did_you_mean(path.name, near)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{given}{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    return parse(text, str(file))
+
+
+def _read_document(
+    document: Document,
+    layer: int,
+    fields: dict[str, _Given],
+    options: list[tuple[str, _Given]],
+    faults: list[str],
+) -> None:
+    for key, value in document.values.items():
+        where = document.where(key)
+        if key in _TYPES:
+            fields[key] = _Given(value, where, layer)
+        elif key == "set" and isinstance(value, dict):
+            for name, item in flat(value):
+                options.append((name, _Given(item, document.where(f"set.{name}"), layer)))
+        elif key == "set":
+            faults.append(f"{where}: 'set' must be a mapping of option names to values")
+        elif not (key == "examples" and layer == 0):
+            hint = did_you_mean(key, [*_TYPES, "set"])
+            faults.append(f"{where}: unknown key '{key}'; {hint} (options of plugins go under 'set:')")
+
+
+def flat(values: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted name -> value of nested mappings, as options are written."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{path}{key}.")
+        else:
+            yield path + key, value
+
+
+def _field_values(fields: dict[str, _Given], faults: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, given in fields.items():
+        value = given.value
+        try:
+            values[name] = read_value(value, _TYPES[name])
+        except ValueError as error:
+            faults.append(f"{given.where}: {name} = {value}: {error}")
+    for name in ("method", "benchmark"):
+        if not fields.get(name) or not values.get(name, "missing"):
+            faults.append(f"{name} is missing: give --{name} NAME (`harness list {name}s`)")
+    _narrowing(fields, values, faults)
+    return values
+
+
+def _narrowing(fields: dict[str, _Given], values: dict[str, Any], faults: list[str]) -> None:
+    """--persona and --cluster take the full world; only a --personas given beside them contradicts that."""
+    only = [name for name in ("persona", "cluster") if values.get(name) not in (None, ())]
+    if len(only) == 2:
+        faults.append(f"{fields['cluster'].where}: give persona or cluster, not both")
+    smaller = only and values.get("personas") not in (None, "all")
+    if smaller and fields["personas"].layer >= fields[only[0]].layer:
+        faults.append(
+            f"{fields['personas'].where}: personas makes a smaller world, {only[0]} picks from the full; "
+            "give one of them"
+        )
+    if only:
+        values["personas"] = "all"
+
+
+def _option_types(
+    values: Mapping[str, Any], options_of: OptionsOf, fields: Mapping[str, _Given], faults: list[str]
+) -> dict[str, type]:
+    types: dict[str, type] = {"protocol": Protocol}
+    for target in ("method", "benchmark"):
+        if values.get(target):
+            try:
+                types[target] = options_of(target, values[target])
+            except HarnessError as error:
+                faults.append(f"{fields[target].where}: {error}")
+    return types
+
+
+def _option_values(
+    options: Sequence[tuple[str, _Given]], types: Mapping[str, type], faults: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Target -> option name -> value. A later value of the same option replaces an earlier one."""
+    known = {target: option_types(kind) for target, kind in types.items()}
+    # The size of the world is the run's (--personas), also where a benchmark can make a smaller one.
+    known.get("benchmark", {}).pop("personas", None)
+    filled: dict[str, dict[str, Any]] = {"method": {}, "benchmark": {}, "protocol": {}}
+    for key, given in options:
+        found = _find(key, known)
+        if len(found) == 1:
+            ((target, name),) = found
+            try:
+                filled[target][name] = read_value(given.value, known[target][name])
+            except ValueError as error:
+                faults.append(f"{given.where}: {name} {error}")
+        elif found:
+            choice = " or ".join(f"{target}.{name}" for target, name in found)
+            faults.append(f"{given.where}: '{key}' is ambiguous; write {choice}")
+        elif key in _TYPES:
+            flag = key.replace("_", "-")
+            faults.append(f"{given.where}: '{key}' is a setting of the run: write --{flag}, or '{key}:' in the file")
+        elif "method" in known and "benchmark" in known:  # else a key may belong to the one that did not load
+            names = [name.rsplit(".", 1)[-1] for target in known.values() for name in target]
+            faults.append(f"{given.where}: unknown option '{key}'; {did_you_mean(key, names)}")
+    return filled
+
+
+def _find(key: str, known: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(target, option name) pairs that `key` can mean. A plugin's option hides the protocol's field."""
+    target, _, rest = key.partition(".")
+    if rest and target in ("method", "benchmark", "protocol"):
+        known, key = {target: known.get(target, {})}, rest
+    plugins = [target for target in known if target != "protocol"]
+    exact = [(target, key) for target in plugins if key in known[target]]
+    inner = [(target, name) for target in plugins for name in known[target] if name.endswith("." + key)]
+    protocol = [("protocol", key)] if key in known.get("protocol", {}) else []
+    return exact or inner or protocol
+
+
+def _instance(target: str, kind: type, filled: Mapping[str, Any], values: Mapping[str, Any], faults: list[str]) -> Any:
+    if target == "benchmark" and any(item.name == "personas" for item in dataclasses.fields(kind)):
+        size = values.get("personas")
+        if size is not None:
+            filled = {**filled, "personas": None if size == "all" else size}
+    try:
+        return fill(kind(), filled)
+    except (ValueError, TypeError, HarnessError) as error:
+        faults.append(f"options of {target} '{values[target]}': {error}")
+        return None

@@ -1,0 +1,51 @@
+# The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .data import (
+    SPLITS as SPLITS,
+    BenchmarkCard as BenchmarkCard,
+    Ceiling as Ceiling,
+    Dataset as Dataset,
+    Device as Device,
+    Dialogue as Dialogue,
+    Example as Example,
+    Message as Message,
+    MethodCard as MethodCard,
+    Parameter as Parameter,
+    Persona as Persona,
+    Prompt as Prompt,
+    Protocol as Protocol,
+    ReferenceScore as ReferenceScore,
+    Role as Role,
+    Split as Split,
+)
+from .hooks import (
+    BenchmarkHooks as BenchmarkHooks,
+    MethodHooks as MethodHooks,
+    hook_arguments as hook_arguments,
+    hookimpl as hookimpl,
+)
+from .options import (
+    Plain as Plain,
+    fill as fill,
+    option_types as option_types,
+    read_value as read_value,
+    resolve as resolve,
+)
+from .plugins import (
+    Benchmark as Benchmark,
+    Method as Method,
+    list_plugins as list_plugins,
+    load_benchmark as load_benchmark,
+    load_plugin as load_plugin,
+    load_with_required as load_with_required,
+)
+from .specs import (
+    Clusters as Clusters,
+    Coefficients as Coefficients,
+    FromVector as FromVector,
+    GatedPrefix as GatedPrefix,
+    Levels as Levels,
+    LoRA as LoRA,
+    Schedule as Schedule,
+    SoftPrompt as SoftPrompt,
+    TrainOptions as TrainOptions,
+)

@@ -1,0 +1,143 @@
+"""The contract between the harness and its plugins: three hooks of a method, two of a benchmark.
+
+The docstrings below are the plugin manual. Loading and checking plugins is `harness.contract.plugins`; what a study
+offers is `harness.study`. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from harness.contract.data import BenchmarkCard, Dataset, MethodCard, Prompt
+    from harness.study import Fitted, Study
+
+PROJECT = "harness"
+METHOD_GROUP = "harness.methods"
+BENCHMARK_GROUP = "harness.benchmarks"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class MethodHooks:
+    """A method: a way to personalise the frozen backbone.
+
+    A plugin is a module (or an object) with one function per hook, each marked with ``@hookimpl``. Its
+    arguments have the names given here, without defaults, in any order; an argument that is not needed may be
+    left out. It is declared as an entry point of the group ``harness.methods`` or given to a command as
+    ``--plugin FILE``, in which case the file's name without ``.py`` is the method's name. Helper functions
+    are free to have any name that does not read like a hook.
+    """
+
+    @hookspec(firstresult=True)
+    def card(self) -> MethodCard:
+        """Say what the method is, without doing any work: called by every command that lists methods.
+
+        Returns
+            a `harness.MethodCard`: one line of summary; `options`, a frozen dataclass in which every field
+            has a type and a default (`--set name=value` is validated against it); `requires`, the names of
+            the methods whose fitted adapters this one stands on, e.g. ``requires=("their_name",)`` (mind the
+            comma); `shares`, whose data may shape a persona's replies; `validation`, what validation dialogues
+            are used for.
+        Raises
+            nothing. An exception here makes the plugin unusable and is listed with it.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def fit(self, study: Study) -> Fitted:
+        """Learn whatever the method learns, from train and validation dialogues.
+
+        Arguments
+            study   the frozen backbone, the personas with their train and validation dialogues (never test
+                    ones), the groupings persona -> adapter (`by_persona()`, `by_cluster()`, `for_all()`), the
+                    fitted adapters of a method in `requires` (`study.fitted(name)`), the validated
+                    `study.options`, the seed, progress, and the service
+                    `study.fit_adapters(spec, grouping, base, train)`, which trains all adapters of a grouping
+                    together on top of `base` (None: the bare backbone), caches them and resumes after an
+                    interruption. `study.dialogues(persona, "validation")` is for methods whose card declares
+                    `validation` as "selection" or "training".
+        May change
+            nothing in `study`. The backbone's weights are checked by fingerprint after the call.
+        Returns
+            a `harness.Fitted`; `fit_adapters` makes one. A method that learns nothing returns
+            `study.bare()`.
+        Raises
+            `harness.HarnessError` if the data cannot carry the method (say what is missing); any other
+            exception ends the run as failed, and the run is stored with the error.
+        Same study, same seed: the same adapters, to the bit.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def predict(self, study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
+        """Reply to every prompt. Called several times a run: turn depth by turn depth, so that no history
+        shows a reference which is still to be predicted.
+
+        Arguments
+            study    as in `fit`; `study.generate(fitted, prompts)` is the batched greedy decoding of the
+                     protocol
+            fitted   what `fit` returned, or what was stored of it in an earlier process
+            prompts  `harness.Prompt`: id, persona, depth, messages (system text, history, the last one from
+                     the user). They carry no reference. A persona may be one that was never seen in `fit`.
+        May change
+            nothing; prompts are frozen. Text that the method adds goes through `fitted.messages(prompt)`, so
+            that the likelihood is computed on the same text and the row in the leaderboard shows it.
+        Returns
+            one string per prompt, in the order of `prompts`. The order and the company of a prompt must not
+            matter to its reply. An empty string counts as an empty reply.
+        Raises
+            as `fit`. A wrong number of replies, or one that is no string, is a `harness.PluginError`.
+        """
+        raise NotImplementedError
+
+
+class BenchmarkHooks:
+    """A benchmark: people, their dialogues, and the terms on which every method is compared.
+
+    Declared as an entry point of the group ``harness.benchmarks``, or given as ``--plugin FILE``; otherwise
+    as for methods.
+    """
+
+    @hookspec(firstresult=True)
+    def card(self) -> BenchmarkCard:
+        """Say what the benchmark is, without reading any data: called by every command that lists benchmarks.
+
+        Returns
+            a `harness.BenchmarkCard`: one line of summary, and `options`, a frozen dataclass in which every
+            field has a type and a default (`--set name=value` is validated against it).
+        Raises
+            nothing, as for methods.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def load(self, options: Any) -> Dataset:
+        """Make or read the data.
+
+        Arguments
+            options  an instance of the card's options dataclass, validated. A field named `personas` is
+                     filled with the run's `--personas N` (`all`: None), for benchmarks that can make a smaller
+                     world; of any other benchmark the first N personas are taken.
+        Returns
+            a `harness.Dataset`: personas, dialogues with their splits, protocol (prompt, decoding, splits),
+            metrics of which the first decides, and optionally a reference score, a device schema, ceilings.
+        Raises
+            `harness.DataError` naming the file and, where there is one, the line.
+        Same options, same data set, to the byte: its hash goes into every record.
+        """
+        raise NotImplementedError
+
+
+def hook_arguments(hooks: type) -> dict[str, tuple[str, ...]]:
+    """Hook name -> argument names, of one of the two classes above."""
+    found = {}
+    for name, function in vars(hooks).items():
+        if callable(function) and hasattr(function, PROJECT + "_spec"):
+            code = function.__code__
+            found[name] = code.co_varnames[1 : code.co_argcount]
+    return found

@@ -1,0 +1,203 @@
+"""What a method says about its adapters: shape (SoftPrompt, GatedPrefix, LoRA) and training, checked when made.
+
+Plain dataclasses without torch, so that listing methods stays quick. The adapters themselves are in `adapters`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.errors import ConfigError, did_you_mean
+
+KINDS = ("input", "kv", "discrete")
+INITS = ("random", "vocab_sample", "text")
+Schedule = Literal["linear", "cosine", "constant"]
+SOURCES = ("given", "description", "behaviour")
+SCHEDULES = ("linear", "cosine", "constant")
+
+
+@dataclass(frozen=True)
+class SoftPrompt:
+    """Shape of a soft prompt.
+
+    tokens  P, virtual tokens
+    init    "vocab_sample": embeddings of P tokens drawn from the vocabulary, special tokens left out;
+            "random": normal numbers with the embedding matrix's mean and standard deviation;
+            "text": embeddings of `text`, repeated or cut to P tokens
+    kind    "input": vectors before the input embeddings (prompt tuning);
+            "kv": keys and values of every layer (prefix tuning), begun as those of the input prompt;
+            "discrete": as "input", each vector held to the nearest entry of the vocabulary
+    text    what init "text" begins with
+    """
+
+    tokens: int = 10
+    init: Literal["random", "vocab_sample", "text"] = "vocab_sample"
+    kind: Literal["input", "kv", "discrete"] = "input"
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.tokens < 1:
+            faults.append(f"a soft prompt needs at least 1 token, not {self.tokens}")
+        if self.init not in INITS:
+            faults.append(f"soft prompt init {self.init!r} is unknown; {did_you_mean(self.init, INITS)}")
+        if self.kind not in KINDS:
+            faults.append(f"soft prompt kind {self.kind!r} is unknown; {did_you_mean(self.kind, KINDS)}")
+        if self.init == "text" and not self.text.strip():
+            faults.append("soft prompt init 'text' needs a text to begin with; give `text`, or another init")
+        if self.init != "text" and self.text:
+            faults.append(f"soft prompt init {self.init!r} does not use `text`; leave it out, or set init to 'text'")
+        if faults:
+            raise ConfigError("\n".join(faults))
+
+
+@dataclass(frozen=True)
+class GatedPrefix:
+    """Shape of a gated prefix: attention over trained keys and values, added by a gate that starts closed.
+
+    tokens  P, virtual tokens of each layer
+    """
+
+    tokens: int = 10
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ConfigError(f"a gated prefix needs at least 1 token, not {self.tokens}")
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Shape of a LoRA.
+
+    rank, alpha  the update is alpha / rank * B A
+    targets      names of linear layers, as the model calls them: "q_proj", or longer to be choosier
+    dropout      share of the adapter's input that training drops, in [0, 1)
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", tuple(self.targets))  # a list from YAML is as good
+        faults = []
+        if self.rank < 1:
+            faults.append(f"LoRA rank must be at least 1, not {self.rank}")
+        if not (self.alpha > 0 and math.isfinite(self.alpha)):
+            faults.append(f"LoRA alpha must be above 0, not {self.alpha}")
+        if not self.targets:
+            faults.append("LoRA targets are empty; name at least one linear layer, e.g. q_proj")
+        if not 0 <= self.dropout < 1:
+            faults.append(f"LoRA dropout must lie in [0, 1), not {self.dropout}")
+        if faults:
+            raise ConfigError("\n".join(faults))
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How every adapter of a bank is trained.
+
+    learning_rate     peak rate of AdamW (betas .9 and .999)
+    epochs            passes over an adapter's own dialogues, at most
+    batch_size        dialogues per step and adapter
+    warmup            share of an adapter's steps in which the rate rises, in [0, 1)
+    weight_decay      decoupled, times the rate; towards 0, or with `towards_start` towards the starting values
+    clip              largest gradient norm per adapter; 0: off
+    patience          epochs without a better validation loss before an adapter stops; 0: never stops early
+    schedule          after the warm-up: "linear" or "cosine" to 0, or "constant"
+    microbatch_tokens padded tokens that go through the model at once; changes speed and memory, not results
+    keep_start        whether the starting values compete for the best snapshot (one more validation pass)
+    """
+
+    learning_rate: float = 1e-3
+    epochs: int = 10
+    batch_size: int = 2
+    warmup: float = 0.1
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    patience: int = 0
+    schedule: Schedule = "linear"
+    microbatch_tokens: int = 4096
+    keep_start: bool = False
+    towards_start: bool = False
+
+    def __post_init__(self) -> None:
+        wanted = {
+            "learning_rate must be above 0": 0 < self.learning_rate < float("inf"),
+            "epochs must be at least 1": self.epochs >= 1,
+            "batch_size must be at least 1": self.batch_size >= 1,
+            "warmup must lie in [0, 1)": 0 <= self.warmup < 1,
+            "weight_decay must not be below 0": 0 <= self.weight_decay < float("inf"),
+            "clip must not be below 0": 0 <= self.clip < float("inf"),
+            "patience must not be below 0": self.patience >= 0,
+            "microbatch_tokens must be at least 1": self.microbatch_tokens >= 1,
+        }
+        faults = [f"{text}, not {getattr(self, text.split()[0])}" for text, fine in wanted.items() if not fine]
+        if self.schedule not in SCHEDULES:
+            faults.append(f"schedule {self.schedule!r} is unknown; {did_you_mean(self.schedule, SCHEDULES)}")
+        if faults:
+            raise ConfigError("\n".join(faults))
+
+
+# ---- who shares parameters with whom, for adapters that are trained jointly (harness.training.designs) ----
+
+
+@dataclass(frozen=True)
+class Levels:
+    """theta_u = mu + c_k + delta_u: everybody's part, the cluster's and the persona's, added and trained together.
+
+    shrink  empirical Bayes: normal priors with mean 0 on c and delta, whose variances are estimated from the data
+            after every epoch; False: no prior, the sum is merely over-parametrised
+    """
+
+    shrink: bool = True
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """LoRA with shared factors A and B; a persona owns a vector of rank scalings s_u = 1 + c_k + d_u for each layer.
+
+    shrink  as for Levels: c towards 0, d towards 0, that is s_u towards its cluster's mean
+    """
+
+    shrink: bool = True
+
+
+@dataclass(frozen=True)
+class FromVector:
+    """theta_u = theta_0 + W2 gelu(W1 e_u + b): a small network maps what is known of a persona to its adapter.
+
+    width  hidden units
+    """
+
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ConfigError(f"a network needs at least 1 hidden unit, not {self.width}")
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Where clusters of personas come from (harness.clusters).
+
+    by  "given": the benchmark's own labels; "description": K-means on embeddings of the personas' descriptions;
+        "behaviour": K-means on the mean embedding of their train replies
+    k   number of clusters; 0: the one with the best silhouette from 2 to 8 (ignored for "given")
+    """
+
+    by: Literal["given", "description", "behaviour"] = "given"
+    k: int = 0
+
+    def __post_init__(self) -> None:
+        if self.by not in SOURCES:
+            raise ConfigError(f"clusters by {self.by!r} are unknown; {did_you_mean(self.by, SOURCES)}")
+        if self.k < 0 or self.k == 1:
+            raise ConfigError(f"the number of clusters must be at least 2, or 0 to choose it, not {self.k}")

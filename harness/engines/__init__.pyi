@@ -1,0 +1,18 @@
+# The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .batching import (
+    Entry as Entry,
+    Row as Row,
+    Wave as Wave,
+    collate as collate,
+    cut as cut,
+    epoch_order as epoch_order,
+    rows_of_data as rows_of_data,
+    share_out as share_out,
+)
+from .decoding import BATCH_TOKENS as BATCH_TOKENS
+from .fitted import Fitted as Fitted, Grouping as Grouping
+from .forward import prepare as prepare, rows_of_logits as rows_of_logits
+from .generation import generate as generate
+from .llama_cpu.causal import BLOCK as BLOCK, LONGEST as LONGEST
+from .parallel import THREAD_NAME as THREAD_NAME, Each as Each, side_by_side as side_by_side
+from .serve import choice_log_probs as choice_log_probs, generate_replies as generate_replies, reply_nll as reply_nll

@@ -1,0 +1,29 @@
+# The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .allocator import keep_memory as keep_memory
+from .backbone import (
+    DTYPES as DTYPES,
+    EMBEDDED_FOLDER as EMBEDDED_FOLDER,
+    Backbone as Backbone,
+    embedded_names as embedded_names,
+    exact_norms as exact_norms,
+    fingerprint as fingerprint,
+    freeze as freeze,
+    load_backbone as load_backbone,
+)
+from .pretraining import pretrain as pretrain, read_recipe as read_recipe
+from .prompts import (
+    Encoded as Encoded,
+    dialogue_examples as dialogue_examples,
+    dialogue_messages as dialogue_messages,
+    encode_dialogue as encode_dialogue,
+    encode_prompt as encode_prompt,
+    encode_reply as encode_reply,
+    end_of_turn_id as end_of_turn_id,
+    example_set_hash as example_set_hash,
+    protocol_hash as protocol_hash,
+    split_examples as split_examples,
+    split_hash as split_hash,
+    template_text as template_text,
+    with_system_text as with_system_text,
+)
+from .repeatable import set_repeatable as set_repeatable

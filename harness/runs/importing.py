@@ -1,0 +1,211 @@
+"""Scores made elsewhere -> a stored run without adapters. What such a run may be compared with is the guard's word.
+
+Reading the file is `score_file`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.errors import DataError, HarnessError, StoreError
+from harness.runs.score_file import ScoreLine, Unit, read_scores
+from harness.scoring import metric_named, overall
+from harness.store import SCHEMA_VERSION, Store, StoredRun, canonical_hash, dump_json
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the user says about a file of scores.
+
+    example_set   label of the replies that were scored; runs of one label are compared, no others
+    unit          of the scores: "share" 0-1 and "pt" 0-100 for metrics in points, else "raw"; None: share or raw
+    baseline      the method that the leaderboard compares with
+    """
+
+    path: Path
+    method: str
+    benchmark: str
+    metric: str
+    example_set: str
+    unit: Unit | None = None
+    seed: int = 0
+    baseline: str | None = None
+
+
+def import_scores(source: Source, store: Store) -> tuple[StoredRun, bool]:
+    """The stored run of a file of scores, and whether it is new (the same file again changes nothing).
+
+    Raises DataError with every fault of the file, HarnessError for a wrong name or unit, StoreError where another
+    file was imported under the same method, label, metric and seed.
+    """
+    unit = _check(source)
+    try:
+        data = source.path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{source.path}: cannot be read ({error.strerror or error})") from error
+    lines = read_scores(source.path, data, unit)
+    digest = hashlib.sha256(data).hexdigest()
+    identity = [source.method, source.benchmark, source.metric, source.example_set, source.seed]
+    run_id = f"{source.method}-import-{canonical_hash([*identity, unit, digest])[:12]}"
+    with store.lock(run_id):
+        for run in store.runs():
+            if run.id == run_id and run.complete:
+                return run, False
+            if run.record.get("origin") == "imported" and _identity(run) == identity:
+                raise StoreError(
+                    f"{run.id} has other scores of '{source.method}' on '{source.example_set}', seed {source.seed}; "
+                    f"choose another --seed or --method, or delete that run's folder"
+                )
+        return _write(source, unit, lines, digest, run_id, store), True
+
+
+def notes_on(run: StoredRun) -> list[str]:
+    """What looks like a slip in an import that nothing forbids."""
+    file, sums = run.record["file"], run.per_persona()
+    (entry,) = sums["metrics"].values()
+    largest = max(abs(total / n) for total, n in zip(entry["sum"], entry["n"], strict=True))
+    if file["unit"] == "pt" and 0 < largest <= 0.01:
+        return [
+            f"no persona scores more than {100 * largest:.3g} of 100 points; if the scores of {file['name']} are "
+            "shares from 0 to 1, delete this run's folder and import them with --unit share"
+        ]
+    return []
+
+
+def _identity(run: StoredRun) -> list[Any]:
+    record = run.record
+    names = (record["method"], record["benchmark"]["name"], record["metrics"][0], record["example_set"], record["seed"])
+    return list(names)
+
+
+def _check(source: Source) -> Unit:
+    """The unit of the file. Raises HarnessError for what the file need not be read to refuse."""
+    metric = metric_named(source.metric)
+    if metric.pooled:
+        raise HarnessError(
+            f"{source.metric} is computed from counts over all replies: its per-persona values have no mean to test. "
+            "Import a metric that is a mean over replies"
+        )
+    for what, name in (("--method", source.method), ("--benchmark", source.benchmark)):
+        if not _NAME.fullmatch(name):
+            raise HarnessError(f"{what} '{name}': use letters, digits, _ . and - only, so that it can name a folder")
+    if not source.example_set.strip():
+        raise HarnessError("--example-set needs a label: a word for the replies that were scored")
+    if source.seed < 0:
+        raise HarnessError(f"--seed must be 0 or more, not {source.seed}")
+    allowed = ("share", "pt") if metric.unit == "pt" else ("raw",)
+    unit: Unit = source.unit or ("share" if metric.unit == "pt" else "raw")
+    if unit not in allowed:
+        raise HarnessError(f"--unit {unit} does not fit {source.metric} ({metric.unit}); use {' or '.join(allowed)}")
+    return unit
+
+
+def _write(source: Source, unit: Unit, lines: Sequence[ScoreLine], digest: str, run_id: str, store: Store) -> StoredRun:
+    metric = metric_named(source.metric)
+    totals: dict[str, list[float]] = {}
+    counts: dict[str, int] = {}
+    for line in lines:
+        totals.setdefault(line.persona, []).append(line.score * line.n)
+        counts[line.persona] = counts.get(line.persona, 0) + line.n
+    personas = sorted(totals)
+    replies = [counts[p] for p in personas]
+    entry = {
+        "unit": metric.unit,
+        "higher_is_better": metric.higher_is_better,
+        "sum": [math.fsum(totals[p]) for p in personas],
+        "n": replies,
+    }
+    sums = {"personas": personas, "replies": replies, "metrics": {source.metric: entry}}
+    record = _record(source, unit, digest, run_id)
+    # Not part of what makes runs alike (the label is), but seeds of one method must agree in them to be one row.
+    record["hashes"] |= {"replies": canonical_hash(dict(zip(personas, replies, strict=True))), **_example_ids(lines)}
+    record |= {
+        "n_personas": len(personas),
+        "n_replies": sum(replies),
+        "scores": {source.metric: overall(sums, source.metric)},
+    }
+
+    def fill(folder: Path) -> None:
+        if lines[0].example is not None:
+            with (folder / "scores.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+                for line in lines:
+                    value = {"id": _example_id(line), "persona": line.persona, source.metric: line.score}
+                    file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+        dump_json(sums, folder / "personas.json")
+        dump_json(record, folder / "run.json")
+
+    return StoredRun(store.write_run(run_id, fill), record)
+
+
+def _example_id(line: ScoreLine) -> str:
+    """One persona's example "3" is not another's."""
+    return f"{line.persona}/{line.example}"
+
+
+def _example_ids(lines: Sequence[ScoreLine]) -> dict[str, str]:
+    """Hash of which replies were scored, whatever their order; nothing where the file has means only."""
+    if lines[0].example is None:
+        return {}
+    return {"example_ids": canonical_hash(sorted(_example_id(line) for line in lines))}
+
+
+def _record(source: Source, unit: Unit, digest: str, run_id: str) -> dict[str, Any]:
+    """run.json of an import: the keys of every other run, empty where nothing is known."""
+    facts = {"example set": source.example_set}
+    hashes = {
+        "protocol": canonical_hash(["imported", source.metric]),
+        "examples": canonical_hash(["imported", source.benchmark, source.example_set]),
+        **dict.fromkeys(("split", "backbone", "scorer"), "imported"),
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "id": run_id,
+        "status": "ok",
+        "origin": "imported",
+        "example_set": source.example_set,
+        "file": {"name": source.path.name, "sha256": digest, "unit": unit},
+        "method": source.method,
+        "plugin": {"distribution": "imported", "version": "", "file": "", "sha256": ""},
+        "summary": f"scores imported from {source.path.name}",
+        "requires": [],
+        "shares": "unknown",
+        "trials": None,
+        "method_options": {},
+        "changed": {},
+        "config": {
+            "method": source.method,
+            "benchmark": source.benchmark,
+            "baseline": source.baseline,
+            "backbone": "imported",
+            "seed": source.seed,
+            "control": None,
+        },
+        "seed": source.seed,
+        "subset": False,
+        "benchmark": {"name": source.benchmark, "options": {}, "facts": facts, "sha256": ""},
+        "protocol": {"metric": source.metric},
+        "metrics": [source.metric],
+        "reference": None,
+        "hashes": hashes,
+        "numerics": {},
+        "versions": {},
+        "hardware": {},
+        "git": {},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cost": {},
+        "flags": ["imported"],
+        "ceilings": [],
+        "cut_prompts": None,
+        "adds_text": None,
+        "base": None,
+    }

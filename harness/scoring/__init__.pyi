@@ -1,0 +1,5 @@
+# The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .evaluation import Evaluation as Evaluation
+from .registry import METRICS as METRICS, expand_metrics as expand_metrics, metric_named as metric_named
+from .similarity import Embedder as Embedder, locate_scorer as locate_scorer
+from .sums import EMPTY_SHARE_FLAGGED as EMPTY_SHARE_FLAGGED, overall as overall, scale as scale

@@ -1,0 +1,92 @@
+"""Replies of a run and of a benchmark's oracles, scored with everything that its metrics need.
+
+Which metrics these are is the benchmark's word (scoring, metrics); which examples count is the session's (runner).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.contract import Dataset, Example
+from harness.engines import Fitted, choice_log_probs, reply_nll
+from harness.errors import ConfigError
+from harness.progress import Advance, Progress
+from harness.scoring.registry import expand_metrics, metric_named
+from harness.scoring.similarity import Embedder, locate_scorer
+from harness.scoring.sums import needs_embedder, overall, persona_sums, score_replies
+from harness.store import Store, canonical_hash, dump_json, read_json
+
+
+class Evaluation:
+    """Scores for one data set; the sessions that share the data share its sentence encoder, too.
+
+    scorer   folder of a sentence encoder; None means the one scorer, wherever it is found
+    Raises ConfigError for a metric that the data set cannot have.
+    """
+
+    def __init__(self, dataset: Dataset, scorer: str | None, store: Store, progress: Progress) -> None:
+        self.dataset, self.store, self.progress = dataset, store, progress
+        self.names = expand_metrics(dataset.metrics)
+        for name in self.names:
+            if "schema" in metric_named(name).needs and not dataset.schema:
+                raise ConfigError(f"metric '{name}' needs a device schema, and {dataset.name} has none")
+        self._embedder: Embedder | None = None
+        if needs_embedder(dataset):
+            cache = store.cache / "embeddings"
+            self._embedder = Embedder(locate_scorer(scorer), cache=cache, progress=self._embedding)
+        self._advance: Advance | None = None
+
+    @property
+    def scorer_digest(self) -> str:
+        """What embeds: a hash of the encoder and of how it is run; "none" without one."""
+        return self._embedder.digest if self._embedder else "none"
+
+    def columns(
+        self, fitted: Fitted, examples: Sequence[Example], replies: Sequence[str]
+    ) -> tuple[dict[str, list[float]], int]:
+        """Column -> one value an example; and how many prompts lost old turns to fit."""
+        protocol = self.dataset.protocol
+        asked = [example.prompt for example in examples]
+        nll, cut = reply_nll(protocol, fitted, asked, [example.reference for example in examples], self.progress)
+        choices = choice_log_probs(protocol, fitted, asked, self.progress) if protocol.choices else None
+        with self.progress.task("score", 0, "texts") as self._advance:
+            found = score_replies(self.dataset, examples, replies, self._embedder, nll, choices)
+        self._advance = None
+        return found, cut
+
+    def sums(
+        self, examples: Sequence[Example], places: Sequence[int], columns: Mapping[str, Sequence[float]]
+    ) -> dict[str, Any]:
+        """Per-persona sums over those of the examples that lie at `places`."""
+        chosen = {name: [values[i] for i in places] for name, values in columns.items()}
+        return persona_sums(self.dataset, [examples[i] for i in places], chosen)
+
+    def figures(self, sums: Mapping[str, Any]) -> dict[str, float]:
+        """Every metric's figure over all examples."""
+        return {name: overall(sums, name) for name in self.names}
+
+    def oracles(self, examples: Sequence[Example], identity: Sequence[str]) -> list[dict[str, Any]]:
+        """Scores of the benchmark's oracles, made once and kept under `identity`; empty without oracles."""
+        ceilings = self.dataset.ceilings
+        if ceilings is None:
+            return []
+
+        def make(folder: Path) -> None:
+            rows = []
+            with self.progress.task("score the oracles", 0, "texts") as self._advance:
+                for ceiling in ceilings():
+                    replies = [ceiling.replies[example.prompt.id] for example in examples]
+                    columns = score_replies(self.dataset, examples, replies, self._embedder)
+                    sums = persona_sums(self.dataset, examples, columns)
+                    scores = {name: overall(sums, name) for name in sums["metrics"]}
+                    rows.append({"name": ceiling.name, "knows": ceiling.knows, "scores": scores})
+            self._advance = None
+            dump_json(rows, folder / "ceilings.json")
+
+        return read_json(self.store.cached("ceilings", canonical_hash(list(identity)), make) / "ceilings.json")
+
+    def _embedding(self, done: int, total: int) -> None:
+        if self._advance is not None:
+            self._advance.to(done, total)

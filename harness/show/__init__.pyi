@@ -1,0 +1,14 @@
+# The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .printing import (
+    interval as interval,
+    metric_head as metric_head,
+    number as number,
+    outcome_json as outcome_json,
+    outcome_text as outcome_text,
+    p_value as p_value,
+    run_line as run_line,
+    score_line as score_line,
+    shown as shown,
+    table as table,
+)
+from .stored_text import diff_text as diff_text, joint_text as joint_text, plan_text as plan_text, run_text as run_text

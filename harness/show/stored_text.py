@@ -1,0 +1,186 @@
+"""Text for people about stored runs: a joint comparison, one run read closely, two runs side by side. No computing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.compare import Diff, Joint, Plan, View, row_name
+from harness.scoring import scale
+from harness.show.printing import interval, number, p_value, shown, table
+from harness.store import StoredRun
+
+
+def _digits(unit: str) -> int:
+    return 2 if unit == "pt" else 3
+
+
+def joint_text(found: Joint) -> str:
+    """The table of a comparison, a verdict a line, what varies between clusters, notes."""
+    unit = found.own.unit
+    micro = found.estimand == "micro"
+    score = f"{found.metric} ({unit})" if unit != "raw" else found.metric
+
+    digits = _digits(unit)
+
+    def own(row) -> str:
+        return number(row.score_micro_pts if micro else row.score_macro_pts, digits)
+
+    lines = [
+        {
+            "": row.method, score: own(row), "delta": number(row.delta_pts, digits, sign=True),
+            "se": number(row.se_pts, digits), "df": number(row.df, 0 if row.df == int(row.df) else 1),
+            "95 % CI": interval(row.ci95_pts, digits=digits),
+            "simultaneous CI": interval(row.sim_ci_pts, digits=digits), "p": p_value(row.p_raw),
+            "p adj.": p_value(row.p_adj), "seeds": len(row.seeds),
+        }
+        for row in found.rows
+    ]  # fmt: skip
+    base = {"": found.own.method, score: own(found.own), "seeds": len(found.own.seeds)}
+    text = [table([*lines, {key: base.get(key, "") for key in lines[0]}]), ""]
+    replies = found.baseline.first.record["n_replies"]
+    kind = "mean over replies" if micro else "mean over personas"
+    text.append(f"{found.own.n_personas} personas, {replies} replies; {found.estimand}: {kind}")
+    for place, row in enumerate(found.rows):
+        text.append(f"{row.method}: {row.verdict}")
+        if flags := found.flags(place):
+            text.append(f"  flags: {', '.join(flags)}")
+        if row.method in found.clusters:
+            text += _clusters(found.clusters[row.method], unit)
+    text += [f"note: {note}" for note in found.notes]
+    if found.own.reference:
+        against = found.own.reference
+        parts = [
+            f"{row.method} {number(row.reference.delta_pts, sign=True)} (p {p_value(row.reference.p)}"
+            + (
+                ""
+                if row.reference.p_with_se is None
+                else f", with the published error too {p_value(row.reference.p_with_se)}"
+            )
+            + ")"
+            for row in (*found.rows, found.own)
+            if row.reference
+        ]
+        text.append(f"against the published {against.score_pts:.2f}: {', '.join(parts)}; {against.caveat}")
+    return "\n".join(text)
+
+
+def _clusters(groups, unit: str) -> list[str]:
+    factor, digits = scale(unit), _digits(unit)
+    rows = [
+        {
+            "cluster": g.group,
+            "personas": g.n_personas,
+            "replies": g.n_replies,
+            "delta": number(g.delta * factor, digits, sign=True),
+            "simultaneous CI": interval([x * factor for x in g.ci], digits=digits) if g.ci else "",
+            "p adj.": p_value(g.p_adj) if g.ci else "",
+        }
+        for g in groups.rows
+    ]
+    return [f"  {groups.sentence}", *("  " + line for line in table(rows).splitlines())]
+
+
+def run_text(run: StoredRun, seen: View | None, sampled: Sequence[dict], top: int) -> str:
+    """A stored run for reading: what it is, scores, cost, flags, clusters, best and worst personas, replies."""
+    record = run.record
+    if seen is None:
+        return f"{run.id}: {record.get('status')}: {record.get('error') or 'not finished; run the same command again'}"
+    lines = [
+        f"{run.id}: {row_name(record)} on {record['benchmark']['name']}, backbone {record['config']['backbone']}, "
+        f"seed {record['seed']}",
+        f"{record['n_personas']} personas, {record['n_replies']} replies; made {record['created']}",
+    ]
+    if record.get("origin") == "imported":
+        file = record["file"]
+        lines.append(
+            f"imported from {file['name']} (sha256 {file['sha256'][:12]}), example set {record['example_set']}"
+        )
+    lines += ["", table([{"metric": m, "score": number(shown(m, v), 3)} for m, v in record["scores"].items()])]
+    if record["cost"]:
+        lines += ["", table([{"cost": k, "": "-" if v is None else f"{v:,}"} for k, v in record["cost"].items()])]
+    if record["flags"]:
+        lines.append("flags: " + "; ".join(record["flags"]))
+    lines += _view(seen, top)
+    if sampled:
+        lines += ["", "replies:"]
+        for sample in sampled:
+            lines.append(f"  {sample['id']}  {seen.metric} {number(sample['score'], _digits(seen.unit))}")
+            if sample["user"]:
+                lines.append(f"    user:  {sample['user']!r}")
+            lines.append(f"    reply: {sample['reply']!r}")
+    return "\n".join(lines)
+
+
+def _view(seen: View, top: int) -> list[str]:
+    digits = _digits(seen.unit)
+    lines = ["", f"by {seen.metric}" + (f" ({seen.unit})" if seen.unit != "raw" else "")]
+    if seen.clusters:
+        rows = [
+            {
+                "cluster": c.cluster, "personas": c.n_personas, "replies": c.n_replies, "mean": number(c.mean, digits),
+                "95 % CI": interval(c.ci95, sign=False, digits=digits) if c.ci95 else "",
+            }
+            for c in seen.clusters
+        ]  # fmt: skip
+        lines += [table(rows), ""]
+    many = len(seen.personas) > 2 * top
+    shown_rows = [*seen.personas[:top], *seen.personas[-top:]] if many else seen.personas
+    rows = [
+        {
+            "persona": p.persona, "cluster": p.cluster, "replies": p.n, "plain mean": number(p.mean, digits),
+            "estimate": number(p.estimate, digits) if p.estimate is not None else "",
+            "95 % CI": interval((p.low, p.high), sign=False, digits=digits) if p.estimate is not None else "",
+        }
+        for p in shown_rows
+    ]  # fmt: skip
+    if top > 0:
+        lines.append(f"the best {top} and the worst {top} of {len(seen.personas)} personas:" if many else "personas:")
+        lines.append(table(rows))
+    if seen.spread is not None:
+        spread, noise = (number(x, digits) for x in (seen.spread, seen.noise))
+        lines.append(f"between personas: sd {spread}; noise of a persona's mean: sd {noise}")
+    return lines + [f"note: {note}" for note in seen.notes]
+
+
+def diff_text(found: Diff, top: int) -> str:
+    """Where two runs differ most, example by example."""
+    first, second = found.runs
+    unit, digits = "" if found.unit == "raw" else f" {found.unit}", _digits(found.unit)
+    lines = [
+        f"{second} minus {first}, {found.metric}: {number(found.mean_delta, digits, sign=True)}{unit} "
+        f"on {found.n} examples; {found.higher} higher, {found.lower} lower, {found.equal} equal"
+    ]
+    if found.same_replies is not None:
+        lines.append(f"{found.same_replies} replies are the same text")
+    for x in found.examples[:top]:
+        if x.delta == 0:
+            break
+        lines.append("")
+        lines.append(f"{x.id} ({x.persona}): {number(x.delta, digits, sign=True)}")
+        if x.user:
+            lines.append(f"  user: {x.user!r}")
+        for run, score, reply in zip(found.runs, x.scores, x.replies, strict=True):
+            lines.append(
+                f"  {number(score, digits):>6}  {run}: {'(no reply stored)' if reply is None else repr(reply)}"
+            )
+    return "\n".join(lines)
+
+
+def plan_text(found: Plan) -> str:
+    """What a planned comparison can find, in sentences."""
+    spread, unit = found.spread, "" if found.unit == "raw" else f" {found.unit}"
+    line = f"persona differences: sd {spread.sd:.3g}{unit}"
+    if spread.replies is not None:
+        line += f" with {spread.replies:.3g} replies a persona"
+    if spread.true_sd is not None:
+        line += f" ({spread.true_sd:.3g} between personas, {spread.reply_sd:.3g} of a reply)"
+    lines = [line + (f", measured on {spread.personas} personas" if spread.personas else "")]
+    share = f"{found.power:.0%}"
+    if found.mde is not None:
+        lines.append(f"{found.personas} personas: find a true difference of {found.mde:.3g}{unit} with {share} power")
+    if found.difference is not None:
+        text = f"a true difference of {found.difference:g}{unit}: {found.personas_needed} personas for {share} power"
+        if found.power_at is not None:
+            text += f"; {found.personas} personas have {found.power_at:.0%}"
+        lines.append(text)
+    return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])

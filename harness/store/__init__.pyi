@@ -1,0 +1,20 @@
+# The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .disk import (
+    SCHEMA_VERSION as SCHEMA_VERSION,
+    Store as Store,
+    StoredRun as StoredRun,
+    canonical_hash as canonical_hash,
+    clean_json as clean_json,
+    dump_json as dump_json,
+    link_tree as link_tree,
+    read_json as read_json,
+    write_atomically as write_atomically,
+)
+from .machine import (
+    git_state as git_state,
+    hardware as hardware,
+    numerics as numerics,
+    peak_memory_bytes as peak_memory_bytes,
+    versions as versions,
+)
+from .sources import imported_sources as imported_sources, source_hash as source_hash

@@ -1,0 +1,101 @@
+"""Hashes of sources: a cached result is only good for the code that made it.
+
+Which files count follows from the imports of what is run, read from the sources. There is no list of files to keep.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from harness.errors import HarnessError
+
+
+@functools.cache
+def source_hash(*modules: str) -> str:
+    """SHA-256 (hex) over the names and bytes of the modules and of all that they import from their own package.
+
+    modules  dotted names, e.g. "harness.study"
+    """
+    digest = hashlib.sha256()
+    for name, path in sorted(imported_sources(modules).items()):
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def imported_sources(modules: Iterable[str]) -> dict[str, Path]:
+    """Dotted name -> file of the modules and of all that they import, directly or not, from their own top package.
+
+    Imports inside functions count; imports for type checkers only do not. Raises HarnessError for an unknown module.
+    """
+    found: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        path = _file(name)
+        if path is None:
+            raise HarnessError(f"there is no module {name}, so its sources cannot be hashed")
+        found[name] = path
+        top = name.partition(".")[0]
+        waiting += [module for module in _imports(name, path) if module.partition(".")[0] == top]
+    return found
+
+
+def _imports(name: str, path: Path) -> Iterator[str]:
+    """Modules that a file imports. A name from a package with a stub leads to the file that the stub says."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in _import_nodes(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+            continue
+        source = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+        source = ".".join(filter(None, (source, node.module or "")))
+        if source.partition(".")[0] != name.partition(".")[0]:
+            continue
+        yield source
+        face = _face(source)
+        for alias in node.names:
+            if alias.name in face:
+                yield face[alias.name]
+            elif _file(f"{source}.{alias.name}"):
+                yield f"{source}.{alias.name}"
+
+
+def _import_nodes(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            yield from (found for other in node.orelse for found in _import_nodes(other))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        else:
+            yield from _import_nodes(node)
+
+
+@functools.cache
+def _face(package: str) -> dict[str, str]:
+    """Name -> module, as the stub beside a package's `__init__.py` says; empty without a stub."""
+    path = _file(package)
+    stub = path.with_suffix(".pyi") if path else None
+    if stub is None or not stub.is_file():
+        return {}
+    return {
+        alias.name: f"{package}.{node.module or alias.name}"
+        for node in ast.parse(stub.read_bytes()).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+@functools.cache
+def _file(module: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return Path(spec.origin) if spec and spec.has_location and spec.origin else None

@@ -1,0 +1,6 @@
+# The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from . import plan_text as plan_text, sweep_text as sweep_text
+from .plan import plan_orders as plan_orders, run_plan as run_plan
+from .plan_file import load_plan as load_plan
+from .sweep import Workshop as Workshop, orders as orders, run_sweep as run_sweep
+from .sweep_file import Reader as Reader, load_sweep as load_sweep, open_reader as open_reader

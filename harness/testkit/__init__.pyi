@@ -1,0 +1,13 @@
+# The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .conformance import (
+    Result as Result,
+    check_method as check_method,
+    check_names as check_names,
+    tiny_trial as tiny_trial,
+)
+from .scaffold import new_method as new_method
+from .tiny_world import (
+    reworded as reworded,
+    tiny_backbone as tiny_backbone,
+    tiny_dataset as tiny_dataset,
+)

@@ -1,0 +1,256 @@
+"""Trials of one method on the tiny world: each a fit on a fresh backbone in a store of its own, and its replies.
+
+What is concluded from them is in `checks`. A trial goes through the runner's own doors (`harness.study`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import random
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.contract import Dataset, Method, Prompt
+from harness.engines import Fitted, reply_nll
+from harness.model import Backbone, fingerprint, split_examples
+from harness.progress import Progress
+from harness.store import Store
+from harness.study import Study, fit_method, make_study, predict_in_order
+from harness.testkit.tiny_world import tiny_backbone, tiny_dataset
+from harness.training import Fitter
+
+# Agreement to this share counts as equal: independent sums in double precision differ by far less, and anything that
+# a method learns from data changes its numbers by far more.
+TOLERANCE = 1e-7
+
+
+class CheckFailed(Exception):  # noqa: N818 (an outcome, not an error)
+    """The method does not keep the contract; the text says what was seen and how to mend it."""
+
+
+class CheckSkipped(Exception):  # noqa: N818
+    """The check does not apply to this method, or what it needs has failed already."""
+
+
+class EarlyStoppingOff(Study):
+    """A study in which fitting keeps every adapter's last epoch: validation dialogues decide on nothing by themselves.
+
+    Whatever still changes with them was made from them.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._fitter = _LastEpochs(**{item.name: getattr(self._fitter, item.name) for item in fields(self._fitter)})
+
+
+class _LastEpochs(Fitter):
+    def encoded(self, backbone: Any, grouping: Any, split: Any) -> Any:
+        made = super().encoded(backbone, grouping, split)
+        return {key: [] for key in made} if split == "validation" else made
+
+
+@dataclass
+class Trial:
+    """One fit of the method, and what can be asked of it.
+
+    frozen   (label, backbone, its state before the fit) of every backbone that the method could have changed
+    changed  what was changed, found right after the fit
+    drew     whether the fit used or set a global random generator
+    """
+
+    method: Method
+    study: Study
+    fitted: Fitted
+    frozen: list[tuple[str, Backbone, Any]]
+    changed: list[str]
+    drew: bool
+
+    def predict(self, prompts: Sequence[Prompt]) -> list[str]:
+        return predict_in_order(self.method, self.study, self.fitted, prompts)
+
+    def nll(self, prompts: Sequence[Prompt], references: Sequence[str], fitted: Fitted | None = None) -> np.ndarray:
+        """Summed nats [n] of each reference after its prompt: finer than replies, it sees any change of numbers."""
+        nats, _ = reply_nll(self.study.protocol, fitted or self.fitted, prompts, references, self.study.progress)
+        return np.array([value for value, _ in nats])
+
+    def adapter(self, persona: str) -> dict[str, Tensor]:
+        """The tensors of the adapter that serves a persona; empty where none does."""
+        row = self.fitted.row(persona)
+        bank = self.fitted.bank
+        return {} if bank is None or row < 0 else {name: values[row].detach() for name, values in bank.tensors.items()}
+
+    def changes(self) -> list[str]:
+        """What has been changed in the frozen backbones up to now."""
+        return [label for label, backbone, before in self.frozen if _state(backbone) != before]
+
+
+class Lab:
+    """A method with the tiny world; trials that several checks want are made once."""
+
+    def __init__(self, methods: Mapping[str, Method], name: str, folder: Path) -> None:
+        self.methods, self.method, self.folder = methods, methods[name], folder
+        self.dataset = tiny_dataset()
+        self.progress = Progress("silent")
+        self.trials = 0
+        self.examples = split_examples(self.dataset, "test")  # in memory while replies are made, as in a run
+        self.prompts = [example.prompt for example in self.examples]
+        self.references = [example.reference for example in self.examples]
+
+    def trial(
+        self,
+        dataset: Dataset | None = None,
+        *,
+        seed: int = 0,
+        options: Any = None,
+        noise: int = 0,
+        study_type: type[Study] = Study,
+        store: str = "",
+    ) -> Trial:
+        """Fit the method. What it stands on is fitted on the unchanged world, so that only its own part can differ.
+
+        dataset     another world (default: the tiny one)
+        noise       how the global random generators stand when the fit begins
+        store       name of a store to share with other trials; default: one of its own, nothing is found in it
+        """
+        self.trials += 1
+        backbone = tiny_backbone()
+        frozen = [("the backbone", backbone)]
+        options = self.method.card.options() if options is None else options
+        required = {name: self._base(name, backbone, seed) for name in self.method.requires(options)}
+        frozen += [(f"the base of '{n}'", fitted.backbone) for n, fitted in required.items() if fitted.bank is None]
+        frozen += [(f"the base of '{n}'", f.base()) for n, f in required.items() if _mergeable(f)]
+        before = [(label, kept, _state(kept)) for label, kept in frozen]
+        study = self._study(self.method, dataset, backbone, seed, required, options, study_type, store)
+        with _global_randomness(noise) as drew:
+            fitted = fit_method(self.method, study)
+            used = drew()
+        trial = Trial(self.method, study, fitted, before, [], used)
+        trial.changed = trial.changes()
+        return trial
+
+    @functools.cached_property
+    def _main(self) -> Trial | Exception:
+        try:
+            return self.trial(store="main")
+        except Exception as error:
+            return error
+
+    @functools.cached_property
+    def _replies(self) -> list[str] | Exception:
+        try:
+            with _global_randomness(0):
+                return self.main.predict(self.prompts)
+        except Exception as error:
+            return error
+
+    @property
+    def main(self) -> Trial:
+        """The first trial. Raises CheckSkipped if the method could not be fitted (that is the check `fits`)."""
+        if isinstance(self._main, Exception):
+            raise CheckSkipped("fit fails, see 'fits'") from self._main
+        return self._main
+
+    @property
+    def replies(self) -> list[str]:
+        """The first trial's replies. Raises CheckSkipped if there are none (that is `one_reply_per_prompt`)."""
+        _ = self.main
+        if isinstance(self._replies, Exception):
+            raise CheckSkipped("predict fails, see 'one_reply_per_prompt'") from self._replies
+        return self._replies
+
+    @functools.cached_property
+    def nll(self) -> np.ndarray:
+        return self.main.nll(self.prompts, self.references)
+
+    def of(self, personas: Sequence[str]) -> list[int]:
+        """Places of the prompts that belong to these people."""
+        return [i for i, prompt in enumerate(self.prompts) if prompt.persona in personas]
+
+    def _base(self, name: str, backbone: Backbone, seed: int) -> Fitted:
+        """A required method with its default options, fitted on the unchanged world."""
+        base = self.methods[name]
+        options = base.card.options()
+        below = {required: self._base(required, backbone, seed) for required in base.requires(options)}
+        study = self._study(base, None, backbone, seed, below, options, Study, f"base {seed}")
+        return fit_method(base, study)
+
+    def _study(
+        self,
+        method: Method,
+        dataset: Dataset | None,
+        backbone: Backbone,
+        seed: int,
+        required: Mapping[str, Fitted],
+        options: Any,
+        study_type: type[Study],
+        store: str,
+    ) -> Study:
+        world = dataset or self.dataset
+        return make_study(
+            method, world, {p.id for p in world.personas}, backbone=backbone, options=options, seed=seed,
+            required=required, store=Store(self.folder / (store or f"trial {self.trials}")), progress=self.progress,
+            study_type=study_type,
+        )  # fmt: skip
+
+
+def same_adapters(one: Trial, other: Trial, personas: Sequence[str], tolerance: float) -> str | None:
+    """None if these people have equal adapters in both trials, else a few words on the first who has not."""
+    for persona in personas:
+        a, b = one.adapter(persona), other.adapter(persona)
+        if a.keys() != b.keys() or any(a[name].shape != b[name].shape for name in a):
+            return f"the adapter of '{persona}' has other parts"
+        for name in a:
+            gap = float((a[name] - b[name]).abs().max())
+            if not gap <= tolerance * max(1.0, float(a[name].abs().max())):
+                return f"the adapter of '{persona}' differs by up to {gap:.1e}"
+    return None
+
+
+def told(error: BaseException, method: Method) -> str:
+    """An exception in one line, with the last line of the plugin's own file that it came through."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == method.source.file]
+    where = f"line {frames[-1].lineno} of {Path(method.source.file).name}: " if frames else ""
+    return f"{where}{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _mergeable(fitted: Fitted) -> bool:
+    from harness.adapters import LoRABank
+
+    return isinstance(fitted.bank, LoRABank) and len(fitted.bank) == 1
+
+
+def _state(backbone: Backbone) -> tuple[Any, ...]:
+    """Weights, configuration, tokenizer; and what a fit could leave behind on the model."""
+    modules = list(backbone.model.modules())
+    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in modules)
+    gradients = any(parameter.requires_grad for parameter in backbone.model.parameters())
+    return fingerprint(backbone.model, backbone.tokenizer), backbone.model.training, gradients, hooks
+
+
+@contextlib.contextmanager
+def _global_randomness(noise: int) -> Iterator[Any]:
+    """The three global generators at a known place, put back afterwards; yields a question: were they used?"""
+
+    def states() -> tuple[Any, ...]:
+        kind, keys, place, *rest = np.random.get_state()
+        return torch.get_rng_state().tolist(), random.getstate(), (kind, list(keys), place, *rest)
+
+    kept = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    try:
+        torch.manual_seed(1000 + noise)
+        random.seed(1000 + noise)
+        np.random.seed(1000 + noise)
+        before = states()
+        yield lambda: states() != before
+    finally:
+        torch.set_rng_state(kept[0])
+        random.setstate(kept[1])
+        np.random.set_state(kept[2])

@@ -1,0 +1,107 @@
+"""Memory that a training step needs at its peak, from the model's dimensions; printed before a fit starts.
+
+A test holds measured steps at a large model's full width against it. Legend: R tokens under way at one time,
+D hidden, I inner width, L layers, V vocabulary, N adapters with K numbers each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from harness.engines import BLOCK, LONGEST
+
+BANK_COPIES = 8  # values, gradients, two moments, best, and a step's temporaries
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes of a training step, by what they are for."""
+
+    weights: int
+    activations: int
+    transient: int
+    logits: int
+    bank: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.activations + self.transient + self.logits + self.bank
+
+    def text(self) -> str:
+        parts = ", ".join(f"{name} {_size(value)}" for name, value in vars(self).items())
+        return f"memory of a training step, estimated: {_size(self.total)} ({parts})"
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is under way at one time.
+
+    tokens    of all waves that are computed side by side, virtual ones and padding included
+    labels    label positions of them;  longest: tokens of the longest row
+    adapters, numbers  N, K
+    logits    that exist at one time
+    by_hand   whether the waves go through decoder_pass, which lays the weights out anew
+    inner     whether an adapter changes the last projection of the MLP, which then keeps its input
+    """
+
+    tokens: int
+    labels: int
+    longest: int
+    adapters: int
+    numbers: int
+    logits: int
+    by_hand: bool
+    inner: bool = False
+
+
+def estimate_step(config: Any, load: Load, width: int, weights: int | None = None) -> Estimate:
+    """What one training step in front of, or inside, a frozen gated decoder needs at its peak.
+
+    config   of a Llama-like model (of others: the same sizes, as far as it names them)
+    width    bytes of a number in the model's dtype; norms and losses are computed in at least 4
+    weights  bytes of the model where it is at hand; else from its dimensions
+
+    Frozen weights take no gradients, so a linear layer keeps nothing for the way back; only what is not linear does.
+
+    weights      (V D (twice if the head is not tied) + L (2 D^2 + 2 D K d + 3 D I)) * width;
+                 by hand + L (D (D + 2 K d) + 2 D I) * width: what is joined and folded is a copy
+    activations  by hand, a layer and token: (3 I + 3 D + D + 2 K d + H (T + block) / 2) * width, T tokens of a row;
+                 in the last layer all but its input, q, k and v only at labels
+                 by the model itself: (4 D of q, k, v and attention's result + 3 I) * width + 2 D * wide
+    transient    R (4 I of the MLP under way * width + 4 D * wide)
+    logits       3 copies of a block * wide, and labels * D hidden states with their gradient
+    bank         N K * wide * 8
+    """
+    D, I, L, V, H, kv = _dimensions(config)  # noqa: E741
+    wide = max(4, width)
+    if weights is None:
+        weights = (V * D * (1 if config.tie_word_embeddings else 2) + L * (2 * D * D + 2 * D * kv + 3 * D * I)) * width
+    if load.by_hand:
+        weights += L * (D * (D + 2 * kv) + 2 * D * I) * width
+        seen = 0 if load.longest > LONGEST else H * min(load.longest, (load.longest + BLOCK) // 2)
+        middle = D + 2 * kv + D  # qkv, and the layer's normalised input
+        behind = (4 if load.inner else 3) * I + 2 * D + seen
+        kept = load.tokens * ((L - 1) * (middle + behind) + middle) + load.labels * (behind + D)
+        activations = kept * width
+    else:
+        activations = load.tokens * L * ((4 * D + 3 * I) * width + 2 * D * wide)
+    return Estimate(
+        weights=weights,
+        activations=activations,
+        transient=load.tokens * (4 * I * width + 4 * D * wide),
+        logits=3 * load.logits * wide + 2 * load.labels * D * width,
+        bank=BANK_COPIES * load.adapters * load.numbers * wide,
+    )
+
+
+def _dimensions(config: Any) -> tuple[int, int, int, int, int, int]:
+    """(D, I, L, V, heads, width of all keys)."""
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    return hidden, inner, config.num_hidden_layers, config.vocab_size, heads, hidden // heads * kv_heads
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

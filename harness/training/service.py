@@ -1,0 +1,243 @@
+"""Fits as the study offers them: what the control leaves of them, their identity, the cache, and who is served.
+
+The public door with the manual is harness.study; the loops are in harness.training.bank_training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import random
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.adapters import AdapterSpec, Bank, LoRABank, combine_loras, create_bank, load_bank, save_bank
+from harness.contract import Dialogue, Persona, Protocol, Split
+from harness.engines import Fitted, Grouping
+from harness.errors import HarnessError
+from harness.model import Backbone, Encoded, dialogue_messages, encode_dialogue
+from harness.progress import Advance, Progress
+from harness.store import Store, canonical_hash, dump_json, numerics, read_json, source_hash
+from harness.training.bank_training import FitReport, TrainOptions, fit_bank, fit_jointly
+from harness.training.designs import DesignSpec
+
+Control = Literal["global", "swapped"]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A fit that is about to be made: what the control has left of it."""
+
+    backbone: Backbone
+    grouping: Grouping
+    train: TrainOptions
+    keys: list[str]
+    data: dict[str, dict[str, list[Encoded]]]
+
+
+_Make = Callable[[Path, Advance], tuple[Bank, FitReport, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Fitter:
+    """Everything that the fits of one study have in common."""
+
+    personas: tuple[Persona, ...]
+    dialogues: tuple[Dialogue, ...]
+    protocol: Protocol
+    seed: int
+    store: Store
+    progress: Progress
+    control: Control | None
+
+    def adapters(
+        self,
+        backbone: Backbone,
+        spec: AdapterSpec,
+        grouping: Grouping,
+        train: TrainOptions,
+        start: Fitted | None,
+        fallback: Fitted | None,
+    ) -> Fitted:
+        """One adapter per key of a grouping; see Study.fit_adapters."""
+        plan = self._plan(backbone, grouping, train)
+        begin = None if start is None else _rows_to_start_from(start, plan.grouping, plan.keys)
+        identity = self._identity(plan, spec, {"start": _hash_of(begin)} if begin else {})
+
+        def make(partial: Path, advance: Advance) -> tuple[Bank, FitReport, dict[str, Any]]:
+            bank = create_bank(plan.backbone, spec, plan.keys, self.seed, begin)
+            report = fit_bank(
+                plan.backbone, bank, plan.data["train"], plan.data["validation"], plan.train, self.seed,
+                progress=advance.to, announce=self.progress.note, checkpoint=partial,
+            )  # fmt: skip
+            return bank, report, {}
+
+        return self._made(plan, spec, identity, make, fallback)
+
+    def jointly(
+        self,
+        backbone: Backbone,
+        design: DesignSpec,
+        spec: AdapterSpec,
+        people: Sequence[str],
+        train: TrainOptions,
+        labels: Mapping[str, int],
+        vectors: Mapping[str, NDArray[Any]] | None,
+        fallback: Fitted | None,
+    ) -> Fitted:
+        """One adapter per persona of `people` as a function of shared parameters; see Study.fit_jointly."""
+        plan = self._plan(backbone, {p: p for p in people}, train)
+        places = {label: i for i, label in enumerate(sorted(set(labels.values())))}
+        # Somebody whose cluster is not known gets a cluster of nobody: its part stays at 0.
+        cluster_of = [places[labels[k]] if k in labels else len(places) for k in plan.keys]
+        known = _standardised(vectors, plan.keys, [p.id for p in self.personas]) if vectors is not None else None
+        shared: dict[str, Any] = {
+            "design": [type(design).__name__, dataclasses.asdict(design)],
+            "cluster_of": cluster_of,
+            "vectors": canonical_hash(known.tolist()) if known is not None else None,
+        }
+        identity = self._identity(plan, spec, shared)
+
+        def make(partial: Path, advance: Advance) -> tuple[Bank, FitReport, dict[str, Any]]:
+            first = create_bank(plan.backbone, spec, ["all"], self.seed)
+            bank = create_bank(plan.backbone, spec, plan.keys, self.seed, first)
+            report, facts = fit_jointly(
+                plan.backbone, bank, plan.data["train"], plan.data["validation"], plan.train, self.seed,
+                design, cluster_of, None if known is None else torch.from_numpy(known),
+                progress=advance.to, announce=self.progress.note, checkpoint=partial,
+            )  # fmt: skip
+            return bank, report, facts
+
+        return self._made(plan, spec, identity, make, fallback, serve_all=True)
+
+    def combined(self, fitted: Fitted, recipes: Mapping[str, Mapping[str, float]], fallback: Fitted | None) -> Fitted:
+        """Weighted sums of fitted LoRAs; see Study.combine."""
+        if not isinstance(fitted.bank, LoRABank):
+            raise HarnessError("only LoRAs can be combined; name a method that fits LoRAs in `requires`")
+        bank = combine_loras(fitted.bank, recipes)
+        key = canonical_hash(["combined", _hash_of(fitted.bank), {p: dict(r) for p, r in recipes.items()}])
+        folder = self.store.cached(
+            "adapters", key, lambda folder: save_bank(bank, folder / "adapters", fitted.backbone.name)
+        )
+        served = {p: p for p in recipes}
+        if self.control == "swapped":
+            served = _swapped(served, self.seed)
+        return Fitted(fitted.backbone, bank, served, folder=folder / "adapters", fallback=fallback)
+
+    def _plan(self, backbone: Backbone, grouping: Grouping, train: TrainOptions) -> _Plan:
+        if self.control == "global":
+            factor = len(set(grouping.values()))
+            grouping = dict.fromkeys(grouping, "all")
+            train = replace(train, batch_size=train.batch_size * factor)
+        keys = sorted(set(grouping.values()))
+        data = {split: self.encoded(backbone, grouping, split) for split in ("train", "validation")}
+        if not any(data["train"].values()):
+            raise HarnessError("no persona has train dialogues; nothing can be fitted (check the splits of the data)")
+        return _Plan(backbone, grouping, train, keys, data)
+
+    def _identity(self, plan: _Plan, spec: AdapterSpec, more: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything that decides on fitted adapters."""
+        numbers = {s: {k: [[e.ids, e.labels] for e in v] for k, v in d.items()} for s, d in plan.data.items()}
+        return {
+            "backbone": plan.backbone.fingerprint,
+            "spec": [type(spec).__name__, dataclasses.asdict(spec)],
+            "train": dataclasses.asdict(plan.train),
+            "seed": self.seed,
+            "keys": plan.keys,
+            "data": canonical_hash(numbers),
+            "numerics": numerics(plan.backbone),
+            "code": source_hash(__name__),
+            **more,
+        }
+
+    def _made(
+        self,
+        plan: _Plan,
+        spec: AdapterSpec,
+        identity: Mapping[str, Any],
+        make: _Make,
+        fallback: Fitted | None,
+        serve_all: bool = False,
+    ) -> Fitted:
+        """The adapters of a plan, from the cache or made now; `serve_all`: also those without data of their own."""
+        key = canonical_hash(identity)
+
+        def fit(folder: Path) -> None:
+            partial = self.store.partial(key)
+            partial.mkdir(parents=True, exist_ok=True)
+            with self.progress.task(f"fit {len(plan.keys)} x {type(spec).__name__}", 0, "dialogues") as advance:
+                bank, report, facts = make(partial / "state", advance)
+            save_bank(bank, folder / "adapters", plan.backbone.name)
+            dump_json({**report.as_dict(), **facts, "identity": identity}, folder / "report.json")
+
+        folder = self.store.cached("adapters", key, fit)
+        shutil.rmtree(self.store.partial(key), ignore_errors=True)
+        report = read_json(folder / "report.json")
+        bank = load_bank(folder / "adapters", plan.backbone)
+        without = {k for k, state in report["adapters"].items() if state["status"] == "no data" and not serve_all}
+        served = {p: k for p, k in plan.grouping.items() if k not in without}
+        if self.control == "swapped":
+            served = _swapped(served, self.seed)
+        otherwise = "all" if set(plan.keys) == {"all"} and self.control is None else None
+        return Fitted(plan.backbone, bank, served, otherwise, report, folder / "adapters", fallback=fallback)
+
+    def encoded(self, backbone: Backbone, grouping: Grouping, split: Split) -> dict[str, list[Encoded]]:
+        """The dialogues of a split by adapter key; a dialogue without anything to learn is left out."""
+        people = {p.id: p for p in self.personas}
+        made: dict[str, list[Encoded]] = {key: [] for key in sorted(set(grouping.values()))}
+        for dialogue in self.dialogues:
+            if dialogue.split == split and dialogue.persona in grouping:
+                messages = dialogue_messages(self.protocol, people[dialogue.persona], dialogue)
+                encoded = encode_dialogue(backbone.tokenizer, messages, self.protocol.max_prompt_tokens)
+                if len(encoded):
+                    made[grouping[dialogue.persona]].append(encoded)
+        return made
+
+
+def _rows_to_start_from(start: Fitted, grouping: Grouping, keys: Sequence[str]) -> Bank:
+    """For each key the adapter that serves its first persona in `start`."""
+    if start.bank is None:
+        raise HarnessError("there are no adapters to start from; give a fitted method that has some")
+    first: dict[str, str] = {}
+    for persona, key in grouping.items():
+        first.setdefault(key, persona)
+    rows = [start.row(first[key]) for key in keys]
+    if missing := [key for key, row in zip(keys, rows, strict=True) if row < 0]:
+        raise HarnessError(f"there is no adapter to start '{missing[0]}' from; fit one for all of its personas")
+    # Keys of one bank must differ, and two of ours may start from one row.
+    tensors = {name: tensor.detach()[rows].clone() for name, tensor in start.bank.tensors.items()}
+    return start.bank.with_tensors(tensors, keys)
+
+
+def _hash_of(bank: Bank) -> str:
+    """Of a bank's spec, keys and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(bank.tensors.items()):
+        digest.update(f"{name} {tensor.dtype}\n".encode() + tensor.detach().cpu().numpy().tobytes())
+    spec = [type(bank.spec).__name__, dataclasses.asdict(bank.spec)]
+    return canonical_hash([spec, list(bank.keys), digest.hexdigest()])
+
+
+def _standardised(vectors: Mapping[str, NDArray[Any]], keys: Sequence[str], seen: Sequence[str]) -> NDArray[np.float32]:
+    """[N, E] in the order of keys: mean 0 and mean square 1 over the personas that are fitted, not newcomers."""
+    known = np.stack([np.asarray(vectors[p], dtype=np.float64) for p in seen if p in vectors])
+    middle = known.mean(axis=0)
+    scale = float(np.sqrt(np.square(known - middle).mean())) or 1.0
+    return np.stack([(np.asarray(vectors[k], dtype=np.float64) - middle) / scale for k in keys]).astype(np.float32)
+
+
+def _swapped(grouping: Grouping, seed: int) -> dict[str, str]:
+    """Every persona gets the adapter of another: one cycle through the keys in seeded order."""
+    keys = sorted(set(grouping.values()))
+    if len(keys) < 2:
+        raise HarnessError("the control 'swapped' needs at least two adapters; this method has one for everybody")
+    random.Random(seed).shuffle(keys)
+    following = dict(zip(keys, keys[1:] + keys[:1], strict=True))
+    return {persona: following[key] for persona, key in grouping.items()}

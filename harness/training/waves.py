@@ -1,0 +1,164 @@
+"""A step's dialogues through the frozen model in waves that fit: losses per adapter, and gradients of its numbers.
+
+Knows neither optimiser nor schedule; see fit_loop (independent adapters) and joint_loop (shared parameters).
+Legend: N adapters, K numbers of one adapter, n label positions of a wave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.adapters import Bank, key_seed
+from harness.engines import Each, Entry, Row, Wave, collate, cut, prepare, rows_of_logits, share_out, side_by_side
+from harness.errors import HarnessError
+from harness.model import Backbone
+from harness.training.estimate import Estimate, Load, estimate_step
+from harness.training.optimiser import Flat
+
+# What a wave gives: owners of its labels, their losses, bank rows that occur and their gradients.
+_Piece = tuple[np.ndarray, Tensor, Tensor, Tensor | None]
+
+
+class WaveRunner:
+    """Runs entries of a bank's adapters with given values [N, K] (`flat` gives their layout).
+
+    Waves that go through the decoder by hand share nothing, so each thread takes whole waves and computes them with
+    one thread of its own: no thread waits for another inside a product, and the bits do not depend on who was quick.
+
+    padded_tokens  that training has put through the model so far, padding included
+    rewaved        whether memory ran out and a wave was halved
+    """
+
+    def __init__(self, backbone: Backbone, bank: Bank, microbatch_tokens: int, seed: int) -> None:
+        self.backbone, self.bank, self.seed = backbone, bank, seed
+        self.microbatch_tokens = microbatch_tokens
+        self.prefix = bank.prefix_tokens
+        self.forward = prepare(backbone)
+        self.flat = Flat(bank.tensors)
+        self.padded_tokens = 0
+        self.rewaved = False
+        self.by_hand = self.forward.by_hand(bank, dropout=bool(bank.dropout))
+        self.workers = torch.get_num_threads() if self.by_hand else 1
+        # By hand, keys and values of virtual tokens lie between those of the tokens, and all are computed.
+        self.virtual = self.prefix + (bank.cached_tokens if self.by_hand else 0)
+        self._each: Each | None = None
+
+    def estimate(self, rows: Sequence[Sequence[Row]], batch_size: int) -> Estimate:
+        """Memory of a step; rows: each adapter's, of which the longest are taken to come together."""
+        batches = [sorted((self.virtual + len(row.inputs) for row in mine), reverse=True)[:batch_size] for mine in rows]
+        lengths = [length for batch in batches for length in batch]
+        everything = [row for mine in rows for row in mine]
+        share = sum(len(row.targets) for row in everything) / sum(self.virtual + len(row.inputs) for row in everything)
+        longest = max(lengths)
+        tokens = min(sum(lengths), self.workers * max(self.microbatch_tokens, longest))
+        model = self.backbone.model
+        config = model.config.get_text_config()
+        labels = round(tokens * share)
+        load = Load(
+            tokens=tokens,
+            labels=labels,
+            longest=longest,
+            adapters=len(self.bank),
+            numbers=sum(self.flat.sizes),
+            logits=min(labels, rows_of_logits(self.backbone.device.type, config.vocab_size)) * config.vocab_size,
+            by_hand=self.by_hand,
+            inner=any("down_proj" in name for name in self.bank.tensors),
+        )
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        return estimate_step(config, load, self.backbone.dtype.itemsize, weights)
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """While open, waves are computed side by side, where that is possible."""
+        with side_by_side(self.workers) as self._each:
+            yield
+        self._each = None
+
+    def count(self, entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray]:
+        """(tokens [N], label tokens [N]) of some entries, without padding."""
+        tokens, labels = np.zeros((2, len(self.bank)), dtype=np.int64)
+        for entry in entries:
+            tokens[entry.adapter] += self.prefix + len(entry.row.inputs)
+            labels[entry.adapter] += len(entry.row.targets)
+        return tokens, labels
+
+    def losses(self, entries: Sequence[Entry], values: Tensor) -> np.ndarray:
+        """Summed loss [N] in nats of each adapter's entries."""
+        return self._all(entries, values, None, None, 0)
+
+    def gradients(
+        self, entries: Sequence[Entry], labels: np.ndarray, values: Tensor, gradients: Tensor, step: int
+    ) -> np.ndarray:
+        """Summed loss [N]; `gradients` [N, K] becomes the gradient of each adapter's summed loss / labels [N].
+
+        step   decides, with seed and key, on dropout
+        """
+        gradients.zero_()
+        return self._all(entries, values, gradients, labels, step)
+
+    def _all(
+        self,
+        entries: Sequence[Entry],
+        values: Tensor,
+        gradients: Tensor | None,
+        labels: np.ndarray | None,
+        step: int,
+    ) -> np.ndarray:
+        def attempt(part: list[Entry]) -> list[_Piece]:
+            """Run a wave; halve it where memory does not suffice."""
+            try:
+                wave = collate(part, self.prefix, self.backbone.device)
+                return [self._run(wave, values, labels, step)]
+            except torch.OutOfMemoryError as fault:
+                if len(part) == 1:
+                    raise HarnessError(
+                        f"one dialogue of {len(part[0].row.inputs)} tokens does not fit into the memory of "
+                        f"{self.backbone.device}; shorten it or use a smaller model"
+                    ) from fault
+            self.rewaved = True
+            return attempt(part[: len(part) // 2]) + attempt(part[len(part) // 2 :])
+
+        if self.by_hand:
+            parts = share_out(entries, self.virtual, self.microbatch_tokens, self.workers)
+        else:
+            parts = cut(entries, self.prefix, self.microbatch_tokens)
+        done = [attempt(part) for part in parts] if self._each is None else self._each(attempt, parts)
+        pieces = [piece for found in done for piece in found]
+        if gradients is not None:  # added here, in the order of the waves, whoever was quick
+            for _, _, used, gradient in pieces:
+                assert gradient is not None
+                gradients.index_add_(0, used, gradient)
+            self.padded_tokens += sum(self._padded(part) for part in parts)
+        owners = np.concatenate([piece[0] for piece in pieces])
+        # Summed here, in a fixed order, not by atomics on a device; a NaN stays with its owner.
+        found = torch.cat([piece[1] for piece in pieces]).double().cpu().numpy()
+        return np.bincount(owners, weights=found, minlength=len(self.bank))
+
+    def _padded(self, part: Sequence[Entry]) -> int:
+        lengths = [self.virtual + len(entry.row.inputs) for entry in part]
+        return sum(lengths) if self.by_hand else max(lengths) * len(lengths)
+
+    def _run(self, wave: Wave, values: Tensor, labels: np.ndarray | None, step: int) -> _Piece:
+        """A wave's losses, and with `labels` [N] the gradients of each adapter's summed loss / labels."""
+        train = labels is not None
+        used = torch.tensor(wave.adapters, device=self.backbone.device)
+        # Only this wave's adapters become a leaf: no gradient of the whole bank is made per wave.
+        leaf = values[used].requires_grad_(train)
+        local = self.bank.with_tensors(self.flat.split(leaf), [self.bank.keys[i] for i in wave.adapters])
+        seeds = self._dropout_seeds(wave.entries, step) if train and self.bank.dropout else None
+        with torch.set_grad_enabled(train):
+            losses = self.forward.token_losses(local, wave, seeds)
+        if labels is not None:
+            # A vector of weights instead of a weighted sum: a NaN loss never meets its neighbours.
+            weights = torch.as_tensor(1.0 / labels[wave.owners], dtype=losses.dtype, device=losses.device)
+            losses.backward(weights)
+        return wave.owners, losses.detach(), used, leaf.grad
+
+    def _dropout_seeds(self, entries: Sequence[Entry], step: int) -> Tensor:
+        keys = self.bank.keys
+        return torch.tensor([key_seed(self.seed, keys[e.adapter], "dropout", step, e.place) for e in entries])

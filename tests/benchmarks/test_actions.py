@@ -1,0 +1,56 @@
+"""Counts of settings: pooled before dividing, undefined where there is nothing to divide."""
+
+from __future__ import annotations
+
+import math
+
+from harness.benchmarks.devices import DEVICES
+from harness.scoring.actions import Counts, count_actions, total
+
+
+def counts(reply: str, reference: str, kind: str) -> Counts:
+    return count_actions(reply, reference, DEVICES)[kind]  # pyright: ignore[reportArgumentType]
+
+
+def test_no_numbers_leave_precision_undefined_not_zero_and_not_one():
+    nothing = counts("Of course.", "You are welcome.", "numeric")
+    assert nothing == Counts(0, 0, 0)
+    assert math.isnan(nothing.precision)
+    assert math.isnan(nothing.recall)
+    assert math.isnan(nothing.f1)
+
+
+def test_no_device_leaves_device_precision_undefined():
+    missed = counts("Of course.", "The TV volume is 30.", "device")
+    assert missed == Counts(0, 0, 1)
+    assert math.isnan(missed.precision)
+    assert missed.recall == 0
+    assert missed.f1 == 0
+
+
+def test_fan_speed_1_for_2_is_wrong():
+    assert counts("AC fan speed 1.", "AC fan speed 2.", "numeric") == Counts(0, 1, 1)
+    assert counts("AC fan speed 1.", "AC fan speed 2.", "parameter") == Counts(1, 0, 0)
+
+
+def test_booleans_are_right_or_wrong_with_no_tolerance():
+    assert counts("Security disarmed.", "Security armed.", "categorical") == Counts(0, 1, 1)
+    assert counts("Security armed.", "Security armed.", "categorical") == Counts(1, 0, 0)
+    assert counts("Security armed.", "Security armed.", "numeric") == Counts(0, 0, 0)
+
+
+def test_the_same_number_for_another_parameter_is_no_hit():
+    assert counts("TV volume 40.", "TV brightness 40.", "numeric") == Counts(0, 1, 1)
+
+
+def test_sums_before_dividing():
+    replies = [
+        ("TV volume 30 and brightness 40.", "TV volume 30 and brightness 50."),
+        ("Of course.", "Certainly."),
+        ("AC to 22 degrees.", "AC to 22 degrees with fan speed 1."),
+    ]
+    pooled = total(counts(reply, reference, "numeric") for reply, reference in replies)
+    assert pooled == Counts(tp=2, fp=1, fn=2)
+    assert pooled.precision == 2 / 3
+    assert pooled.recall == 1 / 2
+    assert pooled.f1 == 4 / 7

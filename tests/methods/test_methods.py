@@ -1,0 +1,206 @@
+"""What each method that ships stands on, whom it covers, and who replies to people it never saw."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.adapters.create import create_bank
+from harness.adapters.lora import LoRABank
+from harness.adapters.merging import combine_loras
+from harness.config.scope import held_out
+from harness.contract.data import Protocol
+from harness.contract.plugins import Method, load_with_required
+from harness.contract.specs import LoRA
+from harness.engines.fitted import Fitted, parts
+from harness.errors import ConfigError, HarnessError
+from harness.model.prompts import protocol_hash, split_examples
+from harness.progress import Progress
+from harness.store.disk import Store
+from harness.study import Study, fit_method, make_study
+from harness.testkit.tiny_world import tiny_backbone, tiny_dataset
+
+METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "methods").glob("[a-z]*.py"))
+STANDS_ON_THE_BACKBONE = {"zero_shot", "unified", "persona_lora", "cluster_lora", "merge_lora"}
+IS_UNIFIED = {"text_prefix", "retrieval", "routed"}  # its LoRA, with other prompts or with routes to others
+
+
+def world(**protocol):
+    made = tiny_dataset(per_cluster=3)
+    return replace(made, protocol=replace(made.protocol, **protocol))
+
+
+class Bench:
+    """Fits methods with all that they require on a tiny world; each once."""
+
+    def __init__(self, folder, dataset):
+        self.dataset, self.backbone, self.store = dataset, tiny_backbone(), Store(folder)
+        self.found: dict[str, Fitted] = {}
+        self.studies: dict[str, Study] = {}
+
+    def fit(self, name: str, **options) -> Fitted:
+        methods = load_with_required(name)
+        method: Method = methods[name]
+        chosen = replace(method.card.options(), **options)
+        if options or name not in self.found:
+            required = {other: self.fit(other) for other in method.requires(chosen)}
+            self.studies[name] = make_study(
+                method, self.dataset, [p.id for p in self.dataset.personas], backbone=self.backbone, options=chosen,
+                seed=0, required=required, store=self.store, progress=Progress("silent"),
+            )  # fmt: skip
+            self.found[name] = fit_method(method, self.studies[name])
+        return self.found[name]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("bench"), world())
+
+
+@pytest.fixture(scope="module")
+def holdout(tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("holdout"), world(holdout_personas=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_it_covers_everybody_and_stands_on_what_it_says(bench, name):
+    fitted = bench.fit(name)
+    people = [p.id for p in bench.dataset.personas]
+    assert sorted(i for _, places in parts(fitted, people) for i in places) == list(range(len(people)))
+    unified = bench.fit("unified").merged.fingerprint
+    if name in STANDS_ON_THE_BACKBONE:
+        assert fitted.backbone.fingerprint == bench.backbone.fingerprint
+    elif name in IS_UNIFIED:
+        assert fitted.merged.fingerprint == unified
+    else:
+        assert fitted.backbone.fingerprint == unified
+    if fitted.bank is not None and name not in {"unified", *IS_UNIFIED}:
+        assert all(fitted.row(p) >= 0 for p in people), "an adapter for everybody"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_people_who_were_held_out_are_answered_by_the_chain(holdout, name):
+    fitted = holdout.fit(name)
+    out = held_out(holdout.dataset)
+    assert len(out) == 2
+    unified = holdout.fit("unified")
+    for persona in out:
+        answering = fitted.answering(persona)
+        row = answering.row(persona)
+        own = answering.bank is not None and row >= 0
+        # Its own adapter or its cluster's; else what unified is.
+        assert own or answering.backbone.fingerprint in (unified.base().fingerprint, holdout.backbone.fingerprint)
+        if name != "zero_shot" and not own:
+            assert answering.backbone.fingerprint == unified.base().fingerprint
+        for study in holdout.studies.values():
+            assert not study.dialogues(persona, "train")
+            assert persona not in {p.id for p in study.personas}
+
+
+@pytest.mark.slow
+def test_a_newcomer_gets_the_adapter_of_a_cluster(holdout):
+    for name in ("cluster_lora", "cluster_prefix"):
+        fitted = holdout.fit(name)
+        for persona in held_out(holdout.dataset):
+            assert fitted.grouping[persona].startswith("cluster_")
+
+
+@pytest.mark.slow
+def test_routes_lead_to_the_method_that_validation_likes(bench):
+    fitted = bench.fit("routed")
+    note = bench.studies["routed"].notes["routes"]
+    assert sum(note.values()) == len(bench.dataset.personas)
+    kept = bench.fit("routed", margin=1e9)
+    assert not kept.routes, "nobody leaves unified for less than the margin"
+    assert set(fitted.routes) <= {p.id for p in bench.dataset.personas}
+
+
+@pytest.mark.slow
+def test_text_methods_show_their_text(bench):
+    prompt = split_examples(bench.dataset, "test")[0].prompt
+    person = next(p for p in bench.dataset.personas if p.id == prompt.persona)
+    shown = bench.fit("text_prefix").messages(prompt)
+    assert person.description in shown[0].text
+    found = bench.fit("retrieval").messages(prompt)
+    assert found[0].text.count("earlier:") == 2
+    train = [
+        m.text for d in bench.dataset.dialogues if d.persona == person.id and d.split == "train" for m in d.messages
+    ]
+    for line in found[0].text.splitlines()[-2:]:
+        said, reply = line.removeprefix("earlier: ").split(" -> ")
+        assert said in train
+        assert reply in train
+    assert bench.fit("retrieval", search="embeddings").messages(prompt)[0].text.count("earlier:") == 2
+
+
+@pytest.mark.slow
+def test_discrete_prefixes_are_noted_as_words(bench):
+    fitted = bench.fit("discrete_prefix")
+    words = bench.studies["discrete_prefix"].notes["words"]
+    assert set(words) == {p.id for p in bench.dataset.personas}
+    assert all(len(w) == fitted.bank.prefix_tokens for w in words.values())
+
+
+@pytest.mark.slow
+def test_the_hierarchy_shrinks_towards_the_level_above(bench):
+    method = load_with_required("hierarchical_prefix")["hierarchical_prefix"]
+    train = method.card.options().train
+
+    def distance(decay):
+        fitted = bench.fit(
+            "hierarchical_prefix", train=replace(train, weight_decay=decay, patience=0, keep_start=False)
+        )
+        assert fitted.fallback is not None
+        above = fitted.fallback
+        gaps = []
+        for p in bench.dataset.personas:
+            assert fitted.bank is not None
+            assert above.bank is not None
+            own = fitted.bank.tensors["prompt_embeddings"][fitted.row(p.id)]
+            gaps.append(float((own - above.bank.tensors["prompt_embeddings"][above.row(p.id)]).norm()))
+        return float(np.mean(gaps))
+
+    assert distance(10.0) < 0.7 * distance(0.0)
+
+
+# ---- merging ----
+
+
+def test_merged_loras_are_exact_on_the_weight_update(make_backbone):
+    base = make_backbone("float64")
+    bank = create_bank(base, LoRA(rank=2, alpha=6.0), ("a", "b", "c"), 0)
+    for tensor in bank.tensors.values():
+        tensor.normal_(generator=torch.Generator().manual_seed(4))
+    assert isinstance(bank, LoRABank)
+    merged = combine_loras(bank, {"x": {"a": 0.5, "c": -2.0}, "y": {"b": 1.0}})
+    for module, delta in merged.weight_deltas(0).items():
+        wanted = 0.5 * bank.weight_deltas(0)[module] - 2.0 * bank.weight_deltas(2)[module]
+        torch.testing.assert_close(delta, wanted, rtol=0, atol=1e-12)
+        torch.testing.assert_close(merged.weight_deltas(1)[module], bank.weight_deltas(1)[module], rtol=0, atol=1e-12)
+    with pytest.raises(HarnessError, match="no adapter 'z'"):
+        combine_loras(bank, {"x": {"z": 1.0}})
+    with pytest.raises(HarnessError, match="at least one"):
+        combine_loras(bank, {"x": {}})
+
+
+# ---- held out ----
+
+
+def test_who_is_held_out_follows_from_names_alone():
+    dataset = world(holdout_personas=2)
+    assert held_out(dataset) == held_out(dataset)
+    assert held_out(world()) == frozenset()
+    with pytest.raises(ConfigError, match="leaves fewer than two"):
+        held_out(world(holdout_personas=5))
+
+
+def test_holding_nobody_out_keeps_the_hash_of_the_protocol():
+    dataset = world()
+    assert "holdout_personas" in Protocol.__dataclass_fields__
+    assert protocol_hash(dataset, "t") != protocol_hash(world(holdout_personas=1), "t")
