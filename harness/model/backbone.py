@@ -10,8 +10,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,19 +183,28 @@ def _in_hub_cache(name: str) -> bool:
 
 
 def _hub_fault(name: str) -> str:
-    """Why the Hub cannot serve this id, or "". One request: the library would retry a typo for a minute."""
-    from huggingface_hub import constants, hf_hub_url
+    """Why the Hub cannot serve this id, or "". One request: loading would retry a typo for a minute."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HTTPError,  # of the HTTP library that the Hub's client uses; a lost connection is one
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
 
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    request = urllib.request.Request(hf_hub_url(name, "config.json"), method="HEAD")
     try:
-        urllib.request.urlopen(request, timeout=HUB_TIMEOUT_SECONDS).close()
-    except urllib.error.HTTPError as fault:
-        # 401 and 403 may be a private model that the user's token opens: let transformers try and report.
-        return "no such model" if fault.code == 404 else ""
-    except OSError as fault:
-        return f"no connection: {getattr(fault, 'reason', fault)}"
+        HfApi(endpoint=constants.ENDPOINT).model_info(name, timeout=HUB_TIMEOUT_SECONDS)
+    except OfflineModeIsEnabled:
+        return "HF_HUB_OFFLINE is set"
+    except GatedRepoError:
+        return ""  # it exists: loading reports what the user's token lacks
+    except RepositoryNotFoundError:
+        return "no such model, or a private one"
+    except HfHubHTTPError as fault:
+        return f"the Hub answers {fault.response.status_code}"
+    except (HTTPError, OSError) as fault:
+        return f"no connection: {_first_line(fault)}"
     return ""
 
 

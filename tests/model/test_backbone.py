@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import torch
@@ -75,6 +77,48 @@ def test_a_mistyped_name_is_answered_at_once(folder, tmp_path, monkeypatch):
     with pytest.raises(HarnessError, match=r"no folder here and is not reachable on the Hub.*did you mean 'model'"):
         backbone.load_backbone("modle")
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason"),
+    [
+        (404, "RepoNotFound", "no such model"),
+        (401, "GatedRepo", ""),
+        (503, "", "the Hub answers 503"),
+        (0, "", "no connection"),
+    ],
+)
+def test_what_the_hub_answers_is_said(monkeypatch, status, code, reason):
+    """A server of the test's own on this machine answers as the Hub does; status 0: none is listening."""
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    asked: list[str] = []
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        if not status:
+            server.server_close()
+        threading.Thread(target=server.serve_forever, daemon=True).start() if status else None
+        found = backbone._hub_fault("someone/model")
+        if status:
+            server.shutdown()
+    assert reason in found if reason else found == ""
+    assert asked.count("/api/models/someone/model") == (1 if status else 0)  # the client may ask for more of its own
+
+
+def test_offline_the_hub_is_not_asked(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert backbone._hub_fault("someone/model") == "HF_HUB_OFFLINE is set"
 
 
 def test_a_missing_folder_is_not_asked_for_on_the_hub(monkeypatch):
