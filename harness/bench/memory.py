@@ -6,23 +6,28 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from harness.store import peak_memory_bytes
 from harness.training import Estimate, Load, estimate_step
 
-STATUS = Path("/proc/self/status")
-
 
 def resident_bytes() -> int:
-    """Resident size of this process now; 0 where the system does not tell."""
-    return _status("VmRSS")
+    """Resident size of this process now."""
+    return psutil.Process().memory_info().rss
 
 
 def peak_bytes() -> int:
     """Largest resident size of this process so far.
 
-    From VmHWM where there is one: the maximum that getrusage gives also knows what the parent process used.
+    From Linux's VmHWM where there is one, which `reset_peak` can reset and psutil does not give: the maximum of
+    getrusage also knows what the parent process used.
     """
-    return _status("VmHWM") or peak_memory_bytes()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return peak_memory_bytes()
 
 
 def start() -> int:
@@ -48,14 +53,6 @@ def reset_peak() -> bool:
         Path("/proc/self/clear_refs").write_text("5")
         return True
     return False
-
-
-def _status(name: str) -> int:
-    with contextlib.suppress(OSError):
-        for line in STATUS.read_text(encoding="ascii").splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def of_subject(config: Any, prompt_tokens: int, options: Any, adapters: int, dtype: str, device: str) -> Estimate:
