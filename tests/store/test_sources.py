@@ -1,0 +1,115 @@
+"""Hashes of sources: they follow imports, so that moved files and changed constants are seen, and nothing is listed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.store import imported_sources, source_hash
+
+ROOT = Path(__file__).parents[2]
+
+FILES = {
+    "__init__.py": "",
+    "start.py": "from parcel.room import width\nfrom . import plain\ndef f():\n    import parcel.late\n",
+    "plain.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from parcel import typing_only\nLENGTH = 1\n",
+    "late.py": "import json\n",
+    "typing_only.py": "",
+    "stranger.py": "",
+    "room/__init__.py": "",
+    "room/__init__.pyi": "from .inner import width as width\nfrom .other import height as height\n",
+    "room/inner.py": "width = 3\n",
+    "room/other.py": "height = 4\n",
+}
+
+
+@pytest.fixture
+def parcel(tmp_path):
+    """A package in a folder of its own; parcel(name, text) changes a file, parcel() hashes `start` in a new process."""
+    for name, text in FILES.items():
+        path = tmp_path / "parcel" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def ask(name: str = "", text: str = "") -> str:
+        if name:
+            (tmp_path / "parcel" / name).write_text(text)
+        code = (
+            "import sys; sys.path.insert(0, sys.argv[1]); from harness.store import imported_sources, source_hash; "
+            "print(source_hash('parcel.start'), *sorted(imported_sources(['parcel.start'])))"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    return ask
+
+
+def test_what_is_imported_counts_and_nothing_else(parcel):
+    assert parcel().split()[1:] == [
+        "parcel", "parcel.late", "parcel.plain", "parcel.room", "parcel.room.inner", "parcel.start",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "seen"),
+    [
+        ("plain.py", FILES["plain.py"].replace("1", "2"), True),
+        ("late.py", "import csv\n", True),
+        ("room/inner.py", "width = 4\n", True),
+        ("room/other.py", "height = 5\n", False),
+        ("typing_only.py", "A = 1\n", False),
+        ("stranger.py", "A = 1\n", False),
+    ],
+)
+def test_a_changed_constant_is_seen_where_it_is_imported(parcel, name, text, seen):
+    assert (parcel() != parcel(name, text)) == seen
+
+
+def test_a_moved_file_is_seen(parcel, tmp_path):
+    before = parcel()
+    shutil.move(tmp_path / "parcel" / "room" / "inner.py", tmp_path / "parcel" / "room" / "moved.py")
+    after = parcel("room/__init__.pyi", FILES["room/__init__.pyi"].replace(".inner", ".moved"))
+    assert "parcel.room.moved" in after
+    assert "parcel.room.inner" not in after
+    assert before.split()[0] != after.split()[0]
+
+
+def test_the_key_of_a_fit_changes_with_a_constant_of_the_optimiser(tmp_path):
+    """On a copy of the house itself: AdamW's beta, deep below the service that makes the key."""
+    shutil.copytree(ROOT / "harness", tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__", "embedded"))
+    code = "from harness.store import source_hash; print(source_hash('harness.training.service'))"
+
+    def key() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    before = key()
+    path = tmp_path / "harness" / "training" / "optimiser.py"
+    text = path.read_text(encoding="utf-8")
+    assert "BETA1" in text
+    path.write_text(text.replace("BETA1", "BETA_ONE"), encoding="utf-8")
+    assert key() != before
+    path.write_text(text, encoding="utf-8")
+    assert key() == before
+    moved = tmp_path / "harness" / "show" / "printing.py"
+    moved.write_text(moved.read_text(encoding="utf-8") + "\n# how results are printed is no part of a fit\n")
+    assert key() == before
+
+
+def test_an_unknown_module_is_named():
+    with pytest.raises(HarnessError, match=r"no module harness\.nowhere"):
+        source_hash("harness.nowhere")
+
+
+def test_scoring_and_decoding_are_part_of_a_run_and_not_of_a_fit():
+    fit = set(imported_sources(["harness.training.service"]))
+    run = set(imported_sources(["harness.study", "harness.scoring.evaluation"]))
+    assert fit < run
+    assert "harness.scoring.evaluation" in run - fit
