@@ -7,7 +7,10 @@ without references.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from harness.adapters import AdapterSpec
 from harness.config import fitted_for, held_out
 from harness.contract import Clusters, Dataset, Dialogue, Method, Persona, Prompt, Protocol, Split, TrainOptions
-from harness.engines import Fitted, Grouping, generate_replies, reply_nll
+from harness.engines import FitCost, Fitted, Grouping, generate_replies, reply_nll
 from harness.errors import HarnessError, PluginError, did_you_mean
 from harness.model import Backbone, dialogue_examples, fingerprint
 from harness.progress import Progress
@@ -70,6 +73,7 @@ class Study:
         self._scorer = scorer
         self._embedder: Embedder | None = None  # one of its own: the scorer's leads back to what it scores
         self._cache = store.cache / "embeddings"
+        self._fits: dict[Path | None, FitCost] = {}  # by the folder of the adapters: asked for twice, made once
         self._fitter = Fitter(self.personas, self._dialogues, protocol, seed, store, progress, control)
 
     # ---- people and their data ----
@@ -178,7 +182,7 @@ class Study:
         fitted or who is served (`global`: one adapter on everybody's data in as many steps; `swapped`: another
         persona's adapter). Raises HarnessError if no persona of the grouping has train dialogues.
         """
-        return self._fitter.adapters(self._base(base), spec, grouping, train, start, fallback)
+        return self._counted(self._fitter.adapters(self._base(base), spec, grouping, train, start, fallback))
 
     def fit_jointly(
         self,
@@ -202,7 +206,8 @@ class Study:
         labels: Mapping[str, int] = {}
         if vectors is None and (clusters or all(p.cluster is not None for p in self.personas)):
             labels = self.clusters(clusters)
-        return self._fitter.jointly(self._base(base), design, spec, people, train, labels, vectors, fallback)
+        made = self._fitter.jointly(self._base(base), design, spec, people, train, labels, vectors, fallback)
+        return self._counted(made)
 
     def combine(
         self, fitted: Fitted, recipes: Mapping[str, Mapping[str, float]], fallback: Fitted | None = None
@@ -242,6 +247,20 @@ class Study:
         return {persona: np.array(pairs, dtype=float) for persona, pairs in found.items()}
 
     # ---- inside ----
+
+    def _counted(self, fitted: Fitted) -> Fitted:
+        self._fits[fitted.folder] = fitted.cost
+        return fitted
+
+    def _costs(self, seconds: float) -> tuple[FitCost, dict[str, FitCost]]:
+        """What the method's fits took, and by name what each method took that it stands on.
+
+        seconds  that its hook took: the cost of a method that has made no fit
+        """
+        below: dict[str, FitCost] = {}
+        for name, fitted in self._required.items():
+            below |= {name: fitted.cost, **fitted.stands_on}
+        return sum(self._fits.values(), FitCost()) if self._fits else FitCost(seconds=seconds), below
 
     def _base(self, base: Fitted | None) -> Backbone:
         return self.backbone if base is None else base.base()
@@ -289,11 +308,14 @@ def make_study(
 
 
 def fit_method(method: Method, study: Study) -> Fitted:
-    """What the method learns. Raises PluginError for another result than a Fitted."""
+    """What the method learns, and what that cost. Raises PluginError for another result than a Fitted."""
+    started = time.perf_counter()
     fitted = method.fit(study)
+    seconds = time.perf_counter() - started
     if not isinstance(fitted, Fitted):
         raise PluginError(f"method '{method.name}': fit returned {type(fitted).__name__}, not a harness.Fitted")
-    return fitted
+    cost, stands_on = study._costs(seconds)
+    return replace(fitted, cost=cost, stands_on=stands_on)
 
 
 def check_backbone(name: str, backbone: Backbone, hook: str = "fit") -> None:

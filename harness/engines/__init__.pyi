@@ -10,7 +10,7 @@ from .batching import (
     share_out as share_out,
 )
 from .decoding import BATCH_TOKENS as BATCH_TOKENS
-from .fitted import Fitted as Fitted, Grouping as Grouping
+from .fitted import FitCost as FitCost, Fitted as Fitted, Grouping as Grouping
 from .forward import prepare as prepare, rows_of_logits as rows_of_logits
 from .generation import generate as generate
 from .llama_cpu.causal import BLOCK as BLOCK, LONGEST as LONGEST

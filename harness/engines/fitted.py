@@ -19,6 +19,33 @@ from harness.model import Backbone
 Grouping = Mapping[str, str]  # persona id -> key of the adapter that serves it
 
 
+@dataclass(frozen=True)
+class FitCost:
+    """What fits took; costs add up.
+
+    fits     how many banks of adapters were trained; 0: none, then `seconds` is the time of the method's own work
+    seconds  wall-clock; a fit that is found in the store counts with the time that it took when it was made
+    steps    optimiser steps, summed over the adapters
+    tokens   trained on, summed over the adapters, without padding
+    """
+
+    fits: int = 0
+    seconds: float = 0.0
+    steps: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: FitCost) -> FitCost:
+        return FitCost(
+            self.fits + other.fits, self.seconds + other.seconds, self.steps + other.steps, self.tokens + other.tokens
+        )
+
+    @classmethod
+    def of_report(cls, report: Mapping[str, Any]) -> FitCost:
+        """Of one fit, from its report (training.FitReport as plain data)."""
+        steps = sum(adapter["steps"] for adapter in report["adapters"].values())
+        return cls(1, float(report["seconds"]), steps, report["tokens"])
+
+
 def _as_asked(prompt: Prompt) -> tuple[Message, ...]:
     return prompt.messages
 
@@ -31,11 +58,13 @@ class Fitted:
     bank         the adapters; None: the bare backbone replies
     grouping     persona id -> key in the bank; a persona that is not in it gets `otherwise`
     otherwise    key for everybody else; None: see `fallback`
-    report       what fitting cost and how each adapter fared, as stored in the record
+    report       how the last fit went and how each adapter fared, as stored in the record
     folder       where the adapters lie in PEFT format
     messages     prompt -> the messages the model sees; replace it to add text (shown in the method's row)
     routes       persona id -> the Fitted that replies to this persona in place of this one
     fallback     the Fitted that replies to personas without an adapter; None: the backbone as it stands here
+    cost         of all fits that the method made, not only of these adapters
+    stands_on    method -> its own cost, for each that is required, directly or through another
     adds_text    whether `messages` was replaced, here or in a route or fallback
     """
 
@@ -48,6 +77,8 @@ class Fitted:
     messages: Callable[[Prompt], tuple[Message, ...]] = _as_asked
     routes: Mapping[str, Fitted] = field(default_factory=dict)
     fallback: Fitted | None = None
+    cost: FitCost = FitCost()
+    stands_on: Mapping[str, FitCost] = field(default_factory=dict)
 
     @property
     def adds_text(self) -> bool:

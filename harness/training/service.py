@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from harness.adapters import AdapterSpec, Bank, LoRABank, combine_loras, create_bank, load_bank, save_bank
 from harness.contract import Dialogue, Persona, Protocol, Split
-from harness.engines import Fitted, Grouping
+from harness.engines import FitCost, Fitted, Grouping
 from harness.errors import HarnessError
 from harness.model import Backbone, Encoded, dialogue_messages, encode_dialogue
 from harness.progress import Advance, Progress
@@ -186,7 +186,10 @@ class Fitter:
         if self.control == "swapped":
             served = _swapped(served, self.seed)
         otherwise = "all" if set(plan.keys) == {"all"} and self.control is None else None
-        return Fitted(plan.backbone, bank, served, otherwise, report, folder / "adapters", fallback=fallback)
+        return Fitted(
+            plan.backbone, bank, served, otherwise, report, folder / "adapters", fallback=fallback,
+            cost=FitCost.of_report(report),
+        )  # fmt: skip
 
     def encoded(self, backbone: Backbone, grouping: Grouping, split: Split) -> dict[str, list[Encoded]]:
         """The dialogues of a split by adapter key; a dialogue without anything to learn is left out."""

@@ -23,6 +23,7 @@ from harness.progress import Progress
 from harness.store.disk import Store
 from harness.study import Study, fit_method, make_study
 from harness.testkit.tiny_world import tiny_backbone, tiny_dataset
+from harness.training.service import Fitter
 
 METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "methods").glob("[a-z]*.py"))
 STANDS_ON_THE_BACKBONE = {"zero_shot", "unified", "persona_lora", "cluster_lora", "merge_lora"}
@@ -167,6 +168,46 @@ def test_the_hierarchy_shrinks_towards_the_level_above(bench):
         return float(np.mean(gaps))
 
     assert distance(10.0) < 0.7 * distance(0.0)
+
+
+# ---- cost ----
+
+
+@pytest.mark.slow
+def test_a_cost_is_the_sum_of_all_fits_and_beside_it_stands_what_each_method_below_took(bench, monkeypatch):
+    reports = []
+    original = Fitter.adapters
+
+    def spy(self, *given):
+        made = original(self, *given)
+        reports.append(made.report)
+        return made
+
+    unified = bench.fit("unified")
+    monkeypatch.setattr(Fitter, "adapters", spy)
+    options = load_with_required("hierarchical_prefix")["hierarchical_prefix"].card.options()
+    fitted = bench.fit("hierarchical_prefix", train=options.train)
+    assert len(reports) == fitted.cost.fits == 3
+    assert fitted.cost.tokens == sum(report["tokens"] for report in reports) > fitted.report["tokens"]
+    assert fitted.cost.seconds == pytest.approx(sum(report["seconds"] for report in reports))
+    steps = [adapter["steps"] for report in reports for adapter in report["adapters"].values()]
+    assert fitted.cost.steps == sum(steps)
+    assert fitted.stands_on == {"unified": unified.cost}
+    assert (unified.cost.fits, unified.stands_on) == (1, {})
+    again = bench.fit("hierarchical_prefix", train=options.train)
+    assert again.cost == fitted.cost, "found in the store they count with the time that they took"
+
+
+@pytest.mark.slow
+def test_what_chooses_or_merges_stands_on_all_that_it_chooses_from_or_merges(bench):
+    routed = bench.fit("routed")
+    candidates = bench.studies["routed"].options.candidates
+    assert routed.stands_on == {name: bench.fit(name).cost for name in ("unified", *candidates)}
+    assert (routed.cost.fits, routed.cost.tokens) == (0, 0)
+    assert routed.cost.seconds > 0, "its validation took time"
+    merged = bench.fit("merge_lora")
+    assert merged.stands_on == {name: bench.fit(name).cost for name in ("persona_lora", "unified")}
+    assert merged.cost.fits == 0
 
 
 # ---- merging ----
