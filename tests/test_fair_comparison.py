@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness import statistics
 from harness.adapters.create import create_bank
 from harness.adapters.lora import LoRABank
 from harness.adapters.merging import combine_loras
@@ -292,7 +293,7 @@ def test_row_14_actions_are_parsed_and_counted_not_matched_as_substrings(reply, 
     found = count_actions(reply, reference, DEVICES)[kind]
     assert found == counts
     if counts == Counts(0, 0, 0):
-        assert math.isnan(found.precision)
+        assert math.isnan(statistics.precision(np.array(found)))
 
 
 def test_row_15_a_verdict_has_an_interval_and_says_what_one_seed_is_worth(put, tmp_path):

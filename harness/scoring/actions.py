@@ -1,58 +1,28 @@
-"""Precision, recall and F1 of the device settings in a reply, as counts that can be summed before dividing.
+"""Device settings in a reply, right and wrong, as counts that can be summed before dividing.
 
-Counts and their figures only; reading the reply is `harness.scoring.settings`.
+Reading the reply is `harness.scoring.settings`; precision, recall and F1 are `harness.statistics.pooled`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 from harness.contract import Device
 from harness.scoring.settings import Key, Settings, Value, parse, same_settings
 
-__all__ = ["KINDS", "Counts", "Kind", "count_actions", "parse", "same_settings", "total"]
+__all__ = ["KINDS", "Counts", "Kind", "count_actions", "parse", "same_settings"]
 
 Kind = Literal["device", "parameter", "numeric", "categorical"]
 KINDS: tuple[Kind, ...] = ("device", "parameter", "numeric", "categorical")
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """True positives, false positives and false negatives; `+` pools them (micro average)."""
+class Counts(NamedTuple):
+    """True positives, false positives and false negatives. They are summed before `harness.statistics` divides."""
 
-    tp: int = 0
-    fp: int = 0
-    fn: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
-
-    @property
-    def precision(self) -> float:
-        """tp / (tp + fp); nan where the replies say nothing of the kind."""
-        return _ratio(self.tp, self.tp + self.fp)
-
-    @property
-    def recall(self) -> float:
-        """tp / (tp + fn); nan where the references say nothing of the kind."""
-        return _ratio(self.tp, self.tp + self.fn)
-
-    @property
-    def f1(self) -> float:
-        """2 tp / (2 tp + fp + fn); nan only where neither side says anything of the kind."""
-        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
-
-
-def total(counts: Iterable[Counts]) -> Counts:
-    """The sum of counts, e.g. over a persona's examples."""
-    return sum(counts, Counts())
+    tp: int
+    fp: int
+    fn: int
 
 
 def count_actions(reply: str, reference: str, schema: tuple[Device, ...]) -> dict[Kind, Counts]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from harness.contract import Dataset, Example
 from harness.errors import ConfigError, did_you_mean
 from harness.scoring import actions, text
+from harness.statistics import f1, precision, recall
 
 if TYPE_CHECKING:
     from harness.scoring.similarity import Embedder
@@ -155,7 +156,7 @@ def _actions(batch: MetricBatch) -> Columns:
     columns: Columns = {column: [] for kind in actions.KINDS for column in _count_columns(kind)}
     for reply, reference in _pairs(batch):
         for kind, counts in actions.count_actions(reply, reference, batch.dataset.schema).items():
-            for column, count in zip(_count_columns(kind), (counts.tp, counts.fp, counts.fn), strict=True):
+            for column, count in zip(_count_columns(kind), counts, strict=True):
                 columns[column].append(float(count))
     return columns
 
@@ -187,26 +188,6 @@ def _count_columns(kind: str) -> tuple[str, str, str]:
     return f"{kind}_tp", f"{kind}_fp", f"{kind}_fn"
 
 
-def _precision(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    tp, fp, _ = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
-    return _divide(tp, tp + fp)
-
-
-def _recall(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    tp, _, fn = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
-    return _divide(tp, tp + fn)
-
-
-def _f1(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    tp, fp, fn = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
-    return _divide(2 * tp, 2 * tp + fp + fn)
-
-
-def _divide(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(whole > 0, np.divide(part, whole), np.nan)
-
-
 def _plain(
     name: str,
     unit: Unit,
@@ -225,7 +206,7 @@ _WHAT = {
     "numeric": "numeric settings, the number exactly right",
     "categorical": "settings by word or yes/no, exactly right",
 }
-_FIGURES: dict[str, Statistic] = {"precision": _precision, "recall": _recall, "f1": _f1}
+_FIGURES: dict[str, Statistic] = {"precision": precision, "recall": recall, "f1": f1}
 
 METRICS: dict[str, Metric] = {
     metric.name: metric

@@ -16,8 +16,9 @@ from .pooled import (
     f1 as f1,
     jackknife as jackknife,
     paired_jackknife as paired_jackknife,
+    precision as precision,
     pseudo_values as pseudo_values,
-    ratio_of_sums as ratio_of_sums,
+    recall as recall,
 )
 from .power import (
     difference_sd as difference_sd,

@@ -1,4 +1,4 @@
-"""Metrics that are no mean of per-reply scores (F1 from summed counts, error over summed weights): jackknife.
+"""Metrics that are no mean of per-reply scores: precision, recall and F1 from summed counts, and their jackknife.
 
 The persona is left out as a whole, as everywhere; the counting itself is the metric's.
 """
@@ -28,18 +28,31 @@ class Jackknife:
     n_personas: int
 
 
+def precision(counts: np.ndarray) -> np.ndarray:
+    """tp / (tp + fp) from counts [..., 3] (tp, fp, fn); nan where the replies say nothing of the kind."""
+    tp, fp, _ = _columns(counts)
+    return _ratio(tp, tp + fp)
+
+
+def recall(counts: np.ndarray) -> np.ndarray:
+    """tp / (tp + fn) from counts [..., 3] (tp, fp, fn); nan where the references say nothing of the kind."""
+    tp, _, fn = _columns(counts)
+    return _ratio(tp, tp + fn)
+
+
 def f1(counts: np.ndarray) -> np.ndarray:
-    """F1 from counts [..., 3] (tp, fp, fn): 2 tp / (2 tp + fp + fn); nan without any count."""
-    tp, fp, fn = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return 2 * tp / (2 * tp + fp + fn)
+    """2 tp / (2 tp + fp + fn) from counts [..., 3] (tp, fp, fn); nan without any count."""
+    tp, fp, fn = _columns(counts)
+    return _ratio(2 * tp, 2 * tp + fp + fn)
 
 
-def ratio_of_sums(counts: np.ndarray) -> np.ndarray:
-    """Ratio of two sums, counts [..., 2]: mean absolute error (errors, n), precision (tp, tp + fp)."""
-    numerator, denominator = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
+def _columns(counts: np.ndarray) -> np.ndarray:
+    return np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return numerator / denominator
+        return np.where(whole > 0, np.divide(part, whole), np.nan)
 
 
 def jackknife(counts: np.ndarray, statistic: Statistic) -> Jackknife:
@@ -47,7 +60,7 @@ def jackknife(counts: np.ndarray, statistic: Statistic) -> Jackknife:
 
         se = sqrt( (G-1)/G * sum( (theta_-p - mean(theta_-.))^2 ) )
 
-    counts  [G, C] per persona; statistic as `f1` or `ratio_of_sums`
+    counts  [G, C] per persona; statistic as `f1`
     Raises  HarnessError for G < 2, or where the metric is undefined with one persona left out.
     Source  Efron and Stein 1981. For a micro mean it is close to the clustered standard error.
     """

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from harness import statistics
 from harness.benchmarks.devices import DEVICES
-from harness.scoring.actions import Counts, count_actions, total
+from harness.scoring.actions import Counts, count_actions
 
 
 def counts(reply: str, reference: str, kind: str) -> Counts:
@@ -15,17 +18,17 @@ def counts(reply: str, reference: str, kind: str) -> Counts:
 def test_no_numbers_leave_precision_undefined_not_zero_and_not_one():
     nothing = counts("Of course.", "You are welcome.", "numeric")
     assert nothing == Counts(0, 0, 0)
-    assert math.isnan(nothing.precision)
-    assert math.isnan(nothing.recall)
-    assert math.isnan(nothing.f1)
+    assert math.isnan(statistics.precision(np.array(nothing)))
+    assert math.isnan(statistics.recall(np.array(nothing)))
+    assert math.isnan(statistics.f1(np.array(nothing)))
 
 
 def test_no_device_leaves_device_precision_undefined():
     missed = counts("Of course.", "The TV volume is 30.", "device")
     assert missed == Counts(0, 0, 1)
-    assert math.isnan(missed.precision)
-    assert missed.recall == 0
-    assert missed.f1 == 0
+    assert math.isnan(statistics.precision(np.array(missed)))
+    assert statistics.recall(np.array(missed)) == 0
+    assert statistics.f1(np.array(missed)) == 0
 
 
 def test_fan_speed_1_for_2_is_wrong():
@@ -49,8 +52,8 @@ def test_sums_before_dividing():
         ("Of course.", "Certainly."),
         ("AC to 22 degrees.", "AC to 22 degrees with fan speed 1."),
     ]
-    pooled = total(counts(reply, reference, "numeric") for reply, reference in replies)
-    assert pooled == Counts(tp=2, fp=1, fn=2)
-    assert pooled.precision == 2 / 3
-    assert pooled.recall == 1 / 2
-    assert pooled.f1 == 4 / 7
+    pooled = np.array([counts(reply, reference, "numeric") for reply, reference in replies]).sum(axis=0)
+    assert tuple(pooled) == Counts(tp=2, fp=1, fn=2)
+    assert statistics.precision(pooled) == 2 / 3
+    assert statistics.recall(pooled) == 1 / 2
+    assert statistics.f1(pooled) == 4 / 7
