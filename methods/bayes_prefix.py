@@ -1,15 +1,8 @@
 """Empirical-Bayes hierarchical prefix: theta_u = mu + c_k + delta_u, trained jointly, its gate closed at the start."""
 
-from __future__ import annotations
+from dataclasses import dataclass
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from harness import Clusters, GatedPrefix, Levels, MethodCard, Prompt, TrainOptions, hookimpl
-
-if TYPE_CHECKING:
-    from harness import Fitted, Study
+from harness import Clusters, GatedPrefix, Levels, MethodCard, TrainOptions, hookimpl
 
 
 @dataclass(frozen=True)
@@ -19,28 +12,19 @@ class Options:
     The variance of each level is estimated from the data, and with a closed gate step 0 equals unified to the bit.
     """
 
-    prefix: GatedPrefix = field(default_factory=GatedPrefix)
-    levels: Levels = field(default_factory=Levels)
-    train: TrainOptions = field(
-        default_factory=lambda: TrainOptions(
-            learning_rate=0.1, epochs=10, batch_size=2, patience=1, microbatch_tokens=2048
-        )
-    )
-    clusters: Clusters = field(default_factory=Clusters)
+    prefix: GatedPrefix = GatedPrefix()
+    levels: Levels = Levels()
+    train: TrainOptions = TrainOptions(learning_rate=0.1, epochs=10, batch_size=2, patience=1)
+    clusters: Clusters = Clusters()
 
 
 @hookimpl
-def card() -> MethodCard:
+def card():
     summary = "gated prefix on three levels with estimated variances, trained jointly"
     return MethodCard(summary, Options, requires=("unified",), shares="all", trials=6)
 
 
 @hookimpl
-def fit(study: Study) -> Fitted:
+def fit(study):
     options, base = study.options, study.fitted("unified")
     return study.fit_jointly(options.levels, options.prefix, base, options.train, clusters=options.clusters)
-
-
-@hookimpl
-def predict(study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
-    return study.generate(fitted, prompts)

@@ -1,54 +1,34 @@
-"""Soft prompts on three levels, added: everybody's, the cluster's, the persona's, each shrunk to the one above."""
+"""Soft prompts on three levels: everybody's, the cluster's, the persona's, each shrunk to the one above."""
 
-from __future__ import annotations
+from dataclasses import dataclass, replace
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
-
-from harness import Clusters, MethodCard, Prompt, SoftPrompt, TrainOptions, hookimpl
-
-if TYPE_CHECKING:
-    from harness import Fitted, Study
+from harness import Clusters, MethodCard, SoftPrompt, TrainOptions, hookimpl
 
 
 @dataclass(frozen=True)
 class Options:
     """Shape of the prompts; training of the upper two levels and of the personas'; where the clusters come from.
 
-    A level starts from the one above and is pulled back to it by weight decay: its own part (cluster, persona) is what
-    it moves away, and no decay would leave it free.
+    A level starts from the one above, and weight decay pulls it back there. Its own part (cluster, persona) is its
+    distance from that start; without decay the distance would be free.
     """
 
-    prompt: SoftPrompt = field(default_factory=SoftPrompt)
-    shared: TrainOptions = field(
-        default_factory=lambda: TrainOptions(
-            learning_rate=0.05, epochs=3, batch_size=32, patience=1, microbatch_tokens=2048
-        )
+    prompt: SoftPrompt = SoftPrompt()
+    shared: TrainOptions = TrainOptions(learning_rate=0.05, epochs=3, batch_size=32, patience=1)
+    train: TrainOptions = TrainOptions(
+        learning_rate=0.05, epochs=10, batch_size=2, weight_decay=0.1, towards_start=True, keep_start=True, patience=1
     )
-    train: TrainOptions = field(
-        default_factory=lambda: TrainOptions(
-            learning_rate=0.05,
-            epochs=10,
-            batch_size=2,
-            weight_decay=0.1,
-            towards_start=True,
-            keep_start=True,
-            patience=1,
-            microbatch_tokens=2048,
-        )
-    )
-    clusters: Clusters = field(default_factory=Clusters)
+    clusters: Clusters = Clusters()
 
 
 @hookimpl
-def card() -> MethodCard:
+def card():
     summary = "everybody's, the cluster's and the persona's soft prompt, each shrunk towards the one above"
     return MethodCard(summary, Options, requires=("unified",), shares="all", trials=6)
 
 
 @hookimpl
-def fit(study: Study) -> Fitted:
+def fit(study):
     options, base = study.options, study.fitted("unified")
     shared = replace(options.shared, keep_start=True, towards_start=True, weight_decay=options.train.weight_decay)
     everybody = study.fit_adapters(options.prompt, study.for_all(), base, options.shared)
@@ -60,5 +40,5 @@ def fit(study: Study) -> Fitted:
 
 
 @hookimpl
-def predict(study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
+def predict(study, fitted, prompts):
     return study.generate(fitted, prompts)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from harness import HarnessError, MethodCard, Prompt, hookimpl
+from harness import HarnessError, MethodCard, hookimpl
 
 if TYPE_CHECKING:
     from harness import Fitted, Study
@@ -61,8 +60,3 @@ def fit(study: Study) -> Fitted:
         if total > 0:
             recipes[persona] = {have[i]: float(closeness[i] / total) for i in chosen if closeness[i] > 0}
     return study.combine(loras, recipes, fallback=study.fitted("unified"))
-
-
-@hookimpl
-def predict(study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
-    return study.generate(fitted, prompts)

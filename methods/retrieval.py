@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-import bm25s
 import numpy as np
 
 from harness import Message, MethodCard, Prompt, hookimpl
@@ -53,11 +52,6 @@ def fit(study: Study) -> Fitted:
     return replace(study.fitted(study.options.on), messages=with_turns)
 
 
-@hookimpl
-def predict(study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
-    return study.generate(fitted, prompts)
-
-
 def _turns(study: Study, persona: str) -> list[tuple[str, str]]:
     """(what the user said, what the assistant replied) of a persona's train dialogues."""
     pairs = [pair for d in study.dialogues(persona, "train") for pair in pairwise(d.messages)]
@@ -69,6 +63,8 @@ def _scorer(study: Study, search: str, texts: list[str]) -> Callable[[str], np.n
     if search == "embeddings":
         vectors = study.embed(texts)
         return lambda question: vectors @ study.embed([question])[0]
+    import bm25s  # here, so that listing methods does not wait for it
+
     index = bm25s.BM25()
     index.index(bm25s.tokenize(texts, stopwords=[], show_progress=False), show_progress=False)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness import MethodCard, Prompt, hookimpl
+from harness import MethodCard, hookimpl
 
 if TYPE_CHECKING:
     from harness import Fitted, Study
@@ -48,11 +48,6 @@ def fit(study: Study) -> Fitted:
     chosen = [names[best[i]] if p in routes else "unified" for i, p in enumerate(people)]
     study.note("routes", {name: chosen.count(name) for name in ("unified", *names)})
     return replace(base, routes=routes)
-
-
-@hookimpl
-def predict(study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
-    return study.generate(fitted, prompts)
 
 
 def _shrunk(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> np.ndarray:

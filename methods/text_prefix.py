@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -35,8 +34,3 @@ def fit(study: Study) -> Fitted:
         return with_system_text(prompt.messages, f"Profile: {text}" if text else "")
 
     return replace(study.fitted("unified"), messages=with_description)
-
-
-@hookimpl
-def predict(study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
-    return study.generate(fitted, prompts)

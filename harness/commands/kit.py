@@ -40,7 +40,7 @@ def new_method_command(
 
     plugin, config, test = new_method(name, output)
     typer.echo(
-        f"{plugin}: the method, three hooks\n{config}: a run of it\n{test}: its test\n\nnext:\n"
+        f"{plugin}: the method\n{config}: a run of it\n{test}: its test\n\nnext:\n"
         f"  pytest {test}\n"
         f"  harness check {name} --plugin {plugin}\n"
         f"  harness run --config {config} --plugin {plugin}\n\n"

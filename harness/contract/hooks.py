@@ -1,4 +1,4 @@
-"""The contract between the harness and its plugins: three hooks of a method, two of a benchmark.
+"""The contract between the harness and its plugins: hooks of a method and of a benchmark.
 
 The docstrings below are the plugin manual. Loading and checking plugins is `harness.contract.plugins`; what a study
 offers is `harness.study`. No torch here.
@@ -21,16 +21,17 @@ BENCHMARK_GROUP = "harness.benchmarks"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+OPTIONAL = frozenset({"predict"})  # hooks that a plugin may leave out
 
 
 class MethodHooks:
     """A method: a way to personalise the frozen backbone.
 
-    A plugin is a module (or an object) with one function per hook, each marked with ``@hookimpl``. Its
-    arguments have the names given here, without defaults, in any order; an argument that is not needed may be
-    left out. It is declared as an entry point of the group ``harness.methods`` or given to a command as
-    ``--plugin FILE``, in which case the file's name without ``.py`` is the method's name. Helper functions
-    are free to have any name that does not read like a hook.
+    A plugin is a module (or an object) with one function per hook, each marked with ``@hookimpl``. Only
+    ``predict`` may be left out. The arguments have the names given here, without defaults, in any order; an
+    argument that is not needed may be left out. A plugin is declared as an entry point of the group
+    ``harness.methods`` or given to a command as ``--plugin FILE``, in which case the file's name without
+    ``.py`` is the method's name. A helper function may have any name that does not read like a hook.
     """
 
     @hookspec(firstresult=True)
@@ -75,8 +76,10 @@ class MethodHooks:
 
     @hookspec(firstresult=True)
     def predict(self, study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
-        """Reply to every prompt. Called several times a run: turn depth by turn depth, so that no history
-        shows a reference which is still to be predicted.
+        """Reply to every prompt. Left out, the replies are those of `study.generate(fitted, prompts)`.
+
+        It is called several times a run, turn depth by turn depth, so that no history shows a reference
+        which is still to be predicted.
 
         Arguments
             study    as in `fit`; `study.generate(fitted, prompts)` is the batched greedy decoding of the

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from harness.contract.data import BenchmarkCard, MethodCard, ValidationUse
-from harness.contract.hooks import PROJECT, hook_arguments
+from harness.contract.hooks import OPTIONAL, PROJECT, hook_arguments
 from harness.errors import did_you_mean
 
 _MARK = PROJECT + "_impl"  # the attribute that hookimpl sets
@@ -29,7 +29,8 @@ def hook_faults(plugin: Any, hooks: type) -> list[str]:
     specifications.
 
     pluggy ignores a marked function with an unknown name, a missing hook, a hook that is not marked, a marked
-    thing that is no function, and an argument with a default (it is never filled). Each is a fault here.
+    thing that is no function, and an argument with a default (it is never filled). Each is a fault here. A hook
+    that may be left out is missing only where another function's name reads like it.
     """
     if inspect.isclass(plugin):
         return [f"{plugin.__name__} is a class: point the entry point at a module or at an instance of it"]
@@ -52,8 +53,12 @@ def hook_faults(plugin: Any, hooks: type) -> list[str]:
             faults.append(f"function '{name}'{_line(unmarked[name])} is not marked: put @hookimpl above it")
         elif f"'{name}'" not in typos:  # a misspelt one is reported already, with this name as the suggestion
             near = difflib.get_close_matches(name, unmarked, n=1, cutoff=0.75)
-            hint = f"; did you mean your function '{near[0]}'{_line(unmarked[near[0]])}?" if near else ""
-            faults.append(f"missing hook '{name}({', '.join(arguments[name])})'{hint}")
+            hint = f"did you mean your function '{near[0]}'{_line(unmarked[near[0]])}?" if near else ""
+            hook = f"hook '{name}({', '.join(arguments[name])})'"
+            if name not in OPTIONAL:
+                faults.append(f"missing {hook}{'; ' if hint else ''}{hint}")
+            elif hint:
+                faults.append(f"no {hook}; {hint} If not, give that another name")
     return faults
 
 

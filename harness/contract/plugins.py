@@ -77,6 +77,8 @@ class Method:
 
     def predict(self, study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
         """One reply per prompt, in order. PluginError for another number, or a reply that is no text."""
+        if not self.hooks.predict.get_hookimpls():
+            return study.generate(fitted, prompts)
         replies = self.hooks.predict(study=study, fitted=fitted, prompts=prompts)
         here = f"method '{self.name}' ({self.source.file}): predict"
         if not isinstance(replies, Sequence) or isinstance(replies, str):
@@ -178,7 +180,7 @@ def load_file(file: str | Path) -> Method | Benchmark:
     means = {kind: hook_names_near(module, hooks) - {"card"} for kind, hooks in _HOOKS.items()}
     kind: Kind = "benchmark" if len(means["benchmark"]) > len(means["method"]) else "method"
     if not any(means.values()):
-        raise PluginError(f"{file}: no hooks found; a method has card, fit and predict, a benchmark card and load")
+        raise PluginError(f"{file}: no hooks found; a method has card and fit, a benchmark card and load")
     for point in _entry_points(kind):
         if point.name == path.stem:
             raise PluginError(f"{file}: the name '{path.stem}' is taken by {_origin(point)}; rename the file")

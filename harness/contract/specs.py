@@ -124,7 +124,7 @@ class TrainOptions:
     clip: float = 1.0
     patience: int = 0
     schedule: Schedule = "linear"
-    microbatch_tokens: int = 4096
+    microbatch_tokens: int = 2048
     keep_start: bool = False
     towards_start: bool = False
 

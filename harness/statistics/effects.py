@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+import scipy
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ def hedges_g(delta: float, se: float, personas: int) -> float | None:
     if personas < 3 or not se > 0:
         return None
     m = personas - 1
-    log_j = special.gammaln(m / 2) - special.gammaln((m - 1) / 2) - 0.5 * np.log(m / 2)
+    log_j = scipy.special.gammaln(m / 2) - scipy.special.gammaln((m - 1) / 2) - 0.5 * np.log(m / 2)
     return float(np.exp(log_j) * delta / (se * np.sqrt(personas)))
 
 
@@ -45,7 +45,7 @@ def share_improved(d: np.ndarray, higher_is_better: bool = True, level: float = 
     personas = d.shape[0]
     wins, ties = int((d > 0).sum()), int((d == 0).sum())
     x = wins + ties / 2
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(scipy.stats.norm.ppf((1 + level) / 2))
     centre = (x + z**2 / 2) / (personas + z**2)
     half = z / (personas + z**2) * float(np.sqrt(x * (personas - x) / personas + z**2 / 4))
     interval = (max(0.0, centre - half), min(1.0, centre + half))

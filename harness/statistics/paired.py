@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from harness.statistics.estimands import Estimand, differences, mean_and_se, weights
 from harness.statistics.flips import FLIPS, sign_flip_p, sign_matrix
@@ -35,7 +35,7 @@ def t_interval(delta: float, se: float, df: float, level: float = 0.95) -> tuple
     """delta +- t((1 + level)/2, df) * se; nan bounds where there is no degree of freedom."""
     if not df > 0:
         return (float("nan"), float("nan"))
-    half = float(stats.t.ppf((1 + level) / 2, df)) * se
+    half = float(scipy.stats.t.ppf((1 + level) / 2, df)) * se
     return (delta - half, delta + half)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import optimize, stats
+import scipy
 
 from harness.errors import HarnessError
 
@@ -21,15 +21,15 @@ def power_at(noncentrality: float, df: float, alpha: float = 0.05) -> float:
     scipy's `nct` gives nan in the far tails; there a normal approximation is exact to the digits that matter.
     Source: Cohen 1988; agrees with statsmodels' TTestPower.
     """
-    critical = float(stats.t.ppf(1 - alpha / 2, df))
+    critical = float(scipy.stats.t.ppf(1 - alpha / 2, df))
     noncentrality = abs(noncentrality)
     with np.errstate(all="ignore"):
-        upper = float(stats.nct.sf(critical, df, noncentrality))
-        lower = float(stats.nct.cdf(-critical, df, noncentrality))
+        upper = float(scipy.stats.nct.sf(critical, df, noncentrality))
+        lower = float(scipy.stats.nct.cdf(-critical, df, noncentrality))
     if not math.isfinite(upper):
-        upper = float(stats.norm.sf((critical - noncentrality) / math.sqrt(1 + critical**2 / (2 * df))))
+        upper = float(scipy.stats.norm.sf((critical - noncentrality) / math.sqrt(1 + critical**2 / (2 * df))))
     if not math.isfinite(lower):
-        lower = float(stats.norm.cdf((-critical - noncentrality) / math.sqrt(1 + critical**2 / (2 * df))))
+        lower = float(scipy.stats.norm.cdf((-critical - noncentrality) / math.sqrt(1 + critical**2 / (2 * df))))
     return min(1.0, max(0.0, upper + lower))
 
 
@@ -37,10 +37,10 @@ def mde(se: float, df: float, *, power: float = 0.80, alpha: float = 0.05) -> fl
     """mde80: the smallest true difference that a two-sided t-test finds with this power; on se's scale."""
     if not se > 0 or not df > 0:
         return 0.0 if se == 0 else float("nan")
-    high = float(stats.t.ppf(1 - alpha / 2, df)) + 2.0
+    high = float(scipy.stats.t.ppf(1 - alpha / 2, df)) + 2.0
     while power_at(high, df, alpha) < power:
         high *= 2
-    root = optimize.brentq(lambda nc: power_at(nc, df, alpha) - power, 0.0, high, xtol=1e-10)
+    root = scipy.optimize.brentq(lambda nc: power_at(nc, df, alpha) - power, 0.0, high, xtol=1e-10)
     return float(root) * se  # type: ignore[arg-type]
 
 
@@ -49,7 +49,7 @@ def mde_adjusted(half_width: float, se: float, *, power: float = 0.80) -> float:
 
     half_width  c * se, half of the simultaneous interval
     """
-    return half_width + float(stats.norm.ppf(power)) * se
+    return half_width + float(scipy.stats.norm.ppf(power)) * se
 
 
 def power_of(difference: float, sd: float, personas: int, *, alpha: float = 0.05, family_size: int = 1) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy import stats
+import scipy
 
 from harness.errors import HarnessError
 
@@ -75,4 +75,4 @@ def _t_test(delta: float, se: float, df: int) -> tuple[float | None, float]:
     if not se > 0:
         return None, 1.0 if delta == 0 else 0.0
     t = delta / se
-    return t, float(2 * stats.t.sf(abs(t), df))
+    return t, float(2 * scipy.stats.t.sf(abs(t), df))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from harness.statistics.estimands import weights
 
@@ -92,5 +92,5 @@ def with_seeds(
     uncertainty = se**4 / (personas - 1)
     uncertainty += (pooled.vbar * k) ** 2 / pooled.nu + (pooled.mbar * k) ** 2 / (pooled.nu * (personas - 1))
     df = max(variance**2 / uncertainty, min(pooled.nu, personas - 1))
-    scale = float(stats.t.ppf(1 - alpha / 2, df) / stats.t.ppf(1 - alpha / 2, personas - 1))
+    scale = float(scipy.stats.t.ppf(1 - alpha / 2, df) / scipy.stats.t.ppf(1 - alpha / 2, personas - 1))
     return WithSeeds(float(np.sqrt(variance)), float(df), scale)

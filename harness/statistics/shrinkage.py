@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+import scipy
 
 from harness.errors import HarnessError
 
@@ -90,10 +90,10 @@ def shrunken_estimates(means: np.ndarray, variances: np.ndarray, level: float = 
         high = float(y.var(ddof=1)) + float(v.max())
         while excess(high) > 0:
             high *= 2
-        tau2 = float(optimize.brentq(excess, 0.0, high, xtol=1e-14))  # type: ignore[arg-type]
+        tau2 = float(scipy.optimize.brentq(excess, 0.0, high, xtol=1e-14))  # type: ignore[arg-type]
     mu = centre(tau2)
     kept = tau2 / (tau2 + v)
     estimates = mu + kept * (y - mu)
     sd = np.sqrt(kept * v + (1 - kept) ** 2 / (1 / (tau2 + v)).sum())
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(scipy.stats.norm.ppf((1 + level) / 2))
     return Shrunken(mu, tau2, estimates, sd, estimates - z * sd, estimates + z * sd, kept)

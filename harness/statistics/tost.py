@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy import stats
+import scipy
 
 from harness.errors import HarnessError
 from harness.statistics.paired import t_interval
@@ -44,7 +44,7 @@ def equivalence(delta: float, se: float, df: float, margin: float | None = None,
     if margin is None:
         return Equivalence((low, high), smallest, None, None, None)
     if se > 0:
-        p = max(float(stats.t.sf((delta + margin) / se, df)), float(stats.t.cdf((delta - margin) / se, df)))
+        p = max(float(scipy.stats.t.sf((delta + margin) / se, df)), float(scipy.stats.t.cdf((delta - margin) / se, df)))
     else:
         p = 0.0 if abs(delta) < margin else 1.0
     return Equivalence((low, high), smallest, margin, p, bool(smallest < margin))

@@ -20,7 +20,7 @@ from harness.store import write_atomically
 PLUGIN = Template('''\
 """A soft prompt per persona, on the frozen $base adapter: say here what $name does, and whom it follows."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from harness import MethodCard, SoftPrompt, TrainOptions, hookimpl
 
@@ -29,8 +29,8 @@ from harness import MethodCard, SoftPrompt, TrainOptions, hookimpl
 class Options:
     """Every field is an option with a default: `--set tokens=5`, or under `set:` in a configuration."""
 
-    prompt: SoftPrompt = field(default_factory=SoftPrompt)  # or LoRA
-    train: TrainOptions = field(default_factory=lambda: TrainOptions(learning_rate=3e-2, epochs=10))
+    prompt: SoftPrompt = SoftPrompt()  # or LoRA
+    train: TrainOptions = TrainOptions(learning_rate=3e-2, epochs=10)
 
 
 @hookimpl
@@ -44,11 +44,6 @@ def fit(study):
     options, base = study.options, study.fitted("$base")
     # by_persona(), or by_cluster() and shares="cluster" above, or for_all() and shares="all"
     return study.fit_adapters(options.prompt, study.by_persona(), base, options.train)
-
-
-@hookimpl
-def predict(study, fitted, prompts):
-    return study.generate(fitted, prompts)
 ''')
 CONFIG = Template("""\
 # harness run --config $config --plugin $plugin

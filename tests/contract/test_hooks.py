@@ -54,6 +54,17 @@ def test_importing_the_package_and_its_plugin_machinery_does_not_import_torch():
     assert done.returncode == 0, done.stderr
 
 
+def test_listing_methods_waits_for_nothing_heavy():
+    code = (
+        "import sys; from harness.cli import main\n"
+        "try:\n    main(['list', 'methods'])\nexcept SystemExit as done:\n    assert not done.code\n"
+        "heavy = {'torch', 'transformers', 'scipy.stats', 'bm25s', 'sklearn', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", dir(harness))
 def test_public_names_resolve(name):
     assert getattr(harness, name) is not None

@@ -140,11 +140,10 @@ GAPS = {
         PREDICT.replace("predict", "perdict"),
         r"unknown hook 'perdict' \(line \d+\); did you mean 'predict'",
     ),
-    "missing hook": ("", r"missing hook 'predict\(study, fitted, prompts\)'"),
     "unmarked hook": (PREDICT.replace("@hookimpl", ""), r"function 'predict' \(line \d+\) is not marked"),
     "unmarked and misspelt": (
         PREDICT.replace("@hookimpl", "").replace("predict", "predicts"),
-        r"missing hook .*did you mean your function 'predicts'",
+        r"no hook 'predict.*did you mean your function 'predicts'",
     ),
     "argument with a default": (
         PREDICT.replace("prompts):", "prompts=()):"),
@@ -173,6 +172,18 @@ def test_what_pluggy_passes_over_is_an_error_at_load(tmp_path, gap):
     with pytest.raises(PluginError, match=message) as caught:
         load_file(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_method_needs_fit_and_may_leave_predict_to_the_study(tmp_path):
+    class Echo:
+        def generate(self, fitted, prompts):
+            return [f"{fitted} {prompt.id}" for prompt in prompts]
+
+    method = load_file(write(tmp_path, HEAD, CARD, FIT, "def helper(prompts):\n    return prompts\n"))
+    assert isinstance(method, Method)
+    assert method.predict(Echo(), "said", PROMPTS) == ["said d0#0", "said d1#0", "said d2#0"]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(PluginError, match=r"missing hook 'fit\(study\)'"):
+        load_file(write(tmp_path, HEAD, CARD, PREDICT, name="other.py"))
 
 
 def test_all_faults_of_a_plugin_come_together(tmp_path):

@@ -25,7 +25,8 @@ from harness.study import Study, fit_method, make_study
 from harness.testkit.tiny_world import tiny_backbone, tiny_dataset
 from harness.training.service import Fitter
 
-METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "methods").glob("[a-z]*.py"))
+FOLDER = Path(__file__).parents[2] / "methods"
+METHODS = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 STANDS_ON_THE_BACKBONE = {"zero_shot", "unified", "persona_lora", "cluster_lora", "merge_lora"}
 IS_UNIFIED = {"text_prefix", "retrieval", "routed"}  # its LoRA, with other prompts or with routes to others
 
@@ -208,6 +209,16 @@ def test_what_chooses_or_merges_stands_on_all_that_it_chooses_from_or_merges(ben
     merged = bench.fit("merge_lora")
     assert merged.stands_on == {name: bench.fit(name).cost for name in ("persona_lora", "unified")}
     assert merged.cost.fits == 0
+
+
+# ---- their files ----
+
+
+def test_the_six_methods_of_the_plan_show_both_hooks_and_no_other_repeats_the_default():
+    both = {"unified", "persona_lora", "cluster_lora", "persona_prefix", "cluster_prefix", "hierarchical_prefix"}
+    assert {name for name in METHODS if "def predict(" in (FOLDER / f"{name}.py").read_text()} == both
+    assert len((FOLDER / "persona_prefix.py").read_text().splitlines()) <= 30
+    assert not [name for name in METHODS if "default_factory" in (FOLDER / f"{name}.py").read_text()]
 
 
 # ---- merging ----

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness import Message, MethodCard, Prompt, SoftPrompt, TrainOptions, hookimpl
@@ -15,8 +14,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Options:
     words: int = 3
-    prompt: SoftPrompt = field(default_factory=lambda: SoftPrompt(tokens=4))
-    train: TrainOptions = field(default_factory=lambda: TrainOptions(learning_rate=3e-2, epochs=3))
+    prompt: SoftPrompt = SoftPrompt(tokens=4)
+    train: TrainOptions = TrainOptions(learning_rate=3e-2, epochs=3)
 
 
 class BorrowedWords:
@@ -40,10 +39,6 @@ class BorrowedWords:
 
         fitted = study.fit_adapters(options.prompt, study.by_persona(), None, options.train)
         return replace(fitted, messages=messages)
-
-    @hookimpl
-    def predict(self, study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
-        return study.generate(fitted, prompts)
 
 
 plugin = BorrowedWords()

@@ -9,15 +9,15 @@ import re
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from harness import SoftPrompt, TrainOptions
 from harness.cli import main
 from harness.config.run_config import default_values, help_examples
-from harness.contract.specs import SoftPrompt, TrainOptions
 from harness.errors import PluginError
 from harness.testkit.checks import CHECKS
 from harness.testkit.conformance import LOADS, check_method, check_names, tiny_trial
@@ -35,8 +35,8 @@ from harness import Message, MethodCard, SoftPrompt, TrainOptions, hookimpl
 
 @dataclass(frozen=True)
 class Options:
-    prompt: SoftPrompt = field(default_factory=lambda: SoftPrompt(tokens=2))
-    train: TrainOptions = field(default_factory=lambda: TrainOptions(learning_rate=3e-2, epochs=2))
+    prompt: SoftPrompt = SoftPrompt(tokens=2)
+    train: TrainOptions = TrainOptions(learning_rate=3e-2, epochs=2)
 
 def fitted(study):
     return study.fit_adapters(study.options.prompt, study.by_persona(), None, study.options.train)
@@ -409,8 +409,8 @@ def test_a_trial_for_tests_of_ones_own(tmp_path):
 
 @dataclass(frozen=True)
 class Options:
-    prompt: SoftPrompt = field(default_factory=SoftPrompt)
-    train: TrainOptions = field(default_factory=TrainOptions)
+    prompt: SoftPrompt = SoftPrompt()
+    train: TrainOptions = TrainOptions()
     mode: Literal["a", "b"] = "a"
     flag: bool = False
     share: float = 0.0
