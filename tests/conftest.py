@@ -35,45 +35,10 @@ def tiny_tokenizer():
 @pytest.fixture(scope="session")
 def make_backbone(tiny_tokenizer):
     """make_backbone(dtype="float64", architecture="qwen2", seed=0, **config) -> a fresh random Backbone."""
-    import torch
-    import transformers
-
-    from harness.model import backbone
+    from harness.testkit import random_backbone
 
     def make(dtype: str = "float64", architecture: str = "qwen2", seed: int = 0, **overrides):
-        sizes = {
-            "vocab_size": TINY_VOCABULARY,
-            "hidden_size": 16,
-            "intermediate_size": 24,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "max_position_embeddings": 128,
-            "tie_word_embeddings": False,
-            "pad_token_id": 0,
-            "eos_token_id": 1,
-        }
-        if architecture == "gpt2":
-            sizes = {
-                "vocab_size": TINY_VOCABULARY,
-                "n_embd": 16,
-                "n_layer": 2,
-                "n_head": 2,
-                "n_positions": 128,
-            }
-            config = transformers.GPT2Config(**{**sizes, **overrides}, bos_token_id=1, eos_token_id=1)
-        else:
-            kind = {"qwen2": transformers.Qwen2Config, "llama": transformers.LlamaConfig}[architecture]
-            config = kind(**{**sizes, **overrides})
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = transformers.AutoModelForCausalLM.from_config(config)
-            # Random initialisation is nearly linear; larger weights make attention and MLP matter.
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    if parameter.dim() > 1:
-                        parameter.normal_(0.0, 0.3)
-        return backbone.freeze("random", model.to(backbone.DTYPES[dtype]), tiny_tokenizer)
+        return random_backbone(tiny_tokenizer, architecture=architecture, dtype=dtype, seed=seed, **overrides)
 
     return make
 

@@ -33,12 +33,12 @@ Rules = Sequence[tuple[str, Sequence[tuple[str, str]]]]
 RULES: Rules = (
     ("import", (("<frozen importlib", ""),)),
     ("scoring", (("harness/metrics/", ""), ("harness/scoring.py", ""))),
-    ("decoding", (("harness/replies/generation.py", "generate"), ("transformers/generation/", "generate"))),
-    ("backward", (("torch/autograd/__init__.py", "backward"), ("torch/autograd/", "grad"), ("/fits/", "backward"))),
-    ("optimiser", (("harness/fits/optimiser.py", ""), ("torch/optim/", ""), ("torch/nn/utils/clip_grad.py", ""))),
-    ("forward", (("/fits/forward.py", ""), ("torch/nn/modules/module.py", "_call_impl"), ("/fits/", "forward"))),
-    ("batching", (("harness/fits/batching.py", ""), ("torch/utils/data/", ""))),
-    ("waves", (("/fits/waves.py", "_all"),)),  # waiting for the threads that do the work
+    ("decoding", (("harness/engines/generation.py", "generate"), ("transformers/generation/", "generate"))),
+    ("backward", (("torch/autograd/__init__.py", "backward"), ("torch/autograd/", "grad"), ("/engines/", "backward"))),
+    ("optimiser", (("harness/training/optimiser.py", ""), ("torch/optim/", ""), ("torch/nn/utils/clip_grad.py", ""))),
+    ("forward", (("/engines/forward.py", ""), ("torch/nn/modules/module.py", "_call_impl"), ("/engines/", "forward"))),
+    ("batching", (("harness/engines/batching.py", ""), ("torch/utils/data/", ""))),
+    ("waves", (("/training/waves.py", "_all"),)),  # waiting for the threads that do the work
     ("prompts", (("harness/prompts.py", ""), ("harness/templates.py", ""))),
     ("store", (("harness/store.py", ""), ("harness/adapters/peft_format.py", ""))),
 )  # fmt: skip

@@ -7,6 +7,7 @@ from .conformance import (
 )
 from .scaffold import new_method as new_method
 from .tiny_world import (
+    random_backbone as random_backbone,
     reworded as reworded,
     tiny_backbone as tiny_backbone,
     tiny_dataset as tiny_dataset,

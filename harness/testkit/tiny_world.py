@@ -24,6 +24,12 @@ _TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
+_LLAMA_SIZES = {
+    "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 128, "tie_word_embeddings": False,
+}  # fmt: skip
+_SIZES: dict[str, dict[str, Any]] = {"gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 128}}
+
 
 def tiny_dataset(clusters: int = 2, per_cluster: int = 2) -> Dataset:
     """People in clusters, each with a description and dialogues of two turns in every split; always the same.
@@ -88,26 +94,47 @@ def tiny_backbone(dtype: str = "float64", seed: int = 0) -> Any:
     Double precision by default, so that what does not depend on each other agrees to the last digits.
     Returns a `harness.model.backbone.Backbone`.
     """
+    sizes = {"num_hidden_layers": 1, "max_position_embeddings": 1024}
+    return random_backbone(_tokenizer(), dtype=dtype, seed=seed, **sizes)
+
+
+def random_backbone(
+    tokenizer: Any,
+    *,
+    architecture: str = "qwen2",
+    dtype: str = "float64",
+    seed: int = 0,
+    spread: float = 0.3,
+    **sizes: Any,
+) -> Any:
+    """A fresh, random model of a few thousand weights; the same for the same arguments.
+
+    tokenizer     has len(), pad_token_id and eos_token_id; the model's vocabulary is as large
+    architecture  a model type of transformers: "qwen2", "llama", "gpt2", ...
+    spread        standard deviation of the weights; wider than usual, since a random model with small weights is
+                  nearly linear and says one thing to everybody
+    sizes         fields of the model's configuration that differ from the small ones here
+    Returns a `harness.model.Backbone`.
+    """
     import torch
-    from transformers import AutoModelForCausalLM, Qwen2Config
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     from harness.model import DTYPES, freeze
 
-    tokenizer = _tokenizer()
-    config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=1024, tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+    ends = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    config = AutoConfig.for_model(architecture, **{**ends, **_SIZES.get(architecture, _LLAMA_SIZES), **sizes})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)
-        # Wider than usual: a random model with small weights is nearly linear and says one thing to everybody.
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.dim() > 1:
-                    parameter.normal_(0.0, 0.3)
-    return freeze("tiny random", model.to(DTYPES[dtype]), tokenizer)
+                    parameter.normal_(0.0, spread)
+    return freeze("random", model.to(DTYPES[dtype]), tokenizer)
 
 
 def _tokenizer() -> Any:

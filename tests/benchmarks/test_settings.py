@@ -210,9 +210,21 @@ def test_is_driven_by_the_schema_alone():
     assert dict(parse("Lights to 50 brightness.", (oven,)).values) == {}
 
 
-def test_odd_text_is_read_without_fuss():
-    for text in ("\x00", "٣ lights ٤", "🔥" * 1000, "1" * 5000, "of of of 1 1 1 tv tv , , to", "-", "’s"):
-        parse(text, DEVICES)
+@pytest.mark.parametrize(
+    ("text", "devices", "settings"),
+    [
+        ("\x00", set(), {}),
+        ("٣ lights ٤", {"lights"}, {"lights.brightness": 4.0}),
+        ("🔥" * 1000, set(), {}),
+        ("1" * 5000, set(), {}),
+        ("of of of 1 1 1 tv tv , , to", {"tv"}, {}),
+        ("-", set(), {}),
+        ("’s", set(), {}),
+    ],
+)
+def test_odd_text_is_read_without_fuss(text, devices, settings):
+    assert parse(text, DEVICES).devices == devices
+    assert read(text) == settings
 
 
 def test_real_replies():

@@ -149,7 +149,7 @@ def test_the_card_names_the_options():
 @pytest.mark.slow
 def test_the_blind_oracle_scores_what_it_was_calibrated_to(tmp_path):
     """Two small fresh worlds; the measurement behind the knobs is five of 200 personas (docs/simulator.md), +-.5."""
-    from tests.calibrate import main
+    from tests.scripts.calibrate import main
 
     means = main(30, 2, cache=tmp_path)
     assert means["blind"] == pytest.approx(82.14, abs=2.0)

@@ -130,7 +130,10 @@ def test_every_row_says_how_to_make_it_again(runs):
 
 
 def test_json_is_strict(runs):
-    json.dumps(rows_as_json(board_of(runs)), allow_nan=False)
+    text = json.dumps(rows_as_json(board_of(runs)), allow_nan=False)
+    rows = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert {row["method"] for row in rows} >= {run.record["method"] for run in runs if run.complete}
+    assert all(row["rank"] is None or isinstance(row["rank"], int) for row in rows)
 
 
 def test_people_who_were_held_out_have_a_column_of_their_own(tmp_path, stored):
