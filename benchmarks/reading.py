@@ -1,6 +1,6 @@
 """What the benchmarks that read files share: JSON lines with named faults, messages, splits by order.
 
-No benchmark in here; every function is told what to read and where to note what is wrong.
+No benchmark lives here. The caller says what to read and where to note faults.
 """
 
 from __future__ import annotations

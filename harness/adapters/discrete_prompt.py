@@ -37,7 +37,7 @@ class DiscretePromptBank(SoftPromptBank):
         used, place = rows.unique(return_inverse=True)
         vectors = rows_of(self.tensors[PROMPT], used)
         projected = self.table[self._nearest(vectors)].to(vectors.dtype)
-        # What is added is 0, with the gradient of the vector; it is NaN for a NaN, so that a failure shows.
+        # The forward pass adds zero; the gradient passes straight through to the vector. A NaN stays one and shows.
         return rows_of(projected + (vectors - vectors.detach()), place).to(self.base.dtype)
 
     def served(self) -> dict[str, Tensor]:

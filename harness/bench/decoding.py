@@ -20,7 +20,7 @@ from harness.engines import BATCH_TOKENS, generate
 from harness.errors import HarnessError, did_you_mean
 from harness.model import DTYPES, load_backbone, set_repeatable
 
-Told = Callable[[int], None]
+OnProgress = Callable[[int], None]
 BATCHES = (1, 8, 64, 256)
 MIXED_ROWS = 64
 NO_LIMIT = 2**31
@@ -42,17 +42,17 @@ class Result:
     replies: dict[int, list[int]] = field(default_factory=dict)
 
 
-def bank(asked: Asked, told: Told) -> Result:
+def bank(asked: Asked, progress: OnProgress) -> Result:
     """The harness as it decodes in a run: one call, it cuts the batches."""
-    return _bank(asked, told, None)
+    return _bank(asked, progress, None)
 
 
-def batched(asked: Asked, told: Told, rows: int) -> Result:
+def batched(asked: Asked, progress: OnProgress, rows: int) -> Result:
     """The model's own forward, called by the harness in batches of so many prompts of like length."""
-    return _bank(asked, told, rows)
+    return _bank(asked, progress, rows)
 
 
-def _bank(asked: Asked, told: Told, size: int | None) -> Result:
+def _bank(asked: Asked, progress: OnProgress, size: int | None) -> Result:
     set_repeatable()  # as in a run
     started = time.perf_counter()
     backbone = load_backbone(str(asked.base), device=asked.device, dtype=asked.dtype)
@@ -68,7 +68,7 @@ def _bank(asked: Asked, told: Told, size: int | None) -> Result:
             batch_tokens=BATCH_TOKENS if size is None else NO_LIMIT, hand=size is None,
         )  # fmt: skip
         result.replies |= {asked.places[i]: reply for i, reply in zip(part, replies, strict=True)}
-        told(len(part))
+        progress(len(part))
     return _finished(result, started)
 
 
@@ -88,7 +88,7 @@ def _finished(result: Result, started: float) -> Result:
 # ---- PEFT and transformers' generate ----
 
 
-def peft_one_by_one(asked: Asked, told: Told) -> Result:
+def peft_one_by_one(asked: Asked, progress: OnProgress) -> Result:
     """All adapters in one PeftModel; for each prompt its adapter is set, and transformers' generate is called."""
     started = time.perf_counter()
     model = _peft_model(asked)
@@ -99,11 +99,11 @@ def peft_one_by_one(asked: Asked, told: Told) -> Result:
         ids = torch.tensor([prompt], device=asked.device)
         made = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **_greedy(asked))
         result.replies[place] = _cut(made[0, len(prompt) :], asked.stop_id)
-        told(1)
+        progress(1)
     return _finished(result, started)
 
 
-def peft_mixed(asked: Asked, told: Told) -> Result:
+def peft_mixed(asked: Asked, progress: OnProgress) -> Result:
     """Batches with PEFT's `adapter_names`, which takes LoRAs only.
 
     Prompts are sorted by adapter, then length: every LoRA layer loops over the adapters of a batch, so few are best.
@@ -119,7 +119,7 @@ def peft_mixed(asked: Asked, told: Told) -> Result:
         made = model.generate(input_ids=ids, attention_mask=mask, adapter_names=names, **_greedy(asked))
         for i, row in zip(part, made, strict=True):
             result.replies[asked.places[i]] = _cut(row[ids.shape[1] :], asked.stop_id)
-        told(len(part))
+        progress(len(part))
     return _finished(result, started)
 
 
@@ -164,7 +164,7 @@ def _cut(tokens: Tensor, stop_id: int) -> list[int]:
     return reply[: reply.index(stop_id)] if stop_id in reply else reply
 
 
-WAYS: dict[str, Callable[[Asked, Told], Result]] = {
+WAYS: dict[str, Callable[[Asked, OnProgress], Result]] = {
     "bank": bank,
     **{f"batch_{rows}": functools.partial(batched, rows=rows) for rows in BATCHES},
     "peft_one_by_one": peft_one_by_one,
@@ -173,7 +173,7 @@ WAYS: dict[str, Callable[[Asked, Told], Result]] = {
 NEEDS_PEFT = (peft_one_by_one, peft_mixed)
 
 
-def find(way: str) -> Callable[[Asked, Told], Result]:
+def find(way: str) -> Callable[[Asked, OnProgress], Result]:
     """A way by its name. Raises HarnessError for a typo."""
     if way not in WAYS:
         raise HarnessError(f"--ways: there is no way '{way}' to decode; {did_you_mean(way, WAYS)}")

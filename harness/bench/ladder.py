@@ -69,12 +69,12 @@ def climb(
     seed: int,
     pad: int,
     switches: Switches,
-    told: Callable[[int], None] = lambda dialogues: None,
+    progress: Callable[[int], None] = lambda dialogues: None,
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
     """Train a soft prompt per key with the given techniques; returns the prompts [P, D] and what was done.
 
     load   gives the frozen model
-    told   called with the dialogues' worth of each step
+    progress   called with the dialogues' worth of each step
     """
     rows = {key: rows_of(dialogues, switches) for key, dialogues in train.items()}
     groups: list[list[str]] = [[key] for key in rows]
@@ -88,7 +88,7 @@ def climb(
         loop = _Loop(model or load(), group, rows, initial, options, seed, pad, switches, done)
         for step in range(loop.total):
             loop.step(step)
-            told(sum(len(train[key]) for key in group) * (step + 1) // loop.steps_an_epoch
+            progress(sum(len(train[key]) for key in group) * (step + 1) // loop.steps_an_epoch
                  - sum(len(train[key]) for key in group) * step // loop.steps_an_epoch)  # fmt: skip
         found |= dict(zip(group, loop.prompts.detach().clone(), strict=True))
     return found, done

@@ -54,7 +54,7 @@ class Case:
     evaluate: bool = True
     asked: str = ""
     work: float = 1.0
-    told: int = 1  # dialogues or replies that it will report as done
+    reported: int = 1  # dialogues or replies that it will report as done
 
 
 @dataclass
@@ -120,7 +120,7 @@ class _Share:
     note: str
 
     def __call__(self, done: int) -> None:
-        share = min(1.0, done / max(1, self.case.told)) * self.case.work
+        share = min(1.0, done / max(1, self.case.reported)) * self.case.work
         self.advance.to(round(self.before + share), round(self.total), self.note)
 
 

@@ -86,11 +86,11 @@ def fit_one(
     validation: Sequence[Encoded],
     options: TrainOptions,
     seed: int,
-    told: Callable[[int], None] = lambda dialogues: None,
+    progress: Callable[[int], None] = lambda dialogues: None,
 ) -> Trained:
     """Train one prompt from `start` [P, D]; with validation dialogues the best epoch is kept, and patience counts.
 
-    told   called with the dialogues of each step
+    progress   called with the dialogues of each step
     """
     device = model.get_input_embeddings().weight.device
     prompt = torch.nn.Parameter(start.detach().to(device, copy=True))
@@ -117,7 +117,7 @@ def fit_one(
             optimiser.zero_grad(set_to_none=True)
             step += 1
             tokens, padded = (a + b for a, b in zip((tokens, padded), rows.tokens(chosen), strict=True))
-            told(len(chosen))
+            progress(len(chosen))
         if not len(held):
             continue
         losses.append(validation_loss(model, prompt, held))

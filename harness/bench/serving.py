@@ -85,7 +85,7 @@ def cases(asked: Mapping[str, Asked], ways: Sequence[str], subset: Mapping[str, 
             amount = min(subset.get(way, whole), whole)
             case = Case(
                 f"{kind}: {way}", way, "generate", amount, whole, whole / amount,
-                asked=file_of(kind), work=amount, told=amount,
+                asked=file_of(kind), work=amount, reported=amount,
             )  # fmt: skip
             found.append(case)
     return found

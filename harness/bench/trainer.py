@@ -56,17 +56,17 @@ def train(
     options: TrainOptions,
     seed: int,
     scratch: Path,
-    told: Callable[[int], None] = lambda dialogues: None,
+    progress: Callable[[int], None] = lambda dialogues: None,
 ) -> int:
     """Train a PEFT model on rows with HF Trainer; returns the number of optimiser steps.
 
-    told   called with the rows of each step
+    progress   called with the rows of each step
     """
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     class Tell(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            told(options.batch_size)
+            progress(options.batch_size)
 
     arguments = TrainingArguments(
         output_dir=str(scratch),

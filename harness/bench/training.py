@@ -65,7 +65,7 @@ def _case(job: Job, way: str, amount: int, of: int, label: str | None = None, ep
     rows: list[Encoded] = [row for key in keys for row in job.train[key]]
     work = passes * sum(_width(row, way, job.spec.tokens) for row in rows) / 1000
     scale = sum(len(job.train[key]) for key in job.keys[:of]) / len(rows)
-    return Case(label or way, way, "train", amount, of, scale, epochs, work=work, told=passes * len(rows))
+    return Case(label or way, way, "train", amount, of, scale, epochs, work=work, reported=passes * len(rows))
 
 
 def _width(row: Encoded, way: str, prefix: int) -> int:

@@ -21,7 +21,7 @@ from harness.errors import HarnessError, did_you_mean
 from harness.model import DTYPES, exact_norms, load_backbone, set_repeatable
 from harness.training import fit_bank
 
-Told = Callable[[int], None]  # called with how many more dialogues were seen
+OnProgress = Callable[[int], None]  # called with how many more dialogues were seen
 
 
 @dataclass
@@ -71,17 +71,17 @@ def load_model(job: Job | Asked) -> Any:
 # ---- the harness ----
 
 
-def bank(job: Job, out: Path, told: Told) -> Result:
+def bank(job: Job, out: Path, progress: OnProgress) -> Result:
     """The harness: all prompts together, a fixed number of epochs."""
-    return _bank(job, out, told, stopping=False)
+    return _bank(job, out, progress, stopping=False)
 
 
-def bank_stopping(job: Job, out: Path, told: Told) -> Result:
+def bank_stopping(job: Job, out: Path, progress: OnProgress) -> Result:
     """The harness with early stopping, from a start that was fitted for everybody."""
-    return _bank(job, out, told, stopping=True)
+    return _bank(job, out, progress, stopping=True)
 
 
-def _bank(job: Job, out: Path, told: Told, stopping: bool) -> Result:
+def _bank(job: Job, out: Path, progress: OnProgress, stopping: bool) -> Result:
     set_repeatable()  # what `harness run` sets for equal bits, and pays for; the peers do without
     clock, result = Clock(job.device), Result()
     backbone = load_backbone(str(job.base), device=job.device, dtype=job.dtype)
@@ -93,14 +93,14 @@ def _bank(job: Job, out: Path, told: Told, stopping: bool) -> Result:
     made = create_bank(backbone, job.spec, job.keys, job.seed, begin)
     seen = 0
 
-    def progress(done: int, total: int, note: str) -> None:
+    def report(done: int, total: int, note: str) -> None:
         nonlocal seen
-        told(done - seen)
+        progress(done - seen)
         seen = done
 
     report = fit_bank(
         backbone, made, job.data("train"), job.data("validation") if stopping else {}, _options(job, stopping),
-        job.seed, progress=progress,
+        job.seed, progress=report,
     )  # fmt: skip
     fit_seconds = clock.split()
     save_bank(made, out / "adapters", str(job.base))
@@ -120,17 +120,17 @@ def _options(job: Job, stopping: bool) -> Any:
 # ---- its peers ----
 
 
-def plain_loop(job: Job, out: Path, told: Told) -> Result:
+def plain_loop(job: Job, out: Path, progress: OnProgress) -> Result:
     """The tuned loop over personas, the same steps as the bank."""
-    return _plain(job, out, told, stopping=False)
+    return _plain(job, out, progress, stopping=False)
 
 
-def plain_stopping(job: Job, out: Path, told: Told) -> Result:
+def plain_stopping(job: Job, out: Path, progress: OnProgress) -> Result:
     """The tuned loop with the same start and the same early stopping as the bank."""
-    return _plain(job, out, told, stopping=True)
+    return _plain(job, out, progress, stopping=True)
 
 
-def _plain(job: Job, out: Path, told: Told, stopping: bool) -> Result:
+def _plain(job: Job, out: Path, progress: OnProgress, stopping: bool) -> Result:
     clock, result = Clock(job.device), Result()
     model = load_model(job)
     result.load_seconds = clock.split()
@@ -138,7 +138,7 @@ def _plain(job: Job, out: Path, told: Told, stopping: bool) -> Result:
     for key in job.keys:
         start = job.start if stopping and job.start is not None else job.initial[key]
         held = job.validation[key] if stopping else ()
-        done = plain.fit_one(model, key, start, job.train[key], held, _options(job, stopping), job.seed, told)
+        done = plain.fit_one(model, key, start, job.train[key], held, _options(job, stopping), job.seed, progress)
         _add(result, done.steps, done.tokens, done.padded_tokens, done.epochs / len(job.keys))
         result.prompts[key] = done.values.cpu()
         fit_seconds += clock.split()
@@ -163,17 +163,17 @@ def _save(prompt: Tensor, model: Any, folder: Path) -> None:
     config.save_pretrained(str(folder))
 
 
-def peft_trainer(job: Job, out: Path, told: Told) -> Result:
+def peft_trainer(job: Job, out: Path, progress: OnProgress) -> Result:
     """HF Trainer and PEFT, the model loaded once, whole dialogues, dynamic padding."""
-    return _trainer(job, out, told, study=False)
+    return _trainer(job, out, progress, study=False)
 
 
-def study_loop(job: Job, out: Path, told: Told) -> Result:
+def study_loop(job: Job, out: Path, progress: OnProgress) -> Result:
     """HF Trainer and PEFT as the original study ran them: the model anew for each persona, a row a turn, 512 wide."""
-    return _trainer(job, out, told, study=True)
+    return _trainer(job, out, progress, study=True)
 
 
-def _trainer(job: Job, out: Path, told: Told, study: bool) -> Result:
+def _trainer(job: Job, out: Path, progress: OnProgress, study: bool) -> Result:
     clock, result = Clock(job.device), Result()
     model = None if study else load_model(job)
     result.load_seconds = 0.0 if study else clock.split()
@@ -190,7 +190,7 @@ def _trainer(job: Job, out: Path, told: Told, study: bool) -> Result:
         def tell(count: int, share: float = share) -> None:
             nonlocal seen
             before, seen = seen, seen + count
-            told(int(seen * share) - int(before * share))
+            progress(int(seen * share) - int(before * share))
 
         steps = trainer.train(adapted, rows, collate, job.options, job.seed, out / "scratch", tell)
         virtual = job.spec.tokens * len(rows) * job.options.epochs
@@ -221,12 +221,12 @@ def pad_token(job: Job) -> int:
 # ---- the ladder ----
 
 
-def climb(job: Job, out: Path, told: Told, names: str) -> Result:
+def climb(job: Job, out: Path, progress: OnProgress, names: str) -> Result:
     """The loop of `ladder` with these techniques on; adapters are saved as by the other ways."""
     clock, result = Clock(job.device), Result()
     result.prompts, done = ladder.climb(
         lambda: load_model(job), job.data("train"), job.initial, job.options, job.seed, pad_token(job),
-        ladder.Switches.named(names), told,
+        ladder.Switches.named(names), progress,
     )  # fmt: skip
     result.steps, result.tokens, result.padded_tokens = done["steps"], done["tokens"], done["padded_tokens"]
     result.epochs = job.options.epochs
@@ -236,7 +236,7 @@ def climb(job: Job, out: Path, told: Told, names: str) -> Result:
 
 
 LADDER = "ladder:"
-WAYS: Mapping[str, Callable[[Job, Path, Told], Result]] = {
+WAYS: Mapping[str, Callable[[Job, Path, OnProgress], Result]] = {
     "bank": bank,
     "plain_loop": plain_loop,
     "trainer": peft_trainer,
@@ -248,10 +248,10 @@ WAYS: Mapping[str, Callable[[Job, Path, Told], Result]] = {
 NEEDS_PEFT = ("plain_loop", "plain_stopping", "trainer", "study_loop")
 
 
-def find(way: str) -> Callable[[Job, Path, Told], Result]:
+def find(way: str) -> Callable[[Job, Path, OnProgress], Result]:
     """A way by its name; "ladder:a+b" is the ladder with these techniques. Raises HarnessError for a typo."""
     if way.startswith(LADDER):
-        return lambda job, out, told: climb(job, out, told, way.removeprefix(LADDER))
+        return lambda job, out, progress: climb(job, out, progress, way.removeprefix(LADDER))
     if way not in WAYS:
         raise HarnessError(f"--ways: there is no way '{way}' to train; {did_you_mean(way, WAYS)}")
     return WAYS[way]

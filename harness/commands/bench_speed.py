@@ -103,7 +103,7 @@ def bench_train_command(
     with measure.workplace(keep, identity) as folder:
         subject = prepare.subject_of(settings, plugin or [])
         estimate = None
-        if shape != "tiny":  # told before anything large is made
+        if shape != "tiny":  # printed before anything large is made
             estimate = _estimate(shape, layers, settings, subject, len(subject.dataset.personas))
             show.note(estimate.text())
         job = prepare.make_job(settings, subject, folder, show, shape, layers, dialogues)

@@ -37,7 +37,7 @@ class Spread:
     sd        of the persona differences as they would be observed with `replies` replies a persona
     true_sd   between personas alone;  reply_sd: of one reply's paired difference. None: not told apart
     replies   a persona, mean; None: unknown
-    personas  behind the figures; None: the user's word
+    personas  behind the figures; None: the user gave the figures
     """
 
     sd: float

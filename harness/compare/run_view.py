@@ -128,9 +128,9 @@ def _clusters(
         inside = owner == name
         mean, se = (float(x) * factor for x in mean_and_se(means[inside], n[inside]))
         size = int(inside.sum())
-        told = size >= FEWEST
-        ci = t_interval(mean, se, size - 1) if told else None
-        rows.append(ClusterRow(name, size, int(n[inside].sum()), mean, se if told else None, ci))
+        enough = size >= FEWEST
+        ci = t_interval(mean, se, size - 1) if enough else None
+        rows.append(ClusterRow(name, size, int(n[inside].sum()), mean, se if enough else None, ci))
     return tuple(rows)
 
 
@@ -209,7 +209,7 @@ def diff(a: StoredRun, b: StoredRun, metric: str | None = None) -> Diff:
     if not found:
         raise HarnessError(f"'{metric}' is undefined for every example of these runs; choose another --metric")
     found.sort(key=lambda x: (-abs(x.delta), x.id))
-    told = [x for x in found if None not in x.replies]
+    pairs = [x for x in found if None not in x.replies]
     return Diff(
         metric,
         unit,
@@ -218,7 +218,7 @@ def diff(a: StoredRun, b: StoredRun, metric: str | None = None) -> Diff:
         sum(x.delta > 0 for x in found),
         sum(x.delta < 0 for x in found),
         sum(x.delta == 0 for x in found),
-        sum(x.replies[0] == x.replies[1] for x in told) if told else None,
+        sum(x.replies[0] == x.replies[1] for x in pairs) if pairs else None,
         math.fsum(x.delta for x in found) / len(found),
         tuple(found),
     )

@@ -3,7 +3,7 @@
     later beats earlier: configs/default.yaml < --config FILE < flags < --set key=value
 
 Option dataclasses come from the plugins' cards through `options_of`, so that this module knows no plugin.
-What the values mean is the runner's business. No torch here.
+The runner decides what the values mean. No torch here.
 """
 
 from __future__ import annotations

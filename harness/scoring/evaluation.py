@@ -1,6 +1,6 @@
 """Replies of a run and of a benchmark's oracles, scored with everything that its metrics need.
 
-Which metrics these are is the benchmark's word (scoring, metrics); which examples count is the session's (runner).
+The benchmark names the metrics. The runner chooses the examples.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Replies -> scores per example -> sums per persona. Which metric decides is the benchmark's word.
+"""Replies -> scores per example -> sums per persona. The benchmark names the metric that decides.
 
 Sums are what comparisons and the published records are made of; see `persona_sums` for their form. No statistics.
 """

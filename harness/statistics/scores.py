@@ -1,6 +1,6 @@
 """PersonaScores: what a comparison needs of one method, and nothing else of its run.
 
-Whether two runs may be compared is the guard's question (`harness.compare.guard`); here unlike inputs raise.
+`harness.compare` decides whether two runs may be compared. Here unlike inputs raise.
 """
 
 from __future__ import annotations

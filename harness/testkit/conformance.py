@@ -18,7 +18,7 @@ from typing import Any, Literal
 from harness.contract import list_plugins, load_with_required
 from harness.errors import HarnessError
 from harness.testkit.checks import CHECKS
-from harness.testkit.lab import CheckFailed, CheckSkipped, Lab, Trial, told
+from harness.testkit.lab import CheckFailed, CheckSkipped, Lab, Trial, message
 
 __all__ = ["Report", "Result", "Trial", "check_method", "check_names", "tiny_trial"]
 
@@ -112,7 +112,7 @@ def check_method(name: str, files: Sequence[str | Path] = ()) -> Report:
             except CheckFailed as reason:
                 results.append(Result(check.name, check.proves, "failed", str(reason)))
             except Exception as error:
-                results.append(Result(check.name, check.proves, "failed", told(error, methods[name])))
+                results.append(Result(check.name, check.proves, "failed", message(error, methods[name])))
     return Report(name, str(methods[name].source), tuple(results), time.perf_counter() - started)
 
 

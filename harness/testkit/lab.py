@@ -214,7 +214,7 @@ def same_adapters(one: Trial, other: Trial, personas: Sequence[str], tolerance: 
     return None
 
 
-def told(error: BaseException, method: Method) -> str:
+def message(error: BaseException, method: Method) -> str:
     """An exception in one line, with the last line of the plugin's own file that it came through."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == method.source.file]
     where = f"line {frames[-1].lineno} of {Path(method.source.file).name}: " if frames else ""

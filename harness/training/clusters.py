@@ -1,6 +1,6 @@
 """Clusters of personas from embeddings: K-means (scikit-learn), K fixed or by silhouette, and how good they are.
 
-Which texts are embedded is the study's business. Legend: G personas, E dimensions of a vector, K clusters.
+The study chooses which texts are embedded. Legend: G personas, E dimensions of a vector, K clusters.
 """
 
 from __future__ import annotations

@@ -74,7 +74,8 @@ class FitLoop:
         """Adapters with rows in the next step.
 
         A diverged one keeps its rows to the end of its schedule: without them the waves would have another
-        shape and round otherwise, and a failure must not change one bit of a neighbour. It is rare: we pay.
+        shape and round otherwise, and a failure must not change one bit of a neighbour. This is rare, so the
+        extra time is accepted.
         """
         return [
             i

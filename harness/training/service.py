@@ -95,7 +95,7 @@ class Fitter:
         """One adapter per persona of `people` as a function of shared parameters; see Study.fit_jointly."""
         plan = self._plan(backbone, {p: p for p in people}, train)
         places = {label: i for i, label in enumerate(sorted(set(labels.values())))}
-        # Somebody whose cluster is not known gets a cluster of nobody: its part stays at 0.
+        # A persona whose cluster is unknown has no cluster: its cluster part stays at 0.
         cluster_of = [places[labels[k]] if k in labels else len(places) for k in plan.keys]
         known = _standardised(vectors, plan.keys, [p.id for p in self.personas]) if vectors is not None else None
         shared: dict[str, Any] = {
