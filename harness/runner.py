@@ -33,7 +33,7 @@ from harness.runs import cost_of, flags_of, opening, plain, score_lines
 from harness.scoring import Evaluation
 from harness.statistics import ComparisonRow, ScoreRow
 from harness.store import Store, StoredRun, canonical_hash, dump_json, link_tree, numerics, source_hash
-from harness.study import Study, check_backbone, fit_method, make_study, predict_in_order
+from harness.study import Study, check_adapters, check_backbone, fit_method, make_study, predict_in_order
 from harness.training import Control
 
 
@@ -146,11 +146,12 @@ class Session:
         fitted, notes = self._fit(method, study, self._fit_key(method, options, control))
         fit_seconds = time.perf_counter() - started
         started = time.perf_counter()
-        replies = predict_in_order(method, study, fitted, [e.prompt for e in self.examples])
+        predicted = predict_in_order(method, study, fitted, [e.prompt for e in self.examples])
         predict_seconds = time.perf_counter() - started
         check_backbone(method.name, study.backbone, "predict")  # the session's next run stands on it too
+        check_adapters(method.name, fitted, "predict")
         started = time.perf_counter()
-        columns, cut = self.evaluation.columns(fitted, self.examples, replies)
+        columns = self.evaluation.columns(self.examples, predicted)
         score_seconds = time.perf_counter() - started
         sums = self.evaluation.sums(self.examples, self.seen, columns)
         unseen = self.evaluation.sums(self.examples, self.unseen, columns) if self.unseen else None
@@ -167,17 +168,17 @@ class Session:
             if unseen
             else None,
             "notes": notes,
-            "cut_prompts": cut,
+            "cut_prompts": predicted.cut,
             "adds_text": fitted.adds_text,
             "cost": cost_of(fitted, fit_seconds, predict_seconds, score_seconds),
-            "flags": flags_of(fitted, replies),
+            "flags": flags_of(fitted, predicted.replies),
             "ceilings": self.ceilings(),
             "base": fitted.backbone.fingerprint,  # what the adapters stand on
         }
 
         def fill(folder: Path) -> None:
             with (folder / "scores.jsonl").open("w", encoding="utf-8", newline="\n") as lines:
-                for line in score_lines(self.examples, replies, columns):
+                for line in score_lines(self.examples, predicted.replies, columns):
                     lines.write(line + "\n")
             dump_json({**sums, "unseen": unseen} if unseen else sums, folder / "personas.json")
             if fitted.folder:
@@ -191,6 +192,7 @@ class Session:
         if (method.name, key) not in self._fitted:
             fitted = fit_method(method, study)
             check_backbone(method.name, study.backbone)
+            check_adapters(method.name, fitted)
             self._fitted[method.name, key] = fitted, study.notes
         return self._fitted[method.name, key]
 

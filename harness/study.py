@@ -11,21 +11,45 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from harness.adapters import AdapterSpec
 from harness.config import fitted_for, held_out
 from harness.contract import Clusters, Dataset, Dialogue, Method, Persona, Prompt, Protocol, Split, TrainOptions
-from harness.engines import FitCost, Fitted, Grouping, generate_replies, reply_nll
+from harness.engines import (
+    Adapters,
+    Asked,
+    FitCost,
+    Fitted,
+    Grouping,
+    Ids,
+    Predicted,
+    ask,
+    choice_log_probs,
+    decide,
+    generate_replies,
+    reply_nll,
+)
 from harness.errors import HarnessError, PluginError, did_you_mean
 from harness.model import Backbone, dialogue_examples, fingerprint
 from harness.progress import Progress
 from harness.scoring import Embedder, locate_scorer
 from harness.store import Store
 from harness.training import Control, DesignSpec, Fitter, cluster_personas
+
+
+class _Answer(NamedTuple):
+    """What `generate` replied, and how it came about."""
+
+    fitted: Fitted
+    prompt: Prompt
+    asked: Asked
+    reply: str
+    log_probs: NDArray[np.float64] | None
 
 
 class Study:
@@ -73,6 +97,8 @@ class Study:
         self._scorer = scorer
         self._embedder: Embedder | None = None  # one of its own: the scorer's leads back to what it scores
         self._cache = store.cache / "embeddings"
+        self._ids: Ids = {}  # a prompt is tokenised once
+        self._answers: dict[str, _Answer] = {}  # by the prompt's id, as `generate` gave them
         self._fits: dict[Path | None, FitCost] = {}  # by the folder of the adapters: asked for twice, made once
         self._fitter = Fitter(self.personas, self._dialogues, protocol, seed, store, progress, control)
 
@@ -153,7 +179,7 @@ class Study:
 
     def bare(self, base: Fitted | None = None) -> Fitted:
         """A Fitted without adapters of its own: the backbone, or what `base` stands for."""
-        return Fitted(self._base(base))
+        return Fitted.of(Adapters(self._base(base)))
 
     # ---- fitting ----
 
@@ -219,11 +245,39 @@ class Study:
         """
         return self._fitter.combined(fitted, recipes, fallback)
 
+    def fitted_from(
+        self,
+        spec: AdapterSpec,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        grouping: Grouping | None = None,
+        base: Fitted | None = None,
+        fallback: Fitted | None = None,
+    ) -> Fitted:
+        """A Fitted from tensors that the method made itself. They are saved, and served as they were saved.
+
+        spec      the shape of every adapter: LoRA, SoftPrompt or another kind
+        tensors   adapter key -> name -> one adapter's tensor, e.g. {"anna": {"prompt_embeddings": [P, D]}}; a LoRA
+                  has "<module>.lora_A" [rank, in] and "<module>.lora_B" [out, rank] for each of its modules
+        grouping  persona id -> adapter key; None: the keys are personas
+        The rest is as in `fit_adapters`. Raises HarnessError with the names and shapes that are wrong.
+        """
+        return self._fitter.given(self._base(base), spec, tensors, grouping, fallback)
+
     # ---- replies ----
 
     def generate(self, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
         """Replies to prompts by the protocol: greedy text, or the decision over the closed set of choices."""
-        return generate_replies(self.protocol, fitted, prompts, self.progress)
+        asked = ask(self.protocol, fitted, prompts, self._ids)
+        log_probs = None
+        if self.protocol.choices:
+            log_probs = choice_log_probs(self.protocol, asked, self.progress)
+            replies = decide(self.protocol, log_probs)
+        else:
+            replies = generate_replies(self.protocol, asked, self.progress)
+        for i, prompt in enumerate(prompts):
+            row = None if log_probs is None else log_probs[i]
+            self._answers[prompt.id] = _Answer(fitted, prompt, asked[i], replies[i], row)
+        return replies
 
     def validation_losses(self, fitted: Fitted) -> dict[str, NDArray[np.float64]]:
         """Persona id -> [replies, 2]: summed nats and tokens of each of its validation replies under `fitted`.
@@ -232,17 +286,16 @@ class Study:
         """
         self.validation_read = True
         people = {p.id: p for p in self.personas}
-        asked = [
+        examples = [
             example
             for d in self._dialogues
             if d.split == "validation" and d.persona in people
             for example in dialogue_examples(self.protocol, people[d.persona], d)
         ]
-        nats, _ = reply_nll(
-            self.protocol, fitted, [e.prompt for e in asked], [e.reference for e in asked], self.progress
-        )
+        asked = ask(self.protocol, fitted, [e.prompt for e in examples], self._ids)
+        nats = reply_nll(asked, [e.reference for e in examples], self.progress)
         found: dict[str, list[tuple[float, int]]] = {}
-        for example, pair in zip(asked, nats, strict=True):
+        for example, pair in zip(examples, nats, strict=True):
             found.setdefault(example.prompt.persona, []).append(pair)
         return {persona: np.array(pairs, dtype=float) for persona, pairs in found.items()}
 
@@ -251,6 +304,22 @@ class Study:
     def _counted(self, fitted: Fitted) -> Fitted:
         self._fits[fitted.folder] = fitted.cost
         return fitted
+
+    def _predicted(self, fitted: Fitted, prompts: Sequence[Prompt], replies: list[str]) -> Predicted:
+        """What `predict` returned, with how the model was asked if it made every one of these replies."""
+        given = [self._answers.get(prompt.id) for prompt in prompts]
+        self._answers.clear()
+        self._ids.clear()
+        cut = sum(answer.asked.cut for answer in given if answer)
+        generated = [
+            answer
+            for answer, prompt, reply in zip(given, prompts, replies, strict=True)
+            if answer and answer.fitted is fitted and answer.prompt == prompt and answer.reply == reply
+        ]
+        if len(generated) < len(replies):
+            return Predicted(replies, cut=cut)
+        weights = [answer.log_probs for answer in generated if answer.log_probs is not None]
+        return Predicted(replies, [answer.asked for answer in generated], np.stack(weights) if weights else None, cut)
 
     def _costs(self, seconds: float) -> tuple[FitCost, dict[str, FitCost]]:
         """What the method's fits took, and by name what each method took that it stands on.
@@ -308,14 +377,17 @@ def make_study(
 
 
 def fit_method(method: Method, study: Study) -> Fitted:
-    """What the method learns, and what that cost. Raises PluginError for another result than a Fitted."""
+    """What the method learns, all of it saved, and what that cost.
+
+    Raises PluginError for another result than a Fitted.
+    """
     started = time.perf_counter()
     fitted = method.fit(study)
     seconds = time.perf_counter() - started
     if not isinstance(fitted, Fitted):
         raise PluginError(f"method '{method.name}': fit returned {type(fitted).__name__}, not a harness.Fitted")
     cost, stands_on = study._costs(seconds)
-    return replace(fitted, cost=cost, stands_on=stands_on)
+    return replace(study._fitter.saved(fitted), cost=cost, stands_on=stands_on)
 
 
 def check_backbone(name: str, backbone: Backbone, hook: str = "fit") -> None:
@@ -324,11 +396,25 @@ def check_backbone(name: str, backbone: Backbone, hook: str = "fit") -> None:
         raise PluginError(f"method '{name}' changed the frozen backbone's weights in {hook}; train adapters instead")
 
 
-def predict_in_order(method: Method, study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
-    """Replies in the order of the prompts, asked for turn depth by turn depth: no history shows what is still asked."""
+def check_adapters(name: str, fitted: Fitted, hook: str = "fit") -> None:
+    """Raises PluginError if, after a hook, a bank in use is not the one that is stored: a run keeps the stored one."""
+    for adapters in fitted.all_adapters:
+        if difference := adapters.unlike_stored():
+            raise PluginError(
+                f"method '{name}', after {hook}: {difference}, so its replies would not be those of the stored "
+                "adapters; make a Fitted from changed tensors with study.fitted_from"
+            )
+
+
+def predict_in_order(method: Method, study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> Predicted:
+    """Replies in the order of the prompts, asked for turn depth by turn depth: no history shows what is still asked.
+
+    How the fitted model was asked is known only where every reply is what `study.generate` made with it.
+    """
     replies: dict[int, str] = {}
+    study._answers.clear()
     for depth in sorted({p.depth for p in prompts}):
         places = [i for i, p in enumerate(prompts) if p.depth == depth]
         given = method.predict(study, fitted, [prompts[i] for i in places])
         replies.update(zip(places, given, strict=True))
-    return [replies[i] for i in range(len(prompts))]
+    return study._predicted(fitted, prompts, [replies[i] for i in range(len(prompts))])

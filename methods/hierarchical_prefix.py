@@ -33,10 +33,9 @@ def fit(study):
     shared = replace(options.shared, keep_start=True, towards_start=True, weight_decay=options.train.weight_decay)
     everybody = study.fit_adapters(options.prompt, study.for_all(), base, options.shared)
     grouping = study.by_cluster(options.clusters)
-    cluster = study.fit_adapters(options.prompt, grouping, base, shared, start=everybody)
+    cluster = study.fit_adapters(options.prompt, grouping, base, shared, start=everybody, fallback=everybody)
     # A newcomer gets the cluster's prompt, and one without a cluster everybody's.
-    above = replace(cluster, fallback=everybody)
-    return study.fit_adapters(options.prompt, study.by_persona(), base, options.train, start=cluster, fallback=above)
+    return study.fit_adapters(options.prompt, study.by_persona(), base, options.train, start=cluster, fallback=cluster)
 
 
 @hookimpl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -49,7 +49,7 @@ def fit(study: Study) -> Fitted:
         lines = [f"earlier: {known[i][0]} -> {known[i][1]}" for i in places]
         return with_system_text(prompt.messages, "\n".join(lines))
 
-    return replace(study.fitted(study.options.on), messages=with_turns)
+    return study.fitted(study.options.on).with_messages(with_turns)
 
 
 def _turns(study: Study, persona: str) -> list[tuple[str, str]]:

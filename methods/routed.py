@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,7 +47,7 @@ def fit(study: Study) -> Fitted:
     }
     chosen = [names[best[i]] if p in routes else "unified" for i, p in enumerate(people)]
     study.note("routes", {name: chosen.count(name) for name in ("unified", *names)})
-    return replace(base, routes=routes)
+    return base.with_routes(routes)
 
 
 def _shrunk(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness import HarnessError, Message, MethodCard, Prompt, hookimpl
@@ -33,4 +33,4 @@ def fit(study: Study) -> Fitted:
         text = about.get(prompt.persona, "")
         return with_system_text(prompt.messages, f"Profile: {text}" if text else "")
 
-    return replace(study.fitted("unified"), messages=with_description)
+    return study.fitted("unified").with_messages(with_description)

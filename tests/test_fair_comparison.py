@@ -25,6 +25,7 @@ from harness.compare.run_view import view
 from harness.config.run_config import RunConfig
 from harness.contract.data import Dataset, Dialogue, Message, Persona, Prompt, Protocol, ReferenceScore
 from harness.contract.specs import LoRA, SoftPrompt
+from harness.engines.fitted import Adapters, Fitted
 from harness.errors import HarnessError, StoreError
 from harness.leaderboard import board_of, published, render
 from harness.model import prompts
@@ -36,7 +37,7 @@ from harness.statistics.rows import score_row
 from harness.statistics.scores import PersonaScores
 from harness.statistics.table import compare
 from harness.store.disk import Store
-from harness.study import Fitted, Study
+from harness.study import Study
 from harness.training.bank_training import TrainOptions, fit_bank
 
 ROOT = Path(__file__).parent.parent
@@ -116,8 +117,9 @@ def test_row_03_training_and_evaluation_see_the_same_prompt_profile_included(tin
 
 
 def test_row_03_text_that_a_method_adds_is_shown(tiny):
-    assert not Fitted(tiny).adds_text
-    added = Fitted(tiny, messages=lambda prompt: (Message("system", "psst"), *prompt.messages))
+    bare = Fitted.of(Adapters(tiny))
+    assert not bare.adds_text
+    added = bare.with_messages(lambda prompt: (Message("system", "psst"), *prompt.messages))
     assert added.adds_text
 
 
@@ -178,7 +180,7 @@ def test_row_08_replies_are_whole_and_many_empty_ones_are_flagged(tiny):
     alone = [generate(tiny, bank, [0], [ids], max_new_tokens=8, stop_id=never)[0] for ids in asked]
     assert together == alone
     assert [len(reply) for reply in together] == [8, 8, 8]
-    fitted = Fitted(tiny)
+    fitted = Fitted.of(Adapters(tiny))
     assert flags_of(fitted, ["yes"] * 94 + [""] * 6) == ["6% empty replies"]
     assert flags_of(fitted, ["yes"] * 95 + [""] * 5) == []
 
@@ -423,7 +425,7 @@ def test_row_25_controls_are_made_the_same_way_and_stand_beside_the_claim(study,
     assert [row.method for row in rows] == ["m", "m (control: swapped)"]
 
 
-def test_row_26_a_prompt_that_holds_the_reply_to_turn_t_comes_after_all_replies_to_turn_t():
+def test_row_26_a_prompt_that_holds_the_reply_to_turn_t_comes_after_all_replies_to_turn_t(study):
     from harness.study import predict_in_order
 
     asked = split_examples(world(), "test")
@@ -437,7 +439,7 @@ def test_row_26_a_prompt_that_holds_the_reply_to_turn_t_comes_after_all_replies_
 
     method: Any = Method()
     nothing: Any = None
-    replies = predict_in_order(method, nothing, nothing, [example.prompt for example in shuffled])
+    replies = predict_in_order(method, study(), nothing, [example.prompt for example in shuffled]).replies
     assert [sorted(set(call)) for call in calls] == [[0], [1]]
     assert replies == [example.prompt.id for example in shuffled]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.contract.plugins import load_plugin
 from harness.errors import HarnessError, PluginError
 from harness.progress import Progress
 from harness.runner import Session, execute
+from harness.show import outcome_text
 from harness.store.disk import Store
 
 pytestmark = pytest.mark.slow
@@ -81,6 +83,7 @@ def test_prompts_show_history_only_after_its_replies_are_in_and_never_a_referenc
         BARE
         + f"""
 import json
+import math
 @hookimpl
 def predict(study, prompts):
     with open({str(log)!r}, "a") as f:
@@ -235,6 +238,32 @@ def test_a_twin_is_the_session_that_its_own_configuration_would_have_opened(lab)
 def test_a_wrong_number_of_replies_is_refused(lab):
     with pytest.raises(PluginError, match="replies to"):
         lab.run("short", BARE + "@hookimpl\ndef predict(study, prompts):\n    return ['x']\n")
+
+
+def test_a_method_that_does_not_generate_has_no_likelihood(lab):
+    """Its Fitted is the bare backbone, whose likelihood says nothing of these replies."""
+    outcome = lab.run("copier", BARE + "@hookimpl\ndef predict(study, prompts):\n    return ['ok'] * len(prompts)\n")
+    assert math.isnan(outcome.run.record["scores"]["nll"])
+    assert set(outcome.run.per_persona()["metrics"]["nll"]["n"]) == {0}
+    assert outcome.baseline.record["scores"]["nll"] > 0
+    assert outcome.row is not None
+    assert outcome_text(outcome)
+
+
+def test_adapters_that_are_not_those_in_the_store_end_the_run(lab):
+    source = """
+@hookimpl
+def fit(study):
+    train = TrainOptions(learning_rate=3e-2, epochs=1)
+    fitted = study.fit_adapters(SoftPrompt(2), study.by_persona(), None, train)
+    fitted.bank.tensors["prompt_embeddings"] *= 2
+    return fitted
+@hookimpl
+def predict(study, fitted, prompts):
+    return study.generate(fitted, prompts)
+"""
+    with pytest.raises(PluginError, match="'prompt_embeddings' of the adapter of"):
+        lab.run("forger", source)
 
 
 def test_many_empty_replies_are_flagged(lab):

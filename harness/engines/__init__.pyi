@@ -10,9 +10,18 @@ from .batching import (
     share_out as share_out,
 )
 from .decoding import BATCH_TOKENS as BATCH_TOKENS
-from .fitted import FitCost as FitCost, Fitted as Fitted, Grouping as Grouping
+from .fitted import Adapters as Adapters, FitCost as FitCost, Fitted as Fitted, Grouping as Grouping
 from .forward import prepare as prepare, rows_of_logits as rows_of_logits
 from .generation import generate as generate
 from .llama_cpu.causal import BLOCK as BLOCK, LONGEST as LONGEST
 from .parallel import THREAD_NAME as THREAD_NAME, Each as Each, side_by_side as side_by_side
-from .serve import choice_log_probs as choice_log_probs, generate_replies as generate_replies, reply_nll as reply_nll
+from .serve import (
+    Asked as Asked,
+    Ids as Ids,
+    Predicted as Predicted,
+    ask as ask,
+    choice_log_probs as choice_log_probs,
+    decide as decide,
+    generate_replies as generate_replies,
+    reply_nll as reply_nll,
+)

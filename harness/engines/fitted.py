@@ -1,22 +1,27 @@
-"""What `fit` returns: adapters, what they stand on, and who replies to whom. Fitting is harness.study.
-
-A `Fitted` serves some personas itself and may leave others to other `Fitted`s; `parts` says who replies to what.
-"""
+"""What `fit` returns: who replies to each persona, with which adapters and which text. Fitting is harness.study."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from harness.adapters import Bank, LoRABank, merged
+import torch
+
+from harness.adapters import Bank, LoRABank, load_bank, merged
 from harness.contract import Message, Prompt
 from harness.errors import HarnessError
 from harness.model import Backbone
 
 Grouping = Mapping[str, str]  # persona id -> key of the adapter that serves it
+Messages = Callable[[Prompt], tuple[Message, ...]]  # prompt -> the messages that the model sees
+
+
+def as_asked(prompt: Prompt) -> tuple[Message, ...]:
+    """The messages of a prompt to which nothing is added."""
+    return prompt.messages
 
 
 @dataclass(frozen=True)
@@ -46,85 +51,175 @@ class FitCost:
         return cls(1, float(report["seconds"]), steps, report["tokens"])
 
 
-def _as_asked(prompt: Prompt) -> tuple[Message, ...]:
-    return prompt.messages
+@dataclass(frozen=True, eq=False)
+class Adapters:
+    """A bank of adapters and the frozen backbone below it; without a bank, the backbone as it is.
 
-
-@dataclass(frozen=True)
-class Fitted:
-    """Adapters with what they stand on, and which persona is served by which.
-
-    backbone     frozen model below the adapters (what they stand on is merged into it)
-    bank         the adapters; None: the bare backbone replies
-    grouping     persona id -> key in the bank; a persona that is not in it gets `otherwise`
-    otherwise    key for everybody else; None: see `fallback`
-    report       how the last fit went and how each adapter fared, as stored in the record
-    folder       where the adapters lie in PEFT format
-    messages     prompt -> the messages the model sees; replace it to add text (shown in the method's row)
-    routes       persona id -> the Fitted that replies to this persona in place of this one
-    fallback     the Fitted that replies to personas without an adapter; None: the backbone as it stands here
-    cost         of all fits that the method made, not only of these adapters
-    stands_on    method -> its own cost, for each that is required, directly or through another
-    adds_text    whether `messages` was replaced, here or in a route or fallback
+    folder  where the bank lies in PEFT format; None: not saved yet
     """
 
     backbone: Backbone
     bank: Bank | None = None
-    grouping: Grouping = field(default_factory=dict)
-    otherwise: str | None = None
-    report: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
-    messages: Callable[[Prompt], tuple[Message, ...]] = _as_asked
-    routes: Mapping[str, Fitted] = field(default_factory=dict)
-    fallback: Fitted | None = None
+
+    @functools.cached_property
+    def merged(self) -> Backbone:
+        """The backbone with a single LoRA folded in, made once: both fits and replies stand on it."""
+        assert self.bank is not None
+        return merged(self.backbone, self.bank, 0)
+
+    def unlike_stored(self) -> str:
+        """How the bank in use differs from its files, in a few words; empty: it does not, or nothing is saved.
+
+        Raises StoreError for files that cannot be read.
+        """
+        if self.bank is None or self.folder is None:
+            return ""
+        stored = load_bank(self.folder, self.backbone)
+        if (stored.keys, asdict(stored.spec)) != (self.bank.keys, asdict(self.bank.spec)):
+            return "the stored adapters have other keys or another shape than those in use"
+        there = stored.served()
+        for name, used in self.bank.served().items():
+            for row, key in enumerate(stored.keys):
+                if not torch.allclose(used[row], there[name][row], rtol=0, atol=0, equal_nan=True):
+                    return f"the tensor '{name}' of the adapter of '{key}' is not as it was saved"
+        return ""
+
+
+class Replier(NamedTuple):
+    """Who replies: which adapters, which row of their bank (-1: none of them), and what is shown of a prompt."""
+
+    adapters: Adapters
+    row: int = -1
+    messages: Messages = as_asked
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a method has learnt: its adapters, and who replies to each persona. `Fitted.of` makes one.
+
+    adapters   the method's own, which are kept with its run
+    others     who replies to a persona that is not in `repliers`
+    repliers   persona id -> who replies to it: own adapters, or those of another method
+    report     how the last fit went and how each adapter fared, as stored in the record
+    cost       of all fits that the method made, not only of these adapters
+    stands_on  method -> its own cost, for each that is required, directly or through another
+    """
+
+    adapters: Adapters
+    others: Replier
+    repliers: Mapping[str, Replier] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
     cost: FitCost = FitCost()
     stands_on: Mapping[str, FitCost] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        adapters: Adapters,
+        grouping: Grouping | None = None,
+        otherwise: str | None = None,
+        fallback: Fitted | None = None,
+        report: Mapping[str, Any] | None = None,
+    ) -> Fitted:
+        """Personas of the grouping get the adapter of their key; everybody else `otherwise`, or the fallback.
+
+        otherwise  key of the adapter for all who are not in the grouping
+        fallback   who replies to them where there is no such key; None: the backbone below the adapters
+        Raises HarnessError for a key that the bank does not have.
+        """
+        rows = {} if adapters.bank is None else {key: row for row, key in enumerate(adapters.bank.keys)}
+
+        def own(key: str) -> Replier:
+            if key not in rows:
+                raise HarnessError(f"there is no adapter {key!r}; the bank has {len(rows)} others")
+            return Replier(adapters, rows[key])
+
+        repliers = {persona: own(key) for persona, key in (grouping or {}).items()}
+        report = report or {}
+        if otherwise is not None:
+            return cls(adapters, own(otherwise), repliers, report)
+        if fallback is None:
+            return cls(adapters, Replier(adapters), repliers, report)
+        return cls(adapters, fallback.others, {**fallback.repliers, **repliers}, report)
+
     @property
-    def adds_text(self) -> bool:
-        others = [*self.routes.values(), *([self.fallback] if self.fallback else [])]
-        return self.messages is not _as_asked or any(other.adds_text for other in others)
+    def backbone(self) -> Backbone:
+        """The frozen model below the adapters; what they stand on is merged into it."""
+        return self.adapters.backbone
+
+    @property
+    def bank(self) -> Bank | None:
+        return self.adapters.bank
+
+    @property
+    def folder(self) -> Path | None:
+        return self.adapters.folder
+
+    def who(self, persona: str) -> Replier:
+        """Who replies to a persona."""
+        return self.repliers.get(persona, self.others)
 
     def row(self, persona: str) -> int:
-        """Row of the bank that serves a persona; -1: no adapter."""
-        key = self.grouping.get(persona, self.otherwise)
-        return -1 if self.bank is None or key is None else self.bank.row(key)
+        """Row of the own bank that serves a persona; -1: another method's adapters, or none."""
+        replier = self.who(persona)
+        return replier.row if replier.adapters is self.adapters else -1
 
-    def answering(self, persona: str) -> Fitted:
-        """The Fitted that really replies to a persona: this one, a route's, or the fallback's."""
-        if persona in self.routes:
-            return self.routes[persona].answering(persona)
-        if self.fallback is not None and self.row(persona) < 0:
-            return self.fallback.answering(persona)
-        return self
+    def messages(self, prompt: Prompt) -> tuple[Message, ...]:
+        """What the model sees of a prompt."""
+        return self.who(prompt.persona).messages(prompt)
+
+    @property
+    def all_adapters(self) -> list[Adapters]:
+        """All adapters that somebody gets replies from, each once, the own ones first."""
+        found = [self.adapters, self.others.adapters, *(replier.adapters for replier in self.repliers.values())]
+        return list(dict.fromkeys(found))
+
+    @property
+    def adds_text(self) -> bool:
+        """Whether any persona's prompts are shown with other messages than they have."""
+        return any(replier.messages is not as_asked for replier in (self.others, *self.repliers.values()))
+
+    def with_messages(self, messages: Messages) -> Fitted:
+        """The same, with prompts shown as `messages(prompt)`, whoever replies.
+
+        Text that a replier adds itself is added to these messages.
+        """
+
+        def shown(replier: Replier) -> Replier:
+            inner = replier.messages
+            if inner is as_asked:
+                return replier._replace(messages=messages)
+            return replier._replace(messages=lambda prompt: inner(replace(prompt, messages=messages(prompt))))
+
+        return self._changed(shown)
+
+    def with_routes(self, routes: Mapping[str, Fitted]) -> Fitted:
+        """The same, but each persona in `routes` gets its replies from the Fitted given there."""
+        return replace(self, repliers={**self.repliers, **{p: other.who(p) for p, other in routes.items()}})
+
+    def with_adapters(self, made: Mapping[Adapters, Adapters]) -> Fitted:
+        """The same with some adapters in place of others; those that are not in `made` stay."""
+        changed = self._changed(lambda replier: replier._replace(adapters=made.get(replier.adapters, replier.adapters)))
+        return replace(changed, adapters=made.get(self.adapters, self.adapters))
+
+    def _changed(self, change: Callable[[Replier], Replier]) -> Fitted:
+        return replace(
+            self, others=change(self.others), repliers={p: change(replier) for p, replier in self.repliers.items()}
+        )
 
     def base(self) -> Backbone:
         """This as a frozen backbone to stand on: a single LoRA is merged into the weights.
 
         Raises HarnessError if there are several adapters, or one that cannot be merged.
         """
-        if self.routes:
+        if self.all_adapters != [self.adapters]:
             raise HarnessError("a method that routes personas to others is no single model to stand on")
         if self.bank is None:
             return self.backbone
         if not isinstance(self.bank, LoRABank) or len(self.bank) != 1:
             raise HarnessError(
-                f"only one LoRA shared by everybody can be stood on, not {len(self.bank)} x {self.bank.spec}; "
-                "name a method with a single LoRA in `requires`"
+                f"a base must be a single LoRA shared by all personas; this method has {len(self.bank)} x "
+                f"{self.bank.spec}; name a method with a single LoRA in `requires`"
             )
-        return self.merged
-
-    @functools.cached_property
-    def merged(self) -> Backbone:
-        """The backbone with a single LoRA folded in, made once: both fits and replies stand on it. See `base`."""
-        assert self.bank is not None
-        return merged(self.backbone, self.bank, 0)
-
-
-def parts(fitted: Fitted, personas: Sequence[str]) -> list[tuple[Fitted, list[int]]]:
-    """Who replies to whom: (Fitted, places in `personas`), each Fitted once, in order of first need."""
-    found: dict[int, tuple[Fitted, list[int]]] = {}
-    for place, persona in enumerate(personas):
-        answering = fitted.answering(persona)
-        found.setdefault(id(answering), (answering, []))[1].append(place)
-    return list(found.values())
+        return self.adapters.merged

@@ -5,95 +5,135 @@ The one place where prompts meet adapters, for methods (through their study) and
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.adapters import Bank, LoRABank
-from harness.contract import Prompt, Protocol
+from harness.contract import Message, Prompt, Protocol
 from harness.engines import likelihood
-from harness.engines.fitted import Fitted, parts
+from harness.engines.fitted import Adapters, Fitted, Replier
 from harness.engines.generation import generate
 from harness.model import Backbone, encode_prompt, encode_reply, end_of_turn_id
-from harness.progress import Advance, Progress
+from harness.progress import Progress
 
 T = TypeVar("T")
-# (backbone, bank, rows, prompt ids, places, report done) -> one result a prompt
-_Told = Callable[[int, int], None]
-_Work = Callable[[Backbone, Bank | None, list[int], list[list[int]], list[int], _Told], Sequence[T]]
+Ids = dict[tuple[Any, tuple[Message, ...]], tuple["array[int]", bool]]  # (tokenizer, messages) -> ids, cut
+_Report = Callable[[int, int], None]
+# (backbone, bank, rows, prompt ids, places, report) -> one result a prompt
+_Work = Callable[[Backbone, Bank | None, list[int], list[list[int]], list[int], _Report], Sequence[T]]
 
 
-def generate_replies(protocol: Protocol, fitted: Fitted, prompts: Sequence[Prompt], progress: Progress) -> list[str]:
-    """Replies by the protocol: greedy text, or the decision over the closed set of choices."""
-    if protocol.choices:
-        weights = choice_log_probs(protocol, fitted, prompts, progress)
-        return [protocol.choices[i] for i in likelihood.decide(weights, protocol.choices, protocol.decision)]
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompt as a model gets it.
+
+    ids  token ids, four bytes each: they are kept from the reply until its likelihood is computed
+    cut  whether old turns were left out to fit
+    """
+
+    replier: Replier
+    ids: array[int]
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A method's replies to n prompts, and how they came about.
+
+    replies           in the order of the prompts
+    asked             the prompts as the fitted model got them; None where a reply is not what that model generated
+    choice_log_probs  [n, C] of the protocol's choices, where there are any and `asked` is known
+    cut               how many prompts lost old turns to fit
+    """
+
+    replies: list[str]
+    asked: list[Asked] | None = None
+    choice_log_probs: NDArray[np.float64] | None = None
+    cut: int = 0
+
+
+def ask(protocol: Protocol, fitted: Fitted, prompts: Sequence[Prompt], known: Ids | None = None) -> list[Asked]:
+    """The prompts as they reach the models; `known` remembers token ids between calls of one study."""
+    known = {} if known is None else known
+    asked = []
+    for prompt in prompts:
+        replier = fitted.who(prompt.persona)
+        tokenizer, messages = replier.adapters.backbone.tokenizer, tuple(replier.messages(prompt))
+        if (tokenizer, messages) not in known:
+            ids, cut = encode_prompt(tokenizer, messages, protocol.max_prompt_tokens)
+            known[tokenizer, messages] = array("i", ids), cut
+        asked.append(Asked(replier, *known[tokenizer, messages]))
+    return asked
+
+
+def generate_replies(protocol: Protocol, asked: Sequence[Asked], progress: Progress) -> list[str]:
+    """Greedy replies by the protocol."""
 
     def work(
-        backbone: Backbone, bank: Bank | None, rows: list[int], ids: list[list[int]], _: list[int], told: Any
+        backbone: Backbone, bank: Bank | None, rows: list[int], ids: list[list[int]], _: list[int], report: _Report
     ) -> list[str]:
         tokens = generate(
             backbone, bank, rows, ids,
-            max_new_tokens=protocol.max_new_tokens, stop_id=end_of_turn_id(backbone.tokenizer), progress=told,
+            max_new_tokens=protocol.max_new_tokens, stop_id=end_of_turn_id(backbone.tokenizer), progress=report,
         )  # fmt: skip
         return [backbone.tokenizer.decode(reply, skip_special_tokens=True) for reply in tokens]
 
-    return _through(protocol, fitted, prompts, progress, "reply", work)[0]
+    return _through(asked, progress, "reply", work)
 
 
-def choice_log_probs(protocol: Protocol, fitted: Fitted, prompts: Sequence[Prompt], progress: Progress) -> Any:
+def choice_log_probs(protocol: Protocol, asked: Sequence[Asked], progress: Progress) -> NDArray[np.float64]:
     """Log probabilities [n, C] of the protocol's choices after each prompt, normalised over the choices."""
 
     def work(
-        backbone: Backbone, bank: Bank | None, rows: list[int], ids: list[list[int]], _: list[int], told: Any
+        backbone: Backbone, bank: Bank | None, rows: list[int], ids: list[list[int]], _: list[int], report: _Report
     ) -> Any:
         choices = [encode_reply(backbone.tokenizer, choice) for choice in protocol.choices]
-        return likelihood.choice_log_probs(backbone, bank, rows, ids, choices, progress=told)
+        return likelihood.choice_log_probs(backbone, bank, rows, ids, choices, progress=report)
 
-    found, _ = _through(protocol, fitted, prompts, progress, "weigh choices", work)
+    found = _through(asked, progress, "weigh choices", work)
     return np.stack(found) if found else np.zeros((0, len(protocol.choices)))
 
 
-def reply_nll(
-    protocol: Protocol, fitted: Fitted, prompts: Sequence[Prompt], references: Sequence[str], progress: Progress
-) -> tuple[list[tuple[float, int]], int]:
-    """(summed nats, tokens) of each reference after its prompt, and how many prompts lost old turns to fit."""
+def decide(protocol: Protocol, log_probs: NDArray[np.float64]) -> list[str]:
+    """The choice that is the reply, for each row of log probabilities [n, C]."""
+    return [protocol.choices[i] for i in likelihood.decide(log_probs, protocol.choices, protocol.decision)]
+
+
+def reply_nll(asked: Sequence[Asked], references: Sequence[str], progress: Progress) -> list[tuple[float, int]]:
+    """(summed nats, tokens) of each reference after its prompt."""
 
     def work(
-        backbone: Backbone, bank: Bank | None, rows: list[int], ids: list[list[int]], places: list[int], told: Any
+        backbone: Backbone, bank: Bank | None, rows: list[int], ids: list[list[int]], places: list[int], report: _Report
     ) -> Any:
         encoded = [encode_reply(backbone.tokenizer, references[place]) for place in places]
-        return likelihood.reply_nll(backbone, bank, rows, ids, encoded, progress=told)
+        return likelihood.reply_nll(backbone, bank, rows, ids, encoded, progress=report)
 
-    return _through(protocol, fitted, prompts, progress, "likelihood", work)
+    return _through(asked, progress, "likelihood", work)
 
 
-def _through(
-    protocol: Protocol, fitted: Fitted, prompts: Sequence[Prompt], progress: Progress, name: str, work: _Work[T]
-) -> tuple[list[T], int]:
-    """Results in the order of the prompts, each by who answers for its persona; and how many prompts were cut."""
+def _through(asked: Sequence[Asked], progress: Progress, name: str, work: _Work[T]) -> list[T]:
+    """Results in the order of the prompts; those that the same adapters serve are computed together."""
+    parts: dict[Adapters, list[int]] = {}
+    for place, prompt in enumerate(asked):
+        parts.setdefault(prompt.replier.adapters, []).append(place)
     results: dict[int, T] = {}
-    cut = 0
-    with progress.task(name, len(prompts), "replies") as advance:
-        for part, places in parts(fitted, [p.persona for p in prompts]):
-            asked = [prompts[place] for place in places]
-            backbone, bank, rows = _serving(part, asked)
-            encoded = [encode_prompt(backbone.tokenizer, part.messages(p), protocol.max_prompt_tokens) for p in asked]
-            cut += sum(was_cut for _, was_cut in encoded)
-            told = _counting(advance, len(results), len(prompts))
-            found = work(backbone, bank, rows, [ids for ids, _ in encoded], places, told)
-            results.update(zip(places, found, strict=True))
-    return [results[place] for place in range(len(prompts))], cut
+    with progress.task(name, len(asked), "replies") as advance:
+        for adapters, places in parts.items():
+            before = len(results)
+            backbone, bank, rows = _serving(adapters, [asked[place].replier.row for place in places])
+            ids = [asked[place].ids.tolist() for place in places]
+            report: _Report = lambda done, _, before=before: advance.to(before + done, len(asked))  # noqa: E731
+            results.update(zip(places, work(backbone, bank, rows, ids, places, report), strict=True))
+    return [results[place] for place in range(len(asked))]
 
 
-def _counting(advance: Advance, before: int, total: int) -> Callable[[int, int], None]:
-    return lambda done, _: advance.to(before + done, total)
-
-
-def _serving(fitted: Fitted, prompts: Sequence[Prompt]) -> tuple[Backbone, Bank | None, list[int]]:
+def _serving(adapters: Adapters, rows: list[int]) -> tuple[Backbone, Bank | None, list[int]]:
     """Backbone, bank and bank row per prompt; a single LoRA that serves everybody is merged, which is faster."""
-    rows = [fitted.row(p.persona) for p in prompts]
-    if isinstance(fitted.bank, LoRABank) and len(fitted.bank) == 1 and all(row == 0 for row in rows):
-        return fitted.merged, None, [-1] * len(prompts)
-    return fitted.backbone, fitted.bank, rows
+    if isinstance(adapters.bank, LoRABank) and len(adapters.bank) == 1 and all(row == 0 for row in rows):
+        return adapters.merged, None, [-1] * len(rows)
+    return adapters.backbone, adapters.bank, rows

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract import Dataset, Example
-from harness.engines import Fitted, choice_log_probs, reply_nll
+from harness.engines import Predicted, reply_nll
 from harness.errors import ConfigError
 from harness.progress import Advance, Progress
 from harness.scoring.registry import expand_metrics, metric_named
@@ -43,18 +43,17 @@ class Evaluation:
         """What embeds: a hash of the encoder and of how it is run; "none" without one."""
         return self._embedder.digest if self._embedder else "none"
 
-    def columns(
-        self, fitted: Fitted, examples: Sequence[Example], replies: Sequence[str]
-    ) -> tuple[dict[str, list[float]], int]:
-        """Column -> one value an example; and how many prompts lost old turns to fit."""
-        protocol = self.dataset.protocol
-        asked = [example.prompt for example in examples]
-        nll, cut = reply_nll(protocol, fitted, asked, [example.reference for example in examples], self.progress)
-        choices = choice_log_probs(protocol, fitted, asked, self.progress) if protocol.choices else None
+    def columns(self, examples: Sequence[Example], predicted: Predicted) -> dict[str, list[float]]:
+        """Column -> one value an example; no likelihood for replies that the fitted model did not generate."""
+        nll = None
+        if predicted.asked is not None:
+            nll = reply_nll(predicted.asked, [example.reference for example in examples], self.progress)
         with self.progress.task("score", 0, "texts") as self._advance:
-            found = score_replies(self.dataset, examples, replies, self._embedder, nll, choices)
+            found = score_replies(
+                self.dataset, examples, predicted.replies, self._embedder, nll, predicted.choice_log_probs
+            )
         self._advance = None
-        return found, cut
+        return found
 
     def sums(
         self, examples: Sequence[Example], places: Sequence[int], columns: Mapping[str, Sequence[float]]

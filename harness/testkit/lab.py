@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from harness.contract import Dataset, Method, Prompt
-from harness.engines import Fitted, reply_nll
+from harness.engines import Fitted, ask, reply_nll
 from harness.model import Backbone, fingerprint, split_examples
 from harness.progress import Progress
 from harness.store import Store
@@ -74,17 +74,18 @@ class Trial:
     drew: bool
 
     def predict(self, prompts: Sequence[Prompt]) -> list[str]:
-        return predict_in_order(self.method, self.study, self.fitted, prompts)
+        return predict_in_order(self.method, self.study, self.fitted, prompts).replies
 
-    def nll(self, prompts: Sequence[Prompt], references: Sequence[str], fitted: Fitted | None = None) -> np.ndarray:
+    def nll(self, prompts: Sequence[Prompt], references: Sequence[str]) -> np.ndarray:
         """Summed nats [n] of each reference after its prompt: finer than replies, it sees any change of numbers."""
-        nats, _ = reply_nll(self.study.protocol, fitted or self.fitted, prompts, references, self.study.progress)
+        asked = ask(self.study.protocol, self.fitted, prompts)
+        nats = reply_nll(asked, references, self.study.progress)
         return np.array([value for value, _ in nats])
 
     def adapter(self, persona: str) -> dict[str, Tensor]:
         """The tensors of the adapter that serves a persona; empty where none does."""
-        row = self.fitted.row(persona)
-        bank = self.fitted.bank
+        adapters, row, _ = self.fitted.who(persona)
+        bank = adapters.bank
         return {} if bank is None or row < 0 else {name: values[row].detach() for name, values in bank.tensors.items()}
 
     def changes(self) -> list[str]:

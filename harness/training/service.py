@@ -17,10 +17,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from harness.adapters import AdapterSpec, Bank, LoRABank, combine_loras, create_bank, load_bank, save_bank
 from harness.contract import Dialogue, Persona, Protocol, Split
-from harness.engines import FitCost, Fitted, Grouping
+from harness.engines import Adapters, FitCost, Fitted, Grouping
 from harness.errors import HarnessError
 from harness.model import Backbone, Encoded, dialogue_messages, encode_dialogue
 from harness.progress import Advance, Progress
@@ -123,13 +124,39 @@ class Fitter:
             raise HarnessError("only LoRAs can be combined; name a method that fits LoRAs in `requires`")
         bank = combine_loras(fitted.bank, recipes)
         key = canonical_hash(["combined", _hash_of(fitted.bank), {p: dict(r) for p, r in recipes.items()}])
-        folder = self.store.cached(
-            "adapters", key, lambda folder: save_bank(bank, folder / "adapters", fitted.backbone.name)
-        )
-        served = {p: p for p in recipes}
-        if self.control == "swapped":
-            served = _swapped(served, self.seed)
-        return Fitted(fitted.backbone, bank, served, folder=folder / "adapters", fallback=fallback)
+        return Fitted.of(self._kept(fitted.backbone, bank, key), self._served({p: p for p in recipes}), None, fallback)
+
+    def given(
+        self,
+        backbone: Backbone,
+        spec: AdapterSpec,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        grouping: Grouping | None,
+        fallback: Fitted | None,
+    ) -> Fitted:
+        """A method's own tensors as adapters; see Study.fitted_from."""
+        if self.control == "global":
+            raise HarnessError("the control 'global' needs a method whose adapters the harness fits; leave it out")
+        bank = _filled(create_bank(backbone, spec, list(tensors), self.seed), tensors)
+        adapters = self._kept(backbone, bank, _own_key(bank))
+        return Fitted.of(adapters, self._served(grouping or {key: key for key in tensors}), None, fallback)
+
+    def saved(self, fitted: Fitted) -> Fitted:
+        """The same with every bank in the store; one that is not there yet is saved, and served as it was saved."""
+        made = {
+            adapters: self._kept(adapters.backbone, bank, _own_key(bank))
+            for adapters in fitted.all_adapters
+            if (bank := adapters.bank) is not None and adapters.folder is None
+        }
+        return fitted.with_adapters(made) if made else fitted
+
+    def _kept(self, backbone: Backbone, bank: Bank, key: str) -> Adapters:
+        """A bank as it is read back from the store, where it lies under `key`."""
+        folder = self.store.cached("adapters", key, lambda part: save_bank(bank, part / "adapters", backbone.name))
+        return Adapters(backbone, load_bank(folder / "adapters", backbone), folder / "adapters")
+
+    def _served(self, grouping: Grouping) -> Grouping:
+        return _swapped(grouping, self.seed) if self.control == "swapped" else grouping
 
     def _plan(self, backbone: Backbone, grouping: Grouping, train: TrainOptions) -> _Plan:
         if self.control == "global":
@@ -180,16 +207,12 @@ class Fitter:
         folder = self.store.cached("adapters", key, fit)
         shutil.rmtree(self.store.partial(key), ignore_errors=True)
         report = read_json(folder / "report.json")
-        bank = load_bank(folder / "adapters", plan.backbone)
+        adapters = Adapters(plan.backbone, load_bank(folder / "adapters", plan.backbone), folder / "adapters")
         without = {k for k, state in report["adapters"].items() if state["status"] == "no data" and not serve_all}
-        served = {p: k for p, k in plan.grouping.items() if k not in without}
-        if self.control == "swapped":
-            served = _swapped(served, self.seed)
+        served = self._served({p: k for p, k in plan.grouping.items() if k not in without})
         otherwise = "all" if set(plan.keys) == {"all"} and self.control is None else None
-        return Fitted(
-            plan.backbone, bank, served, otherwise, report, folder / "adapters", fallback=fallback,
-            cost=FitCost.of_report(report),
-        )  # fmt: skip
+        fitted = Fitted.of(adapters, served, otherwise, fallback, report)
+        return replace(fitted, cost=FitCost.of_report(report))
 
     def encoded(self, backbone: Backbone, grouping: Grouping, split: Split) -> dict[str, list[Encoded]]:
         """The dialogues of a split by adapter key; a dialogue without anything to learn is left out."""
@@ -217,6 +240,30 @@ def _rows_to_start_from(start: Fitted, grouping: Grouping, keys: Sequence[str]) 
     # Keys of one bank must differ, and two of ours may start from one row.
     tensors = {name: tensor.detach()[rows].clone() for name, tensor in start.bank.tensors.items()}
     return start.bank.with_tensors(tensors, keys)
+
+
+def _filled(bank: Bank, tensors: Mapping[str, Mapping[str, Tensor]]) -> Bank:
+    """The bank with these tensors, by key and name, in place of its own. Raises HarnessError for names and shapes."""
+    wanted = {name: tuple(tensor.shape[1:]) for name, tensor in bank.tensors.items()}
+    for key, given in tensors.items():
+        found = {name: tuple(tensor.shape) for name, tensor in given.items()}
+        wrong = [name for name in wanted | found if found.get(name) != wanted.get(name)]
+        if wrong:
+            name = wrong[0]
+            raise HarnessError(
+                f"the adapter {key!r}: tensor '{name}' has shape {found.get(name, 'none: it is missing')}, wanted "
+                f"{wanted.get(name, 'no such tensor')}; {bank.spec} has {', '.join(wanted)}"
+            )
+    stacked = {
+        name: torch.stack([given[name].detach().to(tensor) for given in tensors.values()])
+        for name, tensor in bank.tensors.items()
+    }
+    return bank.with_tensors(stacked)
+
+
+def _own_key(bank: Bank) -> str:
+    """Where a bank of a method's own tensors lies in the store."""
+    return canonical_hash(["own", bank.base.fingerprint, _hash_of(bank)])
 
 
 def _hash_of(bank: Bank) -> str:

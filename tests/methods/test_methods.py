@@ -16,9 +16,10 @@ from harness.config.scope import held_out
 from harness.contract.data import Protocol
 from harness.contract.plugins import Method, load_with_required
 from harness.contract.specs import LoRA
-from harness.engines.fitted import Fitted, parts
+from harness.engines import serve
+from harness.engines.fitted import Fitted
 from harness.errors import ConfigError, HarnessError
-from harness.model.prompts import protocol_hash, split_examples
+from harness.model.prompts import encode_prompt, protocol_hash, split_examples
 from harness.progress import Progress
 from harness.store.disk import Store
 from harness.study import Study, fit_method, make_study
@@ -68,17 +69,30 @@ def holdout(tmp_path_factory):
     return Bench(tmp_path_factory.mktemp("holdout"), world(holdout_personas=2))
 
 
+@pytest.fixture
+def made(monkeypatch):
+    """What `fit_adapters` returned, in order."""
+    found = []
+    original = Fitter.adapters
+
+    def spy(self, *given):
+        found.append(original(self, *given))
+        return found[-1]
+
+    monkeypatch.setattr(Fitter, "adapters", spy)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_it_covers_everybody_and_stands_on_what_it_says(bench, name):
     fitted = bench.fit(name)
     people = [p.id for p in bench.dataset.personas]
-    assert sorted(i for _, places in parts(fitted, people) for i in places) == list(range(len(people)))
-    unified = bench.fit("unified").merged.fingerprint
+    unified = bench.fit("unified").base().fingerprint
     if name in STANDS_ON_THE_BACKBONE:
         assert fitted.backbone.fingerprint == bench.backbone.fingerprint
     elif name in IS_UNIFIED:
-        assert fitted.merged.fingerprint == unified
+        assert fitted.adapters.merged.fingerprint == unified
     else:
         assert fitted.backbone.fingerprint == unified
     if fitted.bank is not None and name not in {"unified", *IS_UNIFIED}:
@@ -93,8 +107,7 @@ def test_people_who_were_held_out_are_answered_by_the_chain(holdout, name):
     assert len(out) == 2
     unified = holdout.fit("unified")
     for persona in out:
-        answering = fitted.answering(persona)
-        row = answering.row(persona)
+        answering, row, _ = fitted.who(persona)
         own = answering.bank is not None and row >= 0
         # Its own adapter or its cluster's; else what unified is.
         assert own or answering.backbone.fingerprint in (unified.base().fingerprint, holdout.backbone.fingerprint)
@@ -110,7 +123,7 @@ def test_a_newcomer_gets_the_adapter_of_a_cluster(holdout):
     for name in ("cluster_lora", "cluster_prefix"):
         fitted = holdout.fit(name)
         for persona in held_out(holdout.dataset):
-            assert fitted.grouping[persona].startswith("cluster_")
+            assert fitted.bank.keys[fitted.row(persona)].startswith("cluster_")
 
 
 @pytest.mark.slow
@@ -119,8 +132,10 @@ def test_routes_lead_to_the_method_that_validation_likes(bench):
     note = bench.studies["routed"].notes["routes"]
     assert sum(note.values()) == len(bench.dataset.personas)
     kept = bench.fit("routed", margin=1e9)
-    assert not kept.routes, "nobody leaves unified for less than the margin"
-    assert set(fitted.routes) <= {p.id for p in bench.dataset.personas}
+    unified = bench.fit("unified").adapters
+    people = [p.id for p in bench.dataset.personas]
+    assert {kept.who(p).adapters for p in people} == {unified}, "nobody leaves unified for less than the margin"
+    assert [fitted.who(p).adapters for p in people].count(unified) == note["unified"]
 
 
 @pytest.mark.slow
@@ -142,6 +157,26 @@ def test_text_methods_show_their_text(bench):
 
 
 @pytest.mark.slow
+def test_retrieved_text_reaches_the_model_also_where_a_persona_is_routed_to_another_method(bench, monkeypatch):
+    fits = Bench(bench.store.root, bench.dataset)
+    fits.fit("routed", margin=-1e9)
+    assert fits.studies["routed"].notes["routes"]["unified"] == 0, "nobody stays with the base"
+    fitted = fits.fit("retrieval", on="routed")
+    seen = []
+
+    def spy(tokenizer, messages, limit):
+        seen.append(messages)
+        return encode_prompt(tokenizer, messages, limit)
+
+    monkeypatch.setattr(serve, "encode_prompt", spy)
+    prompts = [example.prompt for example in split_examples(bench.dataset, "test")]
+    fits.studies["retrieval"].generate(fitted, prompts)
+    assert len(seen) == len(prompts)
+    assert all("earlier:" in messages[0].text for messages in seen)
+    assert fitted.adds_text
+
+
+@pytest.mark.slow
 def test_discrete_prefixes_are_noted_as_words(bench):
     fitted = bench.fit("discrete_prefix")
     words = bench.studies["discrete_prefix"].notes["words"]
@@ -150,7 +185,7 @@ def test_discrete_prefixes_are_noted_as_words(bench):
 
 
 @pytest.mark.slow
-def test_the_hierarchy_shrinks_towards_the_level_above(bench):
+def test_the_hierarchy_shrinks_towards_the_level_above(bench, made):
     method = load_with_required("hierarchical_prefix")["hierarchical_prefix"]
     train = method.card.options().train
 
@@ -158,14 +193,12 @@ def test_the_hierarchy_shrinks_towards_the_level_above(bench):
         fitted = bench.fit(
             "hierarchical_prefix", train=replace(train, weight_decay=decay, patience=0, keep_start=False)
         )
-        assert fitted.fallback is not None
-        above = fitted.fallback
+        _, above, own = made[-3:]
+        assert own.bank is fitted.bank
         gaps = []
         for p in bench.dataset.personas:
-            assert fitted.bank is not None
-            assert above.bank is not None
-            own = fitted.bank.tensors["prompt_embeddings"][fitted.row(p.id)]
-            gaps.append(float((own - above.bank.tensors["prompt_embeddings"][above.row(p.id)]).norm()))
+            tensors = [f.bank.tensors["prompt_embeddings"][f.row(p.id)] for f in (own, above)]
+            gaps.append(float((tensors[0] - tensors[1]).norm()))
         return float(np.mean(gaps))
 
     assert distance(10.0) < 0.7 * distance(0.0)
@@ -175,19 +208,12 @@ def test_the_hierarchy_shrinks_towards_the_level_above(bench):
 
 
 @pytest.mark.slow
-def test_a_cost_is_the_sum_of_all_fits_and_beside_it_stands_what_each_method_below_took(bench, monkeypatch):
-    reports = []
-    original = Fitter.adapters
-
-    def spy(self, *given):
-        made = original(self, *given)
-        reports.append(made.report)
-        return made
-
+def test_a_cost_is_the_sum_of_all_fits_and_beside_it_stands_what_each_method_below_took(bench, made):
     unified = bench.fit("unified")
-    monkeypatch.setattr(Fitter, "adapters", spy)
+    made.clear()
     options = load_with_required("hierarchical_prefix")["hierarchical_prefix"].card.options()
     fitted = bench.fit("hierarchical_prefix", train=options.train)
+    reports = [fit.report for fit in made]
     assert len(reports) == fitted.cost.fits == 3
     assert fitted.cost.tokens == sum(report["tokens"] for report in reports) > fitted.report["tokens"]
     assert fitted.cost.seconds == pytest.approx(sum(report["seconds"] for report in reports))
