@@ -65,8 +65,9 @@ class MethodHooks:
         May change
             nothing in `study`. The backbone's weights are checked by fingerprint after the call.
         Returns
-            a `harness.Fitted`; `fit_adapters` makes one. A method that learns nothing returns
-            `study.bare()`.
+            a `harness.Fitted`; `fit_adapters` makes one, `study.fitted_from` makes one of the method's own
+            tensors. A method that learns nothing returns `study.bare()`. What is returned is saved; adapters
+            that were changed after they were saved end the run as failed.
         Raises
             `harness.HarnessError` if the data cannot carry the method (say what is missing); any other
             exception ends the run as failed, and the run is stored with the error.
@@ -84,15 +85,17 @@ class MethodHooks:
         Arguments
             study    as in `fit`; `study.generate(fitted, prompts)` is the batched greedy decoding of the
                      protocol
-            fitted   what `fit` returned, or what was stored of it in an earlier process
+            fitted   what `fit` returned in this process
             prompts  `harness.Prompt`: id, persona, depth, messages (system text, history, the last one from
                      the user). They carry no reference. A persona may be one that was never seen in `fit`.
         May change
-            nothing; prompts are frozen. Text that the method adds goes through `fitted.messages(prompt)`, so
-            that the likelihood is computed on the same text and the row in the leaderboard shows it.
+            nothing; prompts are frozen, and adapters that are changed here end the run as failed. Text that the
+            method adds is given in `fit`, as `fitted.with_messages(messages)`: then the likelihood is computed
+            on the same text, and the row in the leaderboard shows it.
         Returns
             one string per prompt, in the order of `prompts`. The order and the company of a prompt must not
-            matter to its reply. An empty string counts as an empty reply.
+            matter to its reply. An empty string counts as an empty reply. Metrics of likelihood stay empty
+            unless every reply is what `study.generate` returned for `fitted` and that prompt.
         Raises
             as `fit`. A wrong number of replies, or one that is no string, is a `harness.PluginError`.
         """

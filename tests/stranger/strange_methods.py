@@ -38,7 +38,7 @@ class BorrowedWords:
             return (*prompt.messages[:-1], replace(note, text=f"{note.text} {prompt.messages[-1].text}"))
 
         fitted = study.fit_adapters(options.prompt, study.by_persona(), None, options.train)
-        return replace(fitted, messages=messages)
+        return fitted.with_messages(messages)
 
 
 plugin = BorrowedWords()
