@@ -65,7 +65,7 @@ class Session:
         loaded = self.benchmark.load(config.benchmark_options)
         self.dataset = with_config(loaded, config, self.benchmark.card.options)
         self._choose()
-        self.evaluation = Evaluation(self.dataset, _local_scorer(config.scorer), self.store, progress)
+        self.evaluation = Evaluation(self.dataset, config.scorer, self.store, progress)
         self.backbone = _backbone(config)
         self.hashes = {
             "protocol": protocol_hash(self.dataset, template_text(self.backbone.tokenizer)),
@@ -216,7 +216,7 @@ class Session:
             store=self.store,
             progress=self.progress,
             control=control,
-            scorer=_local_scorer(self.config.scorer),
+            scorer=self.config.scorer,
         )
 
     def _fit_key(self, method: Method, options: Any, control: Control | None) -> str:
@@ -285,8 +285,3 @@ def _backbone(config: RunConfig) -> Backbone:
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return load_backbone(config.backbone, device=device, dtype=config.dtype)
-
-
-def _local_scorer(scorer: str) -> str | None:
-    """A folder given by the user; None means the one scorer, wherever it is found."""
-    return scorer if Path(scorer).expanduser().is_dir() else None

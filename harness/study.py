@@ -355,7 +355,7 @@ def make_study(
 ) -> Study:
     """A method's view of a data set: the people whose data it may use for the personas in `scope`, no test dialogue.
 
-    scorer  folder of the sentence encoder, where the user has named one
+    scorer  name of the sentence encoder, or its folder; None: by its name
     """
     out = held_out(dataset)
     personas = [p for p in fitted_for(dataset, frozenset(scope), method.card.shares) if p.id not in out]

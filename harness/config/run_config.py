@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_core import to_jsonable_python
 
 from harness.config.yaml_file import Document, parse, parse_value
@@ -25,6 +25,17 @@ from harness.errors import ConfigError, HarnessError, did_you_mean
 
 Target = Literal["method", "benchmark", "protocol"]
 OptionsOf = Callable[[str, str], type]  # ("method" or "benchmark", name) -> its options dataclass
+
+
+SCORER = "sentence-transformers/all-MiniLM-L6-v2"  # the one that defines the similarity metric
+
+
+def _known_scorer(scorer: str) -> str:
+    path = Path(scorer).expanduser()
+    if scorer != SCORER and not path.is_dir():
+        near = [str(file.parent) for file in path.parent.glob("*/model.safetensors")]
+        raise ValueError(f"is no folder, and not the name of the scorer; {did_you_mean(scorer, [SCORER, *near])}")
+    return scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,7 @@ class RunConfig:
     threads    CPU threads of torch: part of the result's last bits, therefore part of the configuration
     control    a control in place of the method itself: one shared adapter, or each persona gets another's
     margin     of equivalence in the deciding metric's unit (points for pt), stated before the scores are seen
-    scorer     sentence encoder of the similarity metric: a Hub id or a local folder
+    scorer     sentence encoder of the similarity metric: its name, or a local folder that holds it
     method_options, benchmark_options   instances of the dataclasses on the plugins' cards
     protocol   fields of the benchmark's protocol to be changed; the same for all methods, and part of the
                hash
@@ -60,7 +71,7 @@ class RunConfig:
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "cpu"
     control: Literal["global", "swapped"] | None = None
     margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    scorer: str = "sentence-transformers/all-MiniLM-L6-v2"
+    scorer: Annotated[str, AfterValidator(_known_scorer)] = SCORER
     method_options: Any = None
     benchmark_options: Any = None
     protocol: Mapping[str, Any] = field(default_factory=dict)

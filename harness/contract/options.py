@@ -124,4 +124,6 @@ def _message(error: ValidationError | None, value: Any) -> str:
     if detail["type"] == "literal_error" and expected and isinstance(value, str):
         words = expected.replace("'", "").replace(" or ", ", ").split(", ")
         return f"should be one of {', '.join(words)}; {did_you_mean(value, words)}"
-    return detail["msg"].replace("Input should", "should").replace("String should", "should")
+    return (
+        detail["msg"].removeprefix("Value error, ").replace("Input should", "should").replace("String should", "should")
+    )

@@ -22,7 +22,7 @@ from harness.store import Store, canonical_hash, dump_json, read_json
 class Evaluation:
     """Scores for one data set; the sessions that share the data share its sentence encoder, too.
 
-    scorer   folder of a sentence encoder; None means the one scorer, wherever it is found
+    scorer   name of the sentence encoder, or its folder; None: by its name
     Raises ConfigError for a metric that the data set cannot have.
     """
 

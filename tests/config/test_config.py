@@ -17,6 +17,7 @@ from harness.config.yaml_file import parse
 from harness.contract import Plain, resolve
 from harness.contract.options import option_types, read_value
 from harness.errors import ConfigError, PluginError
+from harness.scoring.similarity import HUB_NAME
 
 
 @dataclass(frozen=True)
@@ -286,3 +287,21 @@ def test_an_item_of_a_list_knows_its_line_and_a_part_is_a_document():
     assert part.values == {"name": "x", "set": {"b": "2"}}
     assert part.where("set.b") == "f.yaml:6"
     assert whole.part("list.2", whole.values["list"][2]).where("name") == "f.yaml:7"
+
+
+def test_a_scorer_is_the_one_by_its_name_or_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my-scorer").mkdir()
+    Path("my-scorer/model.safetensors").touch()
+    assert load().scorer == HUB_NAME
+    assert load(scorer=HUB_NAME).scorer == HUB_NAME
+    assert load(scorer="my-scorer").scorer == "my-scorer"
+    assert load(scorer=str(tmp_path)).scorer == str(tmp_path)
+    (fault,) = faults_of(scorer="my-scorr")
+    assert fault.startswith("--scorer: scorer = my-scorr: is no folder")
+    assert fault.endswith("did you mean 'my-scorer'?")
+    (fault,) = faults_of(scorer="sentence-transformer/all-MiniLM-L6")
+    assert fault.endswith(f"did you mean '{HUB_NAME}'?")
+    faults = faults_of("tokens=many", scorer="typo")
+    assert len(faults) == 2, "with all others"
+    assert f"known: my-scorer, {HUB_NAME}" in faults[0]
