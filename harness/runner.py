@@ -29,10 +29,22 @@ from harness.model import (
     template_text,
 )
 from harness.progress import Progress
-from harness.runs import cost_of, flags_of, opening, plain, score_lines
+from harness.runs import (
+    Ceiling,
+    RunRecord,
+    StoredRun,
+    Unseen,
+    cost_of,
+    flags_of,
+    opening,
+    plain,
+    read_run,
+    score_lines,
+    write_run,
+)
 from harness.scoring import Evaluation
 from harness.statistics import ComparisonRow, ScoreRow
-from harness.store import Store, StoredRun, canonical_hash, dump_json, link_tree, numerics, source_hash
+from harness.store import Store, canonical_hash, link_tree, numerics, source_hash
 from harness.study import Study, check_adapters, check_backbone, fit_method, make_study, predict_in_order
 from harness.training import Control
 
@@ -45,7 +57,7 @@ class Outcome:
     baseline: StoredRun
     row: ComparisonRow | None
     baseline_row: ScoreRow
-    ceilings: Sequence[Mapping[str, Any]]
+    ceilings: Sequence[Ceiling]
 
 
 class Session:
@@ -112,39 +124,37 @@ class Session:
         digest = canonical_hash(self._identity(method, options, control))
         return f"{name}-{control + '-' if control else ''}{digest[:12]}"
 
+    def stored(self, run_id: str) -> StoredRun | None:
+        """The run of that id as it lies in the store, complete or not; None if there is none."""
+        return read_run(self.store.root / run_id)
+
     def run(self, name: str, options: Any = None, control: Control | None = None) -> StoredRun:
         """The complete run of a method under this session's configuration, from the store or made now."""
         method = self.methods[name]
         options = method.card.options() if options is None else options
         run_id = self.run_id(name, options, control)
-        stored = self.store.run(run_id)
+        stored = self.stored(run_id)
         if stored and stored.complete:
             return stored
         with self.store.lock(run_id):
-            stored = self.store.run(run_id)
+            stored = self.stored(run_id)
             if stored and stored.complete:  # another process was quicker
                 return stored
             record = opening(
                 run_id, self.config, method, options, control, self.benchmark, self.dataset, self.backbone,
-                self.hashes, subset=len(self.scope) < len(self.dataset.personas),
+                self.hashes, self._needed_files(method, options), len(self.scope) < len(self.dataset.personas),
             )  # fmt: skip
-            self.store.write_run(
-                run_id, lambda folder: dump_json({**record, "status": "incomplete"}, folder / "run.json")
-            )
+            write_run(self.store, record)
             try:
-                return self._make(run_id, method, options, control, record)
+                return self._make(method, options, control, record)
             except Exception as error:
-                failed = {**record, "status": "failed", "error": f"{type(error).__name__}: {error}"}
-                self.store.write_run(run_id, lambda folder: dump_json(failed, folder / "run.json"))
+                failed = record.amended(status="failed", error=f"{type(error).__name__}: {error}")
+                write_run(self.store, failed)
                 raise
 
-    def _make(
-        self, run_id: str, method: Method, options: Any, control: Control | None, record: dict[str, Any]
-    ) -> StoredRun:
+    def _make(self, method: Method, options: Any, control: Control | None, record: RunRecord) -> StoredRun:
         study = self._study(method, options, control)
-        started = time.perf_counter()
         fitted, notes = self._fit(method, study, self._fit_key(method, options, control))
-        fit_seconds = time.perf_counter() - started
         started = time.perf_counter()
         predicted = predict_in_order(method, study, fitted, [e.prompt for e in self.examples])
         predict_seconds = time.perf_counter() - started
@@ -154,38 +164,42 @@ class Session:
         columns = self.evaluation.columns(self.examples, predicted)
         score_seconds = time.perf_counter() - started
         sums = self.evaluation.sums(self.examples, self.seen, columns)
-        unseen = self.evaluation.sums(self.examples, self.unseen, columns) if self.unseen else None
-        record |= {
-            "status": "ok",
-            "n_personas": len(sums["personas"]),
-            "n_replies": len(self.seen),
-            "scores": self.evaluation.figures(sums),
-            "unseen": {
-                "n_personas": len(unseen["personas"]),
-                "n_replies": len(self.unseen),
-                "scores": self.evaluation.figures(unseen),
-            }
-            if unseen
-            else None,
-            "notes": notes,
-            "cut_prompts": predicted.cut,
-            "adds_text": fitted.adds_text,
-            "cost": cost_of(fitted, fit_seconds, predict_seconds, score_seconds),
-            "flags": flags_of(fitted, predicted.replies),
-            "ceilings": self.ceilings(),
-            "base": fitted.backbone.fingerprint,  # what the adapters stand on
-        }
+        record = record.amended(
+            status="ok",
+            n_personas=len(sums.personas),
+            n_replies=len(self.seen),
+            scores=self.evaluation.figures(sums),
+            per_persona=sums,
+            unseen=self._unseen(columns),
+            notes=plain(notes),
+            cut_prompts=predicted.cut,
+            adds_text=fitted.adds_text,
+            cost=cost_of(fitted, self._below(method, options), predict_seconds, score_seconds),
+            flags=flags_of(fitted, predicted.replies),
+            ceilings=self.ceilings(),
+            base=fitted.backbone.fingerprint,  # what the adapters stand on
+        )
 
         def fill(folder: Path) -> None:
             with (folder / "scores.jsonl").open("w", encoding="utf-8", newline="\n") as lines:
                 for line in score_lines(self.examples, predicted.replies, columns):
                     lines.write(line + "\n")
-            dump_json({**sums, "unseen": unseen} if unseen else sums, folder / "personas.json")
             if fitted.folder:
                 link_tree(fitted.folder, folder / "adapters")
-            dump_json(record, folder / "run.json")
 
-        return StoredRun(self.store.write_run(run_id, fill), record)
+        return write_run(self.store, record, fill)
+
+    def _unseen(self, columns: Mapping[str, Sequence[float]]) -> Unseen | None:
+        """Scores with personas that were held out of all training; None without any."""
+        if not self.unseen:
+            return None
+        sums = self.evaluation.sums(self.examples, self.unseen, columns)
+        return Unseen(
+            n_personas=len(sums.personas),
+            n_replies=len(self.unseen),
+            scores=self.evaluation.figures(sums),
+            per_persona=sums,
+        )
 
     def _fit(self, method: Method, study: Study, key: str) -> tuple[Fitted, dict[str, Any]]:
         """What the method has fitted, and its notes; once a session."""
@@ -197,6 +211,15 @@ class Session:
         return self._fitted[method.name, key]
 
     # ---- the pieces of a run ----
+
+    def _needed_files(self, method: Method, options: Any) -> list[str | Path]:
+        """The loose files but for those of methods that neither this one nor the baseline needs."""
+        needed = set(_chain(method, options, self.methods))
+        if self.config.baseline:
+            base = self.methods[self.config.baseline]
+            needed |= set(_chain(base, base.card.options(), self.methods))
+        others = {other.source.file for name, other in self.methods.items() if name not in needed}
+        return [file for file in self.files if str(Path(file).expanduser().resolve()) not in others]
 
     def _study(self, method: Method, options: Any, control: Control | None) -> Study:
         required = {}
@@ -219,6 +242,14 @@ class Session:
             scorer=self.config.scorer,
         )
 
+    def _below(self, method: Method, options: Any) -> dict[str, Fitted]:
+        """All methods that this one stands on, as they were fitted for it, deepest last."""
+        found = {}
+        for name in _chain(method, options, self.methods)[1:]:
+            base = self.methods[name]
+            found[name], _ = self._fitted[name, self._fit_key(base, base.card.options(), None)]
+        return found
+
     def _fit_key(self, method: Method, options: Any, control: Control | None) -> str:
         return canonical_hash([method.name, plain(options), control, self.config.seed])
 
@@ -235,10 +266,11 @@ class Session:
             "code": source_hash("harness.study", "harness.scoring.evaluation"),
         }
 
-    def ceilings(self) -> list[dict[str, Any]]:
+    def ceilings(self) -> list[Ceiling]:
         """Scores of the benchmark's oracles on this example set, computed once and cached; empty without oracles."""
         parts = [*(self.hashes[name] for name in ("examples", "protocol", "scorer")), self.benchmark.source.sha256]
-        return self.evaluation.oracles([self.examples[i] for i in self.seen], parts)
+        found = self.evaluation.oracles([self.examples[i] for i in self.seen], parts)
+        return [Ceiling.model_validate(one) for one in found]
 
 
 def open_session(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Session:
@@ -264,7 +296,7 @@ def judge(session: Session, run: StoredRun) -> Outcome:
     is_baseline = baseline.id == run.id
     families = [] if is_baseline else [Family(row_name(run.record), (run,))]
     own, rows = comparison_rows(Family(row_name(baseline.record), (baseline,)), families)
-    return Outcome(run, baseline, rows[0] if rows else None, own, run.record.get("ceilings", []))
+    return Outcome(run, baseline, rows[0] if rows else None, own, run.record.ceilings)
 
 
 # ---- small steps ----

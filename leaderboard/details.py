@@ -8,53 +8,71 @@ from collections.abc import Iterable, Sequence
 from tabulate import tabulate
 
 from harness.compare import Family
+from harness.runs import Base
 from harness.scoring import metric_named
 from harness.show import number, shown
 
-from .flags import flags_of, glossary
 from .remake import command
-from .rows import Group
+from .rows import Group, Line, flags_of, glossary
 from .text import md
 
 
 def cost(group: Group) -> str:
-    if group.imported:
+    if group.record.imported:
         return ""  # nothing is known of it
-    head = ["method", "trained parameters", "per adapter", "adapters", "stored kB", "epochs", "steps", "M tokens",
-            "fit s", "reply s", "peak MiB", "tuning trials"]  # fmt: skip
-    rows = []
-    for line in group.lines:
-        record = line.family.first.record
-        spent = record["cost"]
-        rows.append(
-            [
-                md(line.name),
-                f"{spent['trainable_parameters']:,}",
-                f"{spent['parameters_per_adapter']:,}",
-                str(spent["adapters"]),
-                f"{spent['stored_bytes'] / 1e3:,.0f}",
-                str(spent["epochs"]),
-                f"{spent['steps']:,}",
-                f"{spent['tokens'] / 1e6:.2f}",
-                f"{spent['fit_seconds']:.0f}",
-                f"{spent['predict_seconds']:.0f}",
-                f"{spent['peak_memory_bytes'] / 2**20:,.0f}",
-                str(record["trials"]),
-            ]
-        )
-    text = "### Cost\n\n" + table(head, rows)
-    if len({line.family.first.record["trials"] for line in group.lines}) > 1:
+    head = ["method", "trained parameters", "per adapter", "adapters", "stored kB", "fits", "epochs", "steps",
+            "M tokens", "fit s", "reply s", "peak MiB", "tuning trials"]  # fmt: skip
+    text = "### Cost\n\n" + table(head, [_cost_row(line) for line in group.lines])
+    below = [(line.name, line.cost.stands_on) for line in group.lines if line.cost]
+    rows = [_base_row(name, base) for name, base in below if base and base.methods]
+    if rows:
+        head = ["method", "stands on", "trained parameters", "fits", "steps", "M tokens", "fit s"]
+        text += "\n\nWhat a method stands on was fitted first, and is not in the figures above:\n\n"
+        text += table(head, rows)
+    if len({line.family.first.record.trials for line in group.lines}) > 1:
         text += "\n\nThe methods were tuned with different numbers of trials: mind that when you compare them."
     return text
 
 
+def _cost_row(line: Line) -> list[str]:
+    spent = line.cost
+    assert spent is not None
+    return [
+        md(line.name),
+        f"{spent.trainable_parameters:,}",
+        f"{spent.parameters_per_adapter:,}",
+        str(spent.adapters),
+        f"{spent.stored_bytes / 1e3:,.0f}",
+        number(spent.fits, 0),
+        str(spent.epochs),
+        f"{spent.steps:,}",
+        f"{spent.tokens / 1e6:.2f}",
+        f"{spent.fit_seconds:.0f}",
+        f"{spent.predict_seconds:.0f}",
+        "-" if spent.peak_memory_bytes is None else f"{spent.peak_memory_bytes / 2**20:,.0f}",
+        str(line.family.first.record.trials),
+    ]
+
+
+def _base_row(name: str, base: Base) -> list[str]:
+    return [
+        md(name),
+        md(", ".join(base.methods)),
+        f"{base.trainable_parameters:,}",
+        number(base.fits, 0),
+        f"{base.steps:,}",
+        f"{base.tokens / 1e6:.2f}",
+        f"{base.fit_seconds:.0f}",
+    ]
+
+
 def other_metrics(group: Group) -> str:
-    names = [m for m in group.record["metrics"] if m != group.metric]
+    names = [m for m in group.record.metrics if m != group.metric]
     if not names:
         return ""
     rows = []
     for line in group.lines:
-        scores = line.family.first.record["scores"]
+        scores = line.family.first.record.scores
         digits = [2 if metric_named(m).unit == "pt" else 3 for m in names]
         rows.append(
             [
@@ -76,26 +94,28 @@ def flags(group: Group) -> str:
 
 def protocol(group: Group) -> str:
     record = group.record
-    if group.imported:
+    if record.imported:
         files = "; ".join(
-            f"{md(run.id)} from {md(run.record['file']['name'])} (sha256 `{run.record['file']['sha256'][:12]}`)"
+            f"{md(run.id)} from {md(file.name)} (sha256 `{file.sha256[:12]}`)"
             for line in group.lines
             for run in line.family.runs
+            if (file := run.record.imported)
         )
         words = "Imported: that all were asked and scored alike is the word of whoever gave them one label"
-        return f"### Protocol\n\n{words}, {md(record['example_set'])}. {files}."
-    protocol = record["protocol"]
+        return f"### Protocol\n\n{words}, {md(record.imported.example_set)}. {files}."
     settings = ", ".join(
-        f"{md(k)} {md(json.dumps(v, ensure_ascii=False))}" for k, v in sorted(protocol.items()) if v not in ("", [])
+        f"{md(k)} {md(json.dumps(v, ensure_ascii=False))}"
+        for k, v in sorted(record.protocol.items())
+        if v not in ("", [])
     )
-    hashes = ", ".join(f"{md(k)} `{v[:12]}`" for k, v in sorted(record["hashes"].items()))
-    versions = ", ".join(f"{md(k)} {md(v)}" for k, v in sorted(record["versions"].items()))
-    hardware = record["hardware"]
+    hashes = ", ".join(f"{md(k)} `{v[:12]}`" for k, v in sorted(record.hashes.items()))
+    versions = ", ".join(f"{md(k)} {md(v)}" for k, v in sorted(record.versions.items()))
+    hardware = record.hardware
     machine = f"{md(hardware.get('processor', ''))}, {hardware.get('cores', '?')} cores"
     return (
         f"### Protocol\n\n{settings}. Greedy decoding, one prompt builder, loss on assistant tokens only.\n\n"
-        f"Hashes: {hashes}.\n\nMade with {versions}; {machine}, {md(record['numerics']['threads'])} threads, "
-        f"{md(record['numerics']['dtype'])}."
+        f"Hashes: {hashes}.\n\nMade with {versions}; {machine}, {md(record.numerics.get('threads', '?'))} threads, "
+        f"{md(record.numerics.get('dtype', '?'))}."
     )
 
 

@@ -48,7 +48,7 @@ class Pairs:
 class Point:
     """One method in a plot of score against cost. A control is no candidate, so it is never on the front.
 
-    cost is that of the method and of what it stands on; is_whole is False where the latter has no run in the group.
+    cost is that of the method and of what it stands on; is_whole is False where the latter is not known.
     """
 
     rank: int
@@ -67,7 +67,7 @@ def figures(group: Group) -> list[Figure]:
     compared = compared_lines(group)
     if compared:
         made += [_forest(group, compared), _personas(group, compared)]
-    if not group.imported and len(group.lines) > 1:
+    if not group.record.imported and len(group.lines) > 1:
         made.append(_cost(group))
     return made
 
@@ -82,7 +82,7 @@ def unit_words(group: Group) -> str:
 
 
 def _name(group: Group, kind: Kind) -> str:
-    word = re.sub(r"[^a-z0-9_-]+", "-", str(group.record["benchmark"]["name"]).lower()).strip("-")[:40] or "group"
+    word = re.sub(r"[^a-z0-9_-]+", "-", group.record.benchmark.name.lower()).strip("-")[:40] or "group"
     return f"{word}-{group.key}-{kind}.svg"
 
 
@@ -155,7 +155,7 @@ def points(group: Group, cost: str) -> list[Point]:
     """Score and one cost of every method, with the Pareto front: nothing at most as dear scores better."""
     up = 1 if group.lines[0].row.higher_is_better else -1
     rows = [
-        (rank, line, round(line.row.score_micro_pts, 4), *_whole_cost(group, line.family, cost))
+        (rank, line, round(line.row.score_micro_pts, 4), *_whole_cost(line, cost))
         for rank, line in enumerate(group.lines, 1)
     ]
     candidates = [(score * up, price) for _, line, score, price, _ in rows if not _control(line.family)]
@@ -168,36 +168,13 @@ def points(group: Group, cost: str) -> list[Point]:
     return found
 
 
-def _whole_cost(group: Group, family: Family, cost: str, seen: frozenset[str] = frozenset()) -> tuple[float, bool]:
-    """A method's own cost and that of what its adapters stand on; False if some of it has no run in the group.
-
-    Adapters whose base is the bare backbone stand on nothing: a method that answers with another's adapters (with more
-    text, say) has that cost in its own record.
-    """
-    record = family.first.record
-    total, whole = float(record["cost"][cost]), True
-    if record.get("base") in (None, record["hashes"].get("backbone")):
-        return total, whole
-    for name in record.get("requires") or ():
-        base = _plain_run(group, str(name))
-        if base is None or name in seen:
-            whole = False
-            continue
-        more, known = _whole_cost(group, base, cost, seen | {str(name)})
-        total, whole = total + more, whole and known
-    return total, whole
-
-
-def _plain_run(group: Group, method: str) -> Family | None:
-    """The group's row of a method as others stand on it: the baseline, or the one without control and changes."""
-    if group.baseline and group.baseline.first.record["method"] == method:
-        return group.baseline
-    for line in group.lines:
-        record = line.family.first.record
-        if record["method"] == method and not _control(line.family) and not record.get("changed"):
-            return line.family
-    return None
+def _whole_cost(line: Line, cost: str) -> tuple[float, bool]:
+    """A method's own cost and that of what it stands on; False if its record does not say the latter."""
+    own = line.cost
+    assert own is not None
+    below = getattr(own.stands_on, cost) if own.stands_on else 0.0
+    return float(getattr(own, cost)) + below, own.stands_on is not None or not line.family.first.record.requires
 
 
 def _control(family: Family) -> bool:
-    return bool(family.first.record["config"].get("control"))
+    return bool(family.first.record.config.control)

@@ -10,7 +10,8 @@ from harness.show import interval, number, p_value, shown
 
 from .details import commands, cost, flags, how, other_metrics, protocol, table
 from .figures import figures
-from .rows import Board, Group, Outsider, unseen
+from .rows import Board, Group, Line, Outsider, unseen
+from .tables import others
 from .text import md
 
 INTRODUCTION = """# Leaderboard
@@ -31,10 +32,7 @@ def render(board: Board, plots: str = "plots", page: str = "index.html") -> str:
     if board.outsiders:
         parts.append(_outside(board.outsiders))
     if board.unfinished:
-        rows = [
-            [md(r.id), md(r.record.get("status")), md(r.record.get("error") or "not finished")]
-            for r in board.unfinished
-        ]
+        rows = [[md(r.id), md(r.record.status), md(r.record.error or "not finished")] for r in board.unfinished]
         parts.append("## Not in the tables\n\n" + table(["run", "status", "reason"], rows))
     return "\n\n".join(parts) + "\n"
 
@@ -44,9 +42,9 @@ def _outside(outside: Sequence[Outsider]) -> str:
     rows = []
     for outsider in outside:
         record = outsider.family.first.record
-        metric = str(record["metrics"][0])
-        score = f"{number(shown(metric, record['scores'].get(metric)))} ({md(metric)})"
-        facts = [md(record["benchmark"]["name"]), f"{record['n_replies']} of {record['n_personas']} personas", score]
+        metric = record.metric
+        score = f"{number(shown(metric, record.scores.get(metric)))} ({md(metric)})"
+        facts = [md(record.benchmark.name), f"{record.n_replies} of {record.n_personas} personas", score]
         runs = ", ".join(md(run.id) for run in outsider.family.runs)
         rows.append([md(outsider.family.name), *facts, md(outsider.reason), runs])
     head = ["method", "benchmark", "replies", "score, for itself alone", "why it is not compared", "runs"]
@@ -56,15 +54,15 @@ def _outside(outside: Sequence[Outsider]) -> str:
 
 def _section(group: Group, place: int, plots: str) -> str:
     record = group.record
-    facts = ", ".join(f"{md(k)} {md(v)}" for k, v in sorted(record["benchmark"]["facts"].items()))
-    title = f"## {place}. {md(record['benchmark']['name'])}" + (f" ({facts})" if facts else "")
+    facts = ", ".join(f"{md(k)} {md(v)}" for k, v in sorted(record.benchmark.facts.items()))
+    title = f"## {place}. {md(record.benchmark.name)}" + (f" ({facts})" if facts else "")
     metric = metric_named(group.metric)
     unit = "points" if metric.unit == "pt" else metric.unit
     direction = "higher is better" if metric.higher_is_better else "lower is better"
-    backbone = f"backbone {md(record['config']['backbone'])} (`{record['hashes']['backbone'][:8]}`)"
+    backbone = f"backbone {md(record.config.backbone)} (`{record.hashes['backbone'][:8]}`)"
     about = (
-        f"{record['n_personas']} personas, {record['n_replies']} replies; "
-        f"{'scores imported from files' if group.imported else backbone}. "
+        f"{record.n_personas} personas, {record.n_replies} replies; "
+        f"{'scores imported from files' if group.record.imported else backbone}. "
         f"Decided by **{md(group.metric)}** in {unit} ({direction}): {md(metric.summary)}. "
         f"Estimand: {group.lines[0].row.estimand} (mean over replies)."
     )
@@ -81,96 +79,48 @@ def _plots(group: Group, folder: str) -> str:
 
 
 def _ranking(group: Group) -> str:
-    unit = metric_named(group.metric).unit
-    head = [
-        "",
-        "method",
-        "score",
-        "s.e.",
-        "delta",
-        "simultaneous 95 % CI",
-        "p",
-        "p adj.",
-        "improved",
-        "g",
-        "seeds",
-        "verdict",
-    ]
-    rows: list[tuple[float, list[str]]] = []
-    for line in group.lines:
-        row, c = line.row, line.comparison
-        name = f"**{md(line.name)}**" if line.is_baseline else md(line.name)
-        rows.append(
-            (
-                row.score_micro_pts,
-                [
-                    "",
-                    name,
-                    number(row.score_micro_pts),
-                    number(row.se_micro_pts),
-                    number(c.delta_pts, sign=True) if c else "",
-                    interval(c.sim_ci_pts) if c else "",
-                    p_value(c.p_raw) if c else "",
-                    p_value(c.p_adj) if c else "",
-                    f"{c.share_improved:.0%}" if c else "",
-                    number(c.hedges_g) if c else "",
-                    str(len(row.seeds)),
-                    md(c.verdict) if c else ("the baseline" if line.is_baseline else ""),
-                ],
-            )
-        )
-    for rank, (_, cells) in enumerate(rows, 1):
-        cells[0] = str(rank)
-    held_out = [unseen(line.family, group.metric) for line in group.lines]
-    if any(value is not None for value in held_out):
-        head.insert(-2, "unseen personas")
-        for (_, cells), value in zip(rows, held_out, strict=True):
-            cells.insert(-2, number(value) if value is not None else "")
-    for ceiling in group.record.get("ceilings") or []:
-        value = shown(group.metric, ceiling["scores"][group.metric])
-        if value is not None:
-            rows.append(
-                (
-                    value,
-                    [
-                        "",
-                        f"*{md(ceiling['name'])}*",
-                        number(value),
-                        *[""] * (len(head) - 4),
-                        f"ceiling: knows {md(ceiling['knows'])}",
-                    ],
-                )
-            )
-    reference = group.record.get("reference")
-    if reference:
-        rows.append(
-            (
-                reference["score"],
-                [
-                    "",
-                    "*published*",
-                    number(reference["score"]),
-                    number(reference["se"]),
-                    *[""] * (len(head) - 5),
-                    md(reference["source"]),
-                ],
-            )
-        )
+    head = ["", "method", "score", "s.e.", "delta", "simultaneous 95 % CI", "p", "p adj.", "improved", "g", "seeds"]
+    with_unseen = any(unseen(line.family, group.metric) is not None for line in group.lines)
+    head += ["unseen personas"] if with_unseen else []
+    rows = [(line.row.score_micro_pts, _cells(line, rank, with_unseen)) for rank, line in enumerate(group.lines, 1)]
+    for name, score, se, note in others(group):
+        figures = [number(score), "" if se is None else number(se)]
+        rows.append((score, ["", f"*{md(name)}*", *figures, *[""] * (len(head) - 4), md(note)]))
     up = metric_named(group.metric).higher_is_better
     rows.sort(key=lambda item: -item[0] if up else item[0])
-    text = table(head, [cells for _, cells in rows])
-    against = [line for line in group.lines if line.row.reference]
-    if against:
-        first = against[0].row.reference
-        assert first is not None
-        tests = "; ".join(
-            f"{md(line.name)} {number(r.delta_pts, sign=True)} (p {p_value(r.p)})"
-            for line in against
-            if (r := line.row.reference)
-        )
-        text += f"\n\nAgainst the published {first.score_pts:.2f}: {tests}. This {md(first.caveat)}."
-        if reference and reference.get("note"):
-            text += f" {md(reference['note'][0].upper() + reference['note'][1:])}."
-    if unit != "pt":
-        text += f"\n\nFigures in {unit}, not in points."
-    return text
+    text = table([*head, "verdict"], [cells for _, cells in rows]) + _against_published(group)
+    unit = metric_named(group.metric).unit
+    return text if unit == "pt" else f"{text}\n\nFigures in {unit}, not in points."
+
+
+def _cells(line: Line, rank: int, with_unseen: bool) -> list[str]:
+    """A method's row of the ranking, in the order of its head."""
+    row, c = line.row, line.comparison
+    held_out = unseen(line.family, line.family.first.record.metric)
+    return [
+        str(rank),
+        f"**{md(line.name)}**" if line.is_baseline else md(line.name),
+        number(row.score_micro_pts),
+        number(row.se_micro_pts),
+        number(c.delta_pts, sign=True) if c else "",
+        interval(c.sim_ci_pts) if c else "",
+        p_value(c.p_raw) if c else "",
+        p_value(c.p_adj) if c else "",
+        f"{c.share_improved:.0%}" if c else "",
+        number(c.hedges_g) if c else "",
+        str(len(row.seeds)),
+        *([number(held_out) if held_out is not None else ""] if with_unseen else []),
+        md(c.verdict) if c else "the baseline" if line.is_baseline else "",
+    ]
+
+
+def _against_published(group: Group) -> str:
+    """Every row's test against the published score, which is a constant; empty without one."""
+    against = [(line.name, line.row.reference) for line in group.lines if line.row.reference]
+    if not against:
+        return ""
+    first = against[0][1]
+    tests = "; ".join(f"{md(name)} {number(r.delta_pts, sign=True)} (p {p_value(r.p)})" for name, r in against)
+    text = f"\n\nAgainst the published {first.score_pts:.2f}: {tests}. This {md(first.caveat)}."
+    note = group.record.reference.note if group.record.reference else ""
+    return text + (f" {md(note[0].upper() + note[1:])}." if note else "")

@@ -40,6 +40,7 @@
     { key: "unseen", head: "unseen personas" },
     { key: "parameters", head: "parameters" },
     { key: "fit", head: "fit\u00a0s" },
+    { key: "base", head: "base fit\u00a0s" },
     { key: "flags", head: "flags", text: true },
     { key: "words", head: "in words", text: true, up: true },
   ];

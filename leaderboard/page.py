@@ -19,9 +19,8 @@ from harness.show import interval, number, p_value
 from harness.store import clean_json
 
 from .figures import figures
-from .flags import flags_of, glossary
 from .replies import EXAMPLES, MOST_CHARACTERS, RULE, Examples, examples
-from .rows import Board, Group, Line, unseen
+from .rows import Board, Group, Line, flags_of, glossary, unseen
 from .tables import others
 from .text import clean
 
@@ -38,14 +37,14 @@ def render(board: Board, drawn: Mapping[str, str], most_examples: int = EXAMPLES
         "outsiders": [
             {
                 "method": outsider.family.name,
-                "benchmark": outsider.family.first.record["benchmark"]["name"],
+                "benchmark": outsider.family.first.record.benchmark.name,
                 "reason": outsider.reason,
                 "runs": [run.id for run in outsider.family.runs],
             }
             for outsider in board.outsiders
         ],
         "unfinished": [
-            {"run": r.id, "status": r.record.get("status"), "reason": r.record.get("error") or "not finished"}
+            {"run": r.id, "status": r.record.status, "reason": r.record.error or "not finished"}
             for r in board.unfinished
         ],
         "rule": RULE,
@@ -99,13 +98,13 @@ def _group(group: Group, place: int, drawn: Mapping[str, str], most_examples: in
         "higher_is_better": row.higher_is_better,
         "summary": metric_named(group.metric).summary,
         "estimand": row.estimand,
-        "n_personas": group.record["n_personas"],
-        "n_replies": group.record["n_replies"],
-        "backbone": None if group.imported else group.record["config"]["backbone"],
+        "n_personas": group.record.n_personas,
+        "n_replies": group.record.n_replies,
+        "backbone": None if group.record.imported else group.record.config.backbone,
         "baseline": group.baseline.name if group.baseline else None,
         "caveat": reference.caveat if reference else None,
         "reference": number(reference.score_pts) if reference else None,
-        "reference_note": (group.record.get("reference") or {}).get("note"),
+        "reference_note": group.record.reference and group.record.reference.note,
         "rows": [
             *(_row(line, rank, group.metric) for rank, line in enumerate(group.lines, 1)),
             *(_other(*other) for other in others(group)),
@@ -117,7 +116,7 @@ def _group(group: Group, place: int, drawn: Mapping[str, str], most_examples: in
 
 
 def _row(line: Line, rank: int, metric: str) -> dict[str, Any]:
-    row, c, record = line.row, line.comparison, line.family.first.record
+    row, c = line.row, line.comparison
     kind = "baseline" if line.is_baseline else "method"
     flags = flags_of(line)
     low = c.sim_ci_pts[0] if c and c.sim_ci_pts else None
@@ -133,9 +132,10 @@ def _row(line: Line, rank: int, metric: str) -> dict[str, Any]:
         "seeds": _cell(str(len(row.seeds)), len(row.seeds)),
         "published": _figure(row.reference.delta_pts if row.reference else None, sign=True),
     }
-    if cost := record["cost"]:
-        trained = cost["trainable_parameters"]
-        cells |= {"parameters": _cell(f"{trained:,}", trained), "fit": _figure(cost["fit_seconds"], 0)}
+    if cost := line.cost:
+        trained, base = cost.trainable_parameters, cost.stands_on
+        cells |= {"parameters": _cell(f"{trained:,}", trained), "fit": _figure(cost.fit_seconds, 0)}
+        cells |= {"base": _figure(base.fit_seconds, 0)} if base and base.methods else {}
     if c:
         cells |= {
             "delta": _figure(c.delta_pts, sign=True),

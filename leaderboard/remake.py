@@ -4,46 +4,45 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
 from typing import Any
 
 from harness.config import default_values
+from harness.runs import RunRecord
 
 
-def command(record: Mapping[str, Any]) -> str:
-    """The command line that makes a run again."""
-    if record.get("origin") == "imported":
-        words = ["harness", "import", record["file"]["name"], "--method", record["method"]]
-        words += ["--benchmark", record["benchmark"]["name"], "--metric", record["metrics"][0]]
-        words += ["--example-set", record["example_set"], "--unit", record["file"]["unit"]]
-        words += ["--seed", record["seed"]] if record["seed"] else []
-        return " ".join(shlex.quote(str(word)) for word in words)
-    defaults = default_values()
-    words = ["harness", "run", "--method", record["method"]]
-    for name, value in sorted(record["config"].items()):
-        narrowed = name == "personas" and (
-            record["config"].get("persona") or record["config"].get("cluster") is not None
-        )
-        if (
-            narrowed
-            or name in ("method", "protocol", "engine")
-            or value in (None, [], ())
-            or value == defaults.get(name)
-        ):
-            continue
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        words += [f"--{name.replace('_', '-')}", text]
-    size = record["benchmark"]["options"].get("personas")
-    if record["config"].get("personas") is None and isinstance(size, int):
+def command(record: RunRecord) -> str:
+    """The command line that makes a run again, in the folder where its loose files and data lie."""
+    words = ["harness", "import" if record.imported else "run"]
+    if file := record.imported:
+        words += [file.name, "--method", record.method, "--benchmark", record.benchmark.name]
+        words += ["--metric", record.metric, "--example-set", file.example_set, "--unit", file.unit]
+        words += ["--seed", str(record.seed)] if record.seed else []
+    else:
+        for path in record.plugin_files:
+            words += ["--plugin", path]
+        words += ["--method", record.method, *_settings(record)]
+        for target, values in sorted(record.changed.items()):
+            for name, value in sorted(values.items()):
+                words += ["--set", f"{target}.{name}={_text(value)}"]
+    return " ".join(map(shlex.quote, words))
+
+
+def _settings(record: RunRecord) -> list[str]:
+    """Flags for the settings that are not the shipped defaults."""
+    config, defaults = record.config, default_values()
+    words = []
+    narrowed = bool(config.persona) or config.cluster is not None
+    for name, value in sorted(config.model_dump(mode="json").items()):
+        told = name in ("method", "protocol", "engine") or (name == "personas" and narrowed)
+        if not told and value not in (None, []) and value != defaults.get(name):
+            words += [f"--{name.replace('_', '-')}", _text(value)]
+    size = record.benchmark.options.get("personas")
+    if config.personas is None and isinstance(size, int):
         words += ["--personas", str(size)]  # said aloud: a benchmark's default may change
-    for target, values in sorted(record.get("changed", {}).items()):
-        for name, value in sorted(values.items()):
-            text = (
-                ",".join(map(str, value))
-                if isinstance(value, list)
-                else value
-                if isinstance(value, str)
-                else json.dumps(value)
-            )
-            words += ["--set", f"{target}.{name}={text}"]
-    return " ".join(shlex.quote(str(word)) for word in words)
+    return words
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harness.compare import Family, comparison_rows, differences, families, persona_scores, world_key
 from harness.errors import HarnessError
+from harness.runs import Cost, RunRecord, StoredRun
 from harness.show import shown
-from harness.statistics import ComparisonRow, ScoreRow, aligned
-from harness.store import StoredRun
+from harness.statistics import FLAGS, ComparisonRow, ScoreRow, aligned
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,11 @@ class Line:
     def comparison(self) -> ComparisonRow | None:
         return self.row if isinstance(self.row, ComparisonRow) else None
 
+    @property
+    def cost(self) -> Cost | None:
+        """That of the first seed; None for imported scores."""
+        return self.family.first.record.cost
+
 
 @dataclass(frozen=True)
 class Group:
@@ -39,12 +43,13 @@ class Group:
     baseline: Family | None
 
     @property
-    def record(self) -> Mapping[str, Any]:
+    def record(self) -> RunRecord:
+        """The best method's. The guard keeps imports and runs apart, so that all or none of the lines were imported."""
         return self.lines[0].family.first.record
 
     @property
     def metric(self) -> str:
-        return str(self.record["metrics"][0])
+        return self.record.metric
 
     @property
     def key(self) -> str:
@@ -52,14 +57,10 @@ class Group:
         return world_key(self.record)[:8]
 
     @property
-    def imported(self) -> bool:
-        return self.record.get("origin") == "imported"  # the guard keeps imports and runs apart
-
-    @property
     def title(self) -> str:
         """The benchmark with its facts, unescaped."""
-        facts = ", ".join(f"{k} {v}" for k, v in sorted(self.record["benchmark"]["facts"].items()))
-        return str(self.record["benchmark"]["name"]) + (f" ({facts})" if facts else "")
+        facts = ", ".join(f"{k} {v}" for k, v in sorted(self.record.benchmark.facts.items()))
+        return self.record.benchmark.name + (f" ({facts})" if facts else "")
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def arranged(runs: Sequence[StoredRun]) -> tuple[list[Group], list[Outsider]]:
 
 
 def _place(group: Group) -> tuple[int, str, str]:
-    return -group.record["n_replies"], group.record["benchmark"]["name"], group.lines[0].family.first.id
+    return -group.record.n_replies, group.record.benchmark.name, group.lines[0].family.first.id
 
 
 def _nearest(made: Sequence[Group], family: Family) -> Group | None:
@@ -130,8 +131,8 @@ def _nearest(made: Sequence[Group], family: Family) -> Group | None:
     record = family.first.record
     for group in made:
         baseline = group.baseline
-        same = group.record["benchmark"]["name"] == record["benchmark"]["name"]
-        if same and baseline and baseline.first.record["method"] == record["config"].get("baseline"):
+        same = group.record.benchmark.name == record.benchmark.name
+        if same and baseline and baseline.first.record.method == record.config.baseline:
             return group
     return None
 
@@ -141,7 +142,7 @@ def _unlike(baseline: Family, family: Family) -> str:
     for run in family.runs:
         if found := differences(baseline.first, run):
             return "; ".join(found)
-    metric = str(baseline.first.record["metrics"][0])
+    metric = baseline.first.record.metric
     try:
         aligned(family.name, persona_scores(family, metric), persona_scores(baseline, metric))
     except HarnessError as error:
@@ -169,15 +170,27 @@ def _baseline(members: Sequence[Family]) -> Family | None:
     found = [
         family
         for family in members
-        if family.first.record["method"] == family.first.record["config"].get("baseline")
-        and not family.first.record["config"].get("control")
+        if family.first.record.method == family.first.record.config.baseline and not family.first.record.config.control
     ]
-    plain = [family for family in found if not family.first.record.get("changed")]
+    plain = [family for family in found if not family.first.record.changed]
     return max(plain or found, key=lambda family: (len(family.runs), family.first.id), default=None)
 
 
 def unseen(family: Family, metric: str) -> float | None:
     """Mean over the seeds of the score with personas that were held out of all training; None without any."""
-    found = [shown(metric, u["scores"].get(metric)) for run in family.runs if (u := run.record.get("unseen"))]
+    found = [shown(metric, u.scores.get(metric)) for run in family.runs if (u := run.record.unseen)]
     known = [value for value in found if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def flags_of(line: Line) -> list[str]:
+    """The flags of a row in words: of all its runs, then of the comparison; each once."""
+    found = [str(flag) for run in line.family.runs for flag in run.record.flags]
+    return list(dict.fromkeys([*found, *(line.comparison.flags if line.comparison else ())]))
+
+
+def glossary(lines: Sequence[Line]) -> dict[str, str]:
+    """Name, without a run's own numbers -> meaning of every flag that occurs, by name."""
+    of_runs = {flag.name: flag.meaning for line in lines for run in line.family.runs for flag in run.record.flags}
+    of_rows = {name: FLAGS[name] for line in lines if line.comparison for name in line.comparison.flags}
+    return dict(sorted({**of_runs, **of_rows}.items()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 import re
@@ -13,19 +12,20 @@ from typing import Any
 from tabulate import SEPARATING_LINE, tabulate
 
 from harness.show import interval, number, p_value, shown
-from harness.statistics import verdict
+from harness.statistics import row_values, verdict
 from harness.store import clean_json
 
-from .flags import flags_of
-from .rows import Board, Group, Line, Outsider, unseen
+from .rows import Board, Group, Line, Outsider, flags_of, unseen
 from .text import line as one_line
 
-COSTS = ("trainable_parameters", "parameters_per_adapter", "adapters", "stored_bytes", "epochs", "steps", "tokens",
-         "fit_seconds", "predict_seconds", "peak_memory_bytes")  # fmt: skip
+COSTS = ("trainable_parameters", "parameters_per_adapter", "adapters", "stored_bytes", "fits", "epochs", "steps",
+         "tokens", "fit_seconds", "predict_seconds", "peak_memory_bytes")  # fmt: skip
+BASE_COSTS = ("trainable_parameters", "fits", "steps", "tokens", "fit_seconds")  # columns named base_...
 COLUMNS: tuple[str, ...] = (
     "group", "kind", "rank", "method", "benchmark", "metric", "unit", "estimand", "score", "se", "baseline",
     "delta", "sim_low", "sim_high", "p", "p_adj", "share_improved", "hedges_g", "n_personas", "n_replies",
-    "seeds", "unseen_score", "verdict_kind", "verdict", *COSTS, "trials", "flags", "runs", "note",
+    "seeds", "unseen_score", "verdict_kind", "verdict", *COSTS,
+    *(f"base_{name}" for name in BASE_COSTS), "stands_on", "trials", "flags", "runs", "note",
 )  # fmt: skip
 
 
@@ -35,15 +35,15 @@ def rows_as_json(board: Board) -> list[dict[str, Any]]:
         {
             "group": number,
             "comparable": True,
-            "benchmark": group.record["benchmark"]["name"],
+            "benchmark": group.record.benchmark.name,
             "metric": group.metric,
-            "example_set": group.record["hashes"].get("examples"),
+            "example_set": group.record.hashes.get("examples"),
             "rank": rank,
             "is_baseline": line.is_baseline,
             "runs": [run.id for run in line.family.runs],
             "score": line.row.score_micro_pts,
-            "cost": line.family.first.record["cost"],
-            **dataclasses.asdict(line.row),
+            "cost": line.cost and line.cost.model_dump(),
+            **row_values(line.row),
             "flags": flags_of(line),
         }
         for number, group in enumerate(board.groups, 1)
@@ -56,14 +56,14 @@ def rows_as_json(board: Board) -> list[dict[str, Any]]:
             {
                 "group": None,
                 "comparable": False,
-                "benchmark": record["benchmark"]["name"],
-                "metric": str(record["metrics"][0]),
-                "example_set": record["hashes"].get("examples"),
+                "benchmark": record.benchmark.name,
+                "metric": record.metric,
+                "example_set": record.hashes.get("examples"),
                 "method": outsider.family.name,
                 "rank": None,
                 "runs": [run.id for run in outsider.family.runs],
-                "n_personas": record["n_personas"],
-                "n_replies": record["n_replies"],
+                "n_personas": record.n_personas,
+                "n_replies": record.n_replies,
                 "verdict_kind": kind,
                 "verdict": words,
                 "reason": outsider.reason,
@@ -78,7 +78,7 @@ def as_json(board: Board) -> str:
 
 
 def _not_comparable(outsider: Outsider) -> tuple[str, str]:
-    baseline = str(outsider.family.first.record["config"].get("baseline"))
+    baseline = str(outsider.family.first.record.config.baseline)
     return verdict(baseline, 0.0, None, p_adj=None, n_personas=0, not_comparable=outsider.reason)
 
 
@@ -115,15 +115,15 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
     for outsider in board.outsiders:
         record = outsider.family.first.record
         kind, words = _not_comparable(outsider)
-        metric = str(record["metrics"][0])
+        metric = record.metric
         yield {
             "kind": "not comparable",
             "method": outsider.family.name,
-            "benchmark": record["benchmark"]["name"],
+            "benchmark": record.benchmark.name,
             "metric": metric,
-            "score": shown(metric, record["scores"].get(metric)),
-            "n_personas": record["n_personas"],
-            "n_replies": record["n_replies"],
+            "score": shown(metric, record.scores.get(metric)),
+            "n_personas": record.n_personas,
+            "n_replies": record.n_replies,
             "verdict_kind": kind,
             "verdict": words,
             "runs": " ".join(run.id for run in outsider.family.runs),
@@ -141,9 +141,9 @@ def _figures(line: Line) -> dict[str, Any]:
         "n_personas": row.n_personas,
         "n_replies": row.n_replies,
         "seeds": " ".join(map(str, row.seeds)),
-        "unseen_score": unseen(line.family, str(record["metrics"][0])),
-        **{name: record["cost"].get(name) for name in COSTS},
-        "trials": record["trials"],
+        "unseen_score": unseen(line.family, record.metric),
+        **_cost(line),
+        "trials": record.trials,
         "flags": "; ".join(flags_of(line)),
         "runs": " ".join(run.id for run in line.family.runs),
     }
@@ -164,14 +164,26 @@ def _figures(line: Line) -> dict[str, Any]:
     return found
 
 
+def _cost(line: Line) -> dict[str, Any]:
+    """The method's own cost and, apart, that of what it stands on."""
+    own = line.cost
+    if own is None:
+        return {}
+    found = {name: getattr(own, name) for name in COSTS}
+    if base := own.stands_on:
+        found |= {f"base_{name}": getattr(base, name) for name in BASE_COSTS}
+        found["stands_on"] = " ".join(base.methods)
+    return found
+
+
 def others(group: Group) -> Iterator[tuple[str, float, float | None, str]]:
     """(name, score, its standard error, what it is) of the rows that are no method: ceilings, the published score."""
-    for ceiling in group.record.get("ceilings") or []:
-        value = shown(group.metric, ceiling["scores"][group.metric])
+    for ceiling in group.record.ceilings:
+        value = shown(group.metric, ceiling.scores[group.metric])
         if value is not None:
-            yield ceiling["name"], value, None, f"ceiling: knows {ceiling['knows']}"
-    if reference := group.record.get("reference"):
-        yield "published", reference["score"], reference["se"], reference["source"]
+            yield ceiling.name, value, None, f"ceiling: knows {ceiling.knows}"
+    if reference := group.record.reference:
+        yield "published", reference.score, reference.se, reference.source
 
 
 def as_latex(board: Board) -> str:
@@ -187,8 +199,8 @@ def as_latex(board: Board) -> str:
         row = group.lines[0].row
         facts = f"{row.n_personas} personas, {row.n_replies} replies, {group.metric} in {row.unit}"
         notes.append(f"% group {place}: {one_line(group.title)}; {one_line(facts)}")
-        if reference := group.record.get("reference"):
-            notes.append(f"%   published: {one_line(reference['source'])}; a constant, not a measured comparison")
+        if reference := group.record.reference:
+            notes.append(f"%   published: {one_line(reference.source)}; a constant, not a measured comparison")
         if rows:
             rows.append(SEPARATING_LINE)
         rows += _latex_rows(place, group)
@@ -203,7 +215,7 @@ def as_latex(board: Board) -> str:
 
 def _latex_rows(place: int, group: Group) -> Iterator[Sequence[str]]:
     for rank, line in enumerate(group.lines, 1):
-        row, c, cost = line.row, line.comparison, line.family.first.record["cost"]
+        row, c, cost = line.row, line.comparison, line.cost
         yield [
             str(place),
             str(rank),
@@ -213,8 +225,8 @@ def _latex_rows(place: int, group: Group) -> Iterator[Sequence[str]]:
             number(c.delta_pts, sign=True) if c else "",
             interval(c.sim_ci_pts) if c else "",
             p_value(c.p_adj) if c else "",
-            f"{cost['trainable_parameters']:,}" if cost else "",
-            f"{cost['fit_seconds']:.0f}" if cost else "",
+            f"{cost.trainable_parameters:,}" if cost else "",
+            f"{cost.fit_seconds:.0f}" if cost else "",
             c.verdict_kind if c else "baseline" if line.is_baseline else "",
         ]
     for name, score, se, _ in others(group):

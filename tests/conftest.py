@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 
 from harness.cli import main
-from harness.store.disk import StoredRun
+from harness.runs.record import RunRecord
+from harness.runs.stored import StoredRun, write_run
+from harness.store.disk import Store
 
 TINY_VOCABULARY = 64
 
@@ -63,63 +67,51 @@ HASHES = {"protocol": "p" * 64, "examples": "e" * 64, "split": "s" * 64, "backbo
 
 
 def stored(
-    tmp_path, method: str, scores, *, seed: int = 0, hashes=None, n: int = 10, control=None, status="ok", **changes
+    folder: Path, method: str, means, *, seed: int = 0, hashes=None, n: int = 10, control=None, clusters=None, **changes
 ) -> StoredRun:
-    """A run with per-persona mean similarity `scores` (0-1), n replies each."""
-    scores = np.asarray(scores, dtype=float)
-    personas = [f"p{i:03d}" for i in range(len(scores))]
-    record = {
-        "schema_version": 1,
+    """A run with per-persona mean similarity `means` (0-1), n replies each; `changes`: fields, parts of cost."""
+    means = np.asarray(means, dtype=float)
+    sums = {"unit": "pt", "higher_is_better": True, "sum": [float(s * n) for s in means], "n": [n] * len(means)}
+    fields = {
         "id": f"{method}-{control or 'x'}-{seed}",
         "method": method,
-        "status": status,
+        "status": "ok",
         "plugin": {"distribution": "x", "version": "1", "file": f"{method}.py", "sha256": "0"},
-        "summary": "",
-        "requires": [],
         "shares": "persona",
         "trials": 1,
         "validation": "early_stopping",
-        "method_options": {},
-        "changed": {},
         "config": {
             "method": method, "benchmark": "toy", "baseline": "base", "backbone": "none", "personas": None,
             "persona": [], "cluster": None, "seed": seed, "control": control, "threads": 2,
         },
         "seed": seed,
-        "subset": False,
         "benchmark": {"name": "toy", "options": {}, "facts": {}, "sha256": "0"},
         "protocol": {"system": "", "turns": "all"},
         "metrics": ["similarity"],
-        "reference": None,
         "hashes": {**HASHES, **(hashes or {})},
         "numerics": {"threads": "2", "dtype": "float32"},
         "versions": {"python": "3.11"},
         "hardware": {"processor": "cpu", "cores": 2},
-        "n_personas": len(scores),
-        "n_replies": n * len(scores),
-        "scores": {"similarity": float(scores.mean())},
-        "flags": [],
-        "ceilings": [],
+        "created": "2026-01-01T00:00:00+00:00",
+        "n_personas": len(means),
+        "n_replies": n * len(means),
+        "scores": {"similarity": float(means.mean())},
         "cost": {
-            "trainable_parameters": 10, "parameters_per_adapter": 1, "adapters": 10, "stored_bytes": 40,
+            "trainable_parameters": 10, "parameters_per_adapter": 1, "adapters": 10, "stored_bytes": 40, "fits": 1,
             "fit_seconds": 1.0, "predict_seconds": 1.0, "score_seconds": 1.0, "steps": 1, "epochs": 1, "tokens": 100,
             "peak_memory_bytes": 1,
         },
         "per_persona": {
-            "personas": personas,
-            "replies": [n] * len(scores),
-            "metrics": {
-                "similarity": {
-                    "unit": "pt",
-                    "higher_is_better": True,
-                    "sum": [float(s * n) for s in scores],
-                    "n": [n] * len(scores),
-                }
-            },
+            "personas": [f"p{i:03d}" for i in range(len(means))],
+            "clusters": clusters,
+            "replies": [n] * len(means),
+            "metrics": {"similarity": sums},
         },
-        **changes,
     }  # fmt: skip
-    return StoredRun(tmp_path / record["id"], record)
+    if changes.get("cost"):
+        changes["cost"] = {**fields["cost"], **changes["cost"]}
+    record = RunRecord.model_validate({**fields, **changes})
+    return StoredRun(folder / record.id, record)
 
 
 @pytest.fixture(name="stored")
@@ -128,35 +120,48 @@ def stored_fixture():
     return stored
 
 
-@pytest.fixture
-def put(tmp_path):
-    """put(method, scores [G] or [G, n], **as in stored) -> the run, written to tmp_path/runs with a line per reply.
+def written(folder: Path, method: str, scores, **changes) -> StoredRun:
+    """As `stored`, with scores [G] or [G, n], written to `folder` with a line per reply.
 
     Two replies make a dialogue, so `n` should be even; a reply's text tells its score.
     """
-    from harness.store.disk import dump_json
+    scores = np.asarray(scores, dtype=float)
+    replies = scores if scores.ndim == 2 else np.repeat(scores[:, None], changes.get("n", 10), axis=1)
+    changes = {"clusters": [i % 2 for i in range(len(replies))], **changes, "n": replies.shape[1]}
+    run = stored(folder, method, replies.mean(1), **changes)
 
-    def write(method: str, scores, **changes) -> StoredRun:
-        scores = np.asarray(scores, dtype=float)
-        replies = scores if scores.ndim == 2 else np.repeat(scores[:, None], changes.get("n", 10), axis=1)
-        run = stored(tmp_path / "runs", method, replies.mean(1), **{**changes, "n": replies.shape[1]})
-        record = {**run.record, "created": "2026-01-01T00:00:00+00:00"}
-        sums = record.pop("per_persona")
-        run.path.mkdir(parents=True)
-        dump_json(record, run.path / "run.json")
-        dump_json({**sums, "clusters": [i % 2 for i in range(len(replies))]}, run.path / "personas.json")
+    def fill(folder: Path) -> None:
         lines = [
             {
                 "id": f"{persona}/d{i // 2}#{i % 2}", "persona": persona, "prompt": "q", "reference": "r",
                 "reply": f"scored {value:.3f}", "similarity": float(value),
             }
-            for persona, row in zip(sums["personas"], replies, strict=True)
+            for persona, row in zip(run.record.sums.personas, replies, strict=True)
             for i, value in enumerate(row)
         ]  # fmt: skip
-        (run.path / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return StoredRun(run.path, record)
+        (folder / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    return write
+    return write_run(Store(folder), run.record, fill)
+
+
+@pytest.fixture
+def put(tmp_path):
+    """put(method, scores, ...) -> the run, as `written` to tmp_path/runs."""
+    return functools.partial(written, tmp_path / "runs")
+
+
+@contextlib.contextmanager
+def _changed_sums(run: StoredRun):
+    path = run.path / "run.json"
+    value = json.loads(path.read_text())
+    yield value["per_persona"]
+    path.write_text(json.dumps(value))
+
+
+@pytest.fixture
+def changed_sums():
+    """`with changed_sums(run) as sums:` - the sums per persona in a run's run.json, written back at the end."""
+    return _changed_sums
 
 
 @pytest.fixture

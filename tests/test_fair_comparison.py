@@ -32,6 +32,7 @@ from harness.model import prompts
 from harness.model.prompts import dialogue_messages, encode_dialogue, encode_prompt, encode_reply, split_examples
 from harness.progress import Progress
 from harness.runs.importing import Source, import_scores
+from harness.runs.stored import all_runs
 from harness.scoring.actions import Counts, count_actions
 from harness.statistics.rows import score_row
 from harness.statistics.scores import PersonaScores
@@ -144,7 +145,7 @@ def test_row_04_decoding_belongs_to_the_protocol_and_is_greedy(tiny):
 def test_row_05_unequal_budgets_are_recorded_and_flagged(put, tmp_path):
     put("base", BASE, trials=1)
     put("m", GOOD, trials=40)
-    runs = Store(tmp_path / "runs").runs()
+    runs = all_runs(tmp_path / "runs")
     assert "tuned with 40 trials" in str(as_json(joint(runs, "base", ["m"]))["methods"][0]["flags"])
     assert "tuned with different numbers of trials" in render(board_of(runs))
 
@@ -164,14 +165,14 @@ def test_row_07_the_better_of_two_test_scores_gains_from_noise_alone_and_a_run_a
     assert 100 * (oracle - first.mean(1)).mean() > 1.9, "the mistake: routing by test scores"
     put("base", first.mean(1))
     put("copy", first.mean(1))
-    row = joint(Store(tmp_path / "runs").runs(), "base", ["copy"]).rows[0]
+    row = joint(all_runs(tmp_path / "runs"), "base", ["copy"]).rows[0]
     assert (row.delta_pts, row.p_adj, row.verdict_kind) == (0, 1, "identical")
 
 
 def test_row_08_replies_are_whole_and_many_empty_ones_are_flagged(tiny):
     """Generation returns new tokens only: a second slicing would leave nothing of a short reply."""
     from harness.engines.generation import generate
-    from harness.runs.record import flags_of
+    from harness.runs.making import flags_of
 
     asked = [encode_prompt(tiny.tokenizer, e.prompt.messages, 768)[0] for e in split_examples(world(), "test")[:3]]
     bank = create_bank(tiny, SoftPrompt(4), ["a"], 0)
@@ -181,7 +182,7 @@ def test_row_08_replies_are_whole_and_many_empty_ones_are_flagged(tiny):
     assert together == alone
     assert [len(reply) for reply in together] == [8, 8, 8]
     fitted = Fitted.of(Adapters(tiny))
-    assert flags_of(fitted, ["yes"] * 94 + [""] * 6) == ["6% empty replies"]
+    assert [str(flag) for flag in flags_of(fitted, ["yes"] * 94 + [""] * 6)] == ["6% empty replies"]
     assert flags_of(fitted, ["yes"] * 95 + [""] * 5) == []
 
 
@@ -252,7 +253,7 @@ def test_row_13_variants_of_a_method_are_rows_of_their_own(put, tmp_path):
     put("base", BASE)
     put("merge", GOOD, id="merge-with", method_options={"own_adapter": True})
     put("merge", GOOD, id="merge-without", method_options={"own_adapter": False})
-    runs = Store(tmp_path / "runs").runs()
+    runs = all_runs(tmp_path / "runs")
     assert len([f for f in families(runs) if f.name == "merge"]) == 2
     with pytest.raises(StoreError, match=r"merge-with: option\.own_adapter True"):
         joint(runs, "base", ["merge"])
@@ -301,7 +302,7 @@ def test_row_14_actions_are_parsed_and_counted_not_matched_as_substrings(reply, 
 def test_row_15_a_verdict_has_an_interval_and_says_what_one_seed_is_worth(put, tmp_path):
     put("base", BASE)
     put("m", GOOD)
-    row = joint(Store(tmp_path / "runs").runs(), "base", ["m"]).rows[0]
+    row = joint(all_runs(tmp_path / "runs"), "base", ["m"]).rows[0]
     assert "95 % simultaneous CI" in row.verdict
     assert row.verdict.endswith("conditional on one training seed")
     assert row.seeds == (0,)
@@ -332,7 +333,7 @@ def test_row_17_the_spread_between_personas_is_told_from_noise(put):
 def test_row_18_differences_are_points_and_nothing_else(put, tmp_path):
     put("base", np.full(24, 0.5) + RNG.normal(0, 0.001, 24))
     put("m", np.full(24, 0.6))
-    found = as_json(joint(Store(tmp_path / "runs").runs(), "base", ["m"]))
+    found = as_json(joint(all_runs(tmp_path / "runs"), "base", ["m"]))
     assert found["methods"][0]["delta_pts"] == pytest.approx(10, abs=0.1)  # and not 20 % of anything
     assert not [name for name in found["methods"][0]["comparison"] if "relative" in name or "percent" in name]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +13,11 @@ import pytest
 from harness.config.run_config import load_config
 from harness.contract.plugins import load_plugin
 from harness.errors import HarnessError, PluginError
+from harness.leaderboard import board_of, render
 from harness.progress import Progress
 from harness.runner import Session, execute
+from harness.runs.record import Base
+from harness.runs.stored import all_runs
 from harness.show import outcome_text
 from harness.store.disk import Store
 
@@ -83,7 +85,6 @@ def test_prompts_show_history_only_after_its_replies_are_in_and_never_a_referenc
         BARE
         + f"""
 import json
-import math
 @hookimpl
 def predict(study, prompts):
     with open({str(log)!r}, "a") as f:
@@ -97,7 +98,7 @@ def predict(study, prompts):
     assert all(len(d) == 1 for d in depths)
     assert [min(d) for d in depths] == sorted(min(d) for d in depths), "turn depth by turn depth"
     assert {tuple(item[3]) for call in calls for item in call} == {("depth", "id", "messages", "persona")}
-    assert outcome.run.record["n_replies"] == sum(len(call) for call in calls)
+    assert outcome.run.record.n_replies == sum(len(call) for call in calls)
 
 
 def test_a_plugin_that_looks_for_test_references_finds_none(lab):
@@ -177,16 +178,16 @@ def predict(study, prompts):
 """,
         head=HEAD.replace('shares="persona"', 'shares="persona", validation="selection"'),
     )
-    assert outcome.run.record["validation"] == "selection"
-    assert outcome.baseline.record["validation"] == "early_stopping"
+    assert outcome.run.record.validation == "selection"
+    assert outcome.baseline.record.validation == "early_stopping"
 
 
 def test_a_failing_plugin_is_stored_as_failed_with_its_error(lab):
     with pytest.raises(ZeroDivisionError):
         lab.run("broken", BARE + "@hookimpl\ndef predict(study, prompts):\n    return [1 / 0]\n")
-    failed = [r for r in Store(lab.folder / "runs").runs() if r.record["method"] == "broken"]
-    assert [r.record["status"] for r in failed] == ["failed"]
-    assert "ZeroDivisionError" in failed[0].record["error"]
+    failed = [r for r in all_runs(lab.folder / "runs") if r.record.method == "broken"]
+    assert [r.record.status for r in failed] == ["failed"]
+    assert "ZeroDivisionError" in (failed[0].record.error or "")
 
 
 def test_changing_the_backbone_is_found_out(lab):
@@ -217,8 +218,8 @@ def predict(study, prompts):
     return ["x"] * len(prompts)
 """,
         )
-    (run,) = [r for r in Store(lab.folder / "runs").runs() if r.record["method"] == "late_vandal"]
-    assert run.record["status"] == "failed"
+    (run,) = [r for r in all_runs(lab.folder / "runs") if r.record.method == "late_vandal"]
+    assert run.record.status == "failed"
 
 
 def test_a_twin_is_the_session_that_its_own_configuration_would_have_opened(lab):
@@ -243,9 +244,9 @@ def test_a_wrong_number_of_replies_is_refused(lab):
 def test_a_method_that_does_not_generate_has_no_likelihood(lab):
     """Its Fitted is the bare backbone, whose likelihood says nothing of these replies."""
     outcome = lab.run("copier", BARE + "@hookimpl\ndef predict(study, prompts):\n    return ['ok'] * len(prompts)\n")
-    assert math.isnan(outcome.run.record["scores"]["nll"])
-    assert set(outcome.run.per_persona()["metrics"]["nll"]["n"]) == {0}
-    assert outcome.baseline.record["scores"]["nll"] > 0
+    assert outcome.run.record.scores["nll"] is None
+    assert set(outcome.run.record.sums.metrics["nll"].n) == {0}
+    assert (outcome.baseline.record.scores["nll"] or 0) > 0
     assert outcome.row is not None
     assert outcome_text(outcome)
 
@@ -268,7 +269,7 @@ def predict(study, fitted, prompts):
 
 def test_many_empty_replies_are_flagged(lab):
     outcome = lab.run("silent", BARE + "@hookimpl\ndef predict(study, prompts):\n    return [''] * len(prompts)\n")
-    assert any("empty replies" in flag for flag in outcome.run.record["flags"])
+    assert any("empty replies" in str(flag) for flag in outcome.run.record.flags)
 
 
 def test_circular_requirements_are_refused(lab):
@@ -290,15 +291,39 @@ def predict(study, prompts):
 
 def test_the_fit_is_shared_by_all_that_stand_on_it_and_the_record_says_what_that_was(lab):
     outcome = lab.own("persona_prefix")
-    assert outcome.run.record["base"] != outcome.run.record["hashes"]["backbone"]
-    assert outcome.baseline.record["method"] == "unified"
+    assert outcome.run.record.base != outcome.run.record.hashes["backbone"]
+    assert outcome.baseline.record.method == "unified"
     adapters = Store(lab.folder / "runs").cache / "adapters"
     before = set(adapters.iterdir())
     lab.own("unified", sets=())
     assert set(adapters.iterdir()) == before, "the baseline's adapters were not fitted again"
-    cost = outcome.run.record["cost"]
-    assert cost["trainable_parameters"] == 6 * 10 * 128
-    assert cost["parameters_per_adapter"] == 10 * 128
+    cost = outcome.run.record.cost
+    assert cost is not None
+    assert cost.trainable_parameters == 6 * 10 * 128
+    assert cost.parameters_per_adapter == 10 * 128
+    assert cost.fits == 1
+    own = outcome.baseline.record.cost
+    assert own is not None
+    assert own.stands_on is None
+    assert cost.stands_on == Base(
+        methods=("unified",), trainable_parameters=own.trainable_parameters, fits=1, fit_seconds=own.fit_seconds,
+        steps=own.steps, tokens=own.tokens,
+    )  # fmt: skip
+
+
+def test_the_command_behind_a_row_names_the_loose_files_that_it_needs(lab, monkeypatch):
+    """Without them the command of "How to reproduce" ends with `there is no method`."""
+    monkeypatch.chdir(lab.folder)
+    for name in ("loose", "other"):
+        (lab.folder / f"{name}.py").write_text(
+            HEAD + BARE + "@hookimpl\ndef predict(study, prompts):\n    return ['x' for p in prompts]\n"
+        )
+    files = [lab.folder / "loose.py", Path("other.py")]
+    session = Session(lab.config("loose", files, baseline=None), files, Progress("silent"))
+    session.load("other")
+    commands = render(board_of([session.run("loose"), session.run("other")])).partition("### How to reproduce")[2]
+    assert "harness run --plugin loose.py --method loose " in commands
+    assert "harness run --plugin other.py --method other " in commands
 
 
 def test_controls(lab):
@@ -306,11 +331,12 @@ def test_controls(lab):
     swapped = lab.own("persona_prefix", control="swapped")
     shared = lab.own("persona_prefix", control="global")
     assert len({plain.run.id, swapped.run.id, shared.run.id}) == 3
-    assert plain.run.record["cost"]["adapters"] == swapped.run.record["cost"]["adapters"] == 6
-    assert shared.run.record["cost"]["adapters"] == 1
+    costs = [outcome.run.record.cost for outcome in (plain, swapped, shared)]
+    assert [cost and cost.adapters for cost in costs] == [6, 6, 1]
     # The shared prefix makes as many steps as each of the six made.
-    assert shared.run.record["cost"]["steps"] <= plain.run.record["cost"]["steps"]
-    assert swapped.run.record["scores"]["similarity"] < plain.run.record["scores"]["similarity"]
+    steps = [cost.steps for cost in costs if cost]
+    assert steps[2] <= steps[0]
+    assert swapped.run.record.scores["similarity"] < plain.run.record.scores["similarity"]
 
 
 def test_a_subset_keeps_the_full_worlds_baseline(lab):
@@ -321,8 +347,8 @@ def test_a_subset_keeps_the_full_worlds_baseline(lab):
     path.write_text(source)
     config = lab.config("names", [path], persona=",".join(some), personas=None, baseline=None)
     run = Session(config, [path], Progress("silent")).run("names")
-    assert run.record["subset"]
-    assert set(run.per_persona()["personas"]) == set(some)
+    assert run.record.subset
+    assert set(run.record.sums.personas) == set(some)
 
 
 def test_hostile_persona_ids_stay_data(lab):
@@ -344,7 +370,7 @@ def test_hostile_persona_ids_stay_data(lab):
         sets=[f"data={data}", "train.epochs=1", "metrics=exact_match,nll"],
     )
     outcome = execute(config, (), Progress("silent"))
-    assert outcome.run.record["n_personas"] == len(ids)
+    assert outcome.run.record.n_personas == len(ids)
     inside = (lab.folder / "hostile_runs").resolve()
     for path in inside.rglob("*"):
         assert path.resolve().is_relative_to(inside)

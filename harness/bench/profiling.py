@@ -176,12 +176,12 @@ def profile_run(config: RunConfig, files: Sequence[str | Path], progress: Progre
 
     with Sampler() as sampler:
         outcome = execute(config, files, progress)
-    record = outcome.run.record
+    record, runs = outcome.run.record, {"run": outcome.run, "baseline": outcome.baseline}
     return {
         **summary(sampler),
-        "personas": record["n_personas"],
-        "replies": record["n_replies"],
-        "cost": {"run": record["cost"], "baseline": outcome.baseline.record["cost"]},
+        "personas": record.n_personas,
+        "replies": record.n_replies,
+        "cost": {name: run.record.cost and run.record.cost.model_dump() for name, run in runs.items()},
     }
 
 

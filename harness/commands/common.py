@@ -13,7 +13,7 @@ import typer
 from harness.config import default_values, help_examples
 
 if TYPE_CHECKING:
-    from harness.store import StoredRun
+    from harness.runs import StoredRun
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,8 +74,8 @@ def print_json(value: Any) -> None:
 def runs_in(folder: Path) -> list[StoredRun]:
     """All runs of a folder. Raises StoreError if there is no such folder."""
     from harness.errors import StoreError
-    from harness.store import Store
+    from harness.runs import all_runs
 
     if not folder.is_dir():
         raise StoreError(f"there is no runs folder {folder}; give the --runs-dir of an earlier `harness run`")
-    return Store(folder).runs()
+    return all_runs(folder)

@@ -59,12 +59,11 @@ def diff_command(
     import dataclasses
 
     from harness.compare import diff
+    from harness.runs import find_run
     from harness.show import diff_text
-    from harness.store import Store
 
-    store = Store(runs_dir)
     runs_in(runs_dir)
-    found = diff(store.find(first), store.find(second), metric)
+    found = diff(find_run(runs_dir, first), find_run(runs_dir, second), metric)
     if as_json:
         print_json({**dataclasses.asdict(found), "examples": [dataclasses.asdict(x) for x in found.examples[:top]]})
     else:

@@ -42,12 +42,12 @@ def import_command(
     for note in notes_on(run):
         typer.echo(f"note: {note}", err=True)
     if as_json:
-        print_json(dict(run.record))
+        print_json(run.record.model_dump(mode="json"))
         return
     from harness.show import number, shown as points
 
-    score = number(points(metric, run.record["scores"][metric]))
+    score = number(points(metric, run.record.scores[metric]))
     typer.echo(
-        f"{run.id}: {run.record['n_personas']} personas, {run.record['n_replies']} replies, {metric} {score}"
+        f"{run.id}: {run.record.n_personas} personas, {run.record.n_replies} replies, {metric} {score}"
         + ("" if new else " (was stored already)")
     )

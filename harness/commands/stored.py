@@ -130,9 +130,9 @@ def _listing(what: str, files: list[Path], runs_dir: Path) -> list[dict[str, Any
 
             return [{"name": name, "folder": str(EMBEDDED_FOLDER / name)} for name in embedded_names()]
         case "runs":
-            from harness.store import Store
+            from harness.runs import all_runs
 
-            return [show.run_line(run) for run in Store(runs_dir).runs()]
+            return [show.run_line(run) for run in all_runs(runs_dir)]
     raise HarnessError(f"cannot list '{what}'; {did_you_mean(what, ['methods', 'benchmarks', 'backbones', 'runs'])}")
 
 
@@ -150,14 +150,15 @@ def show_command(
     import dataclasses
 
     from harness.compare import samples as sampled, view
+    from harness.runs import find_run
     from harness.show import run_text
-    from harness.store import Store
 
     runs_in(runs_dir)  # a missing folder is said to be missing, not empty
-    stored = Store(runs_dir).find(run)
+    stored = find_run(runs_dir, run)
     seen = view(stored, metric) if stored.complete else None
     replies = sampled(stored, samples, seen.metric) if seen else []
     if as_json:
-        print_json({**stored.record, "view": dataclasses.asdict(seen) if seen else None, "samples": replies})
+        record = stored.record.model_dump(mode="json", exclude={"per_persona"})
+        print_json({**record, "view": dataclasses.asdict(seen) if seen else None, "samples": replies})
     else:
         typer.echo(run_text(stored, seen, replies, top))

@@ -6,17 +6,17 @@ and scorer, under the same protocol, on the same backbone. Anything else is repo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from harness.contract import ReferenceScore
 from harness.errors import HarnessError
-from harness.scoring import metric_named, scale
+from harness.runs import RunRecord, StoredRun
+from harness.scoring import MetricSums, metric_named, scale
 from harness.statistics import ComparisonRow, Estimand, PersonaScores, ScoreRow, compare, pseudo_values, score_row
-from harness.store import StoredRun, canonical_hash
+from harness.store import canonical_hash
 
 ESTIMAND: Estimand = "micro"  # the published reference is a mean over replies
 GUARDED = {
@@ -44,10 +44,10 @@ class Family:
         return self.runs[0]
 
 
-def row_name(record: Mapping[str, Any]) -> str:
+def row_name(record: RunRecord) -> str:
     """The method's name, with the control where the run is one."""
-    control = record["config"].get("control")
-    return f"{record['method']} (control: {control})" if control else str(record["method"])
+    control = record.config.control
+    return f"{record.method} (control: {control})" if control else record.method
 
 
 def differences(a: StoredRun, b: StoredRun, *, detail: bool = False) -> list[str]:
@@ -56,13 +56,13 @@ def differences(a: StoredRun, b: StoredRun, *, detail: bool = False) -> list[str
     detail   also say how many replies both have, from scores.jsonl where both runs have one
     """
     found = []
-    ours, theirs = a.record["hashes"], b.record["hashes"]
+    ours, theirs = a.record.hashes, b.record.hashes
     ours_is, theirs_is = _called(a, b)
-    imported = [run for run in (a, b) if run.record.get("origin") == "imported"]
+    imported = [run for run in (a, b) if run.record.imported]
     if len(imported) == 1:
         words = "was imported: nothing is known of its prompts, so it is compared with imports of the same label only"
         return [f"{imported[0].id} {words}; {ours_is} has {_size(a)}, {theirs_is} {_size(b)}"]
-    names = a.record["benchmark"]["name"], b.record["benchmark"]["name"]
+    names = a.record.benchmark.name, b.record.benchmark.name
     if names[0] != names[1]:
         found.append(f"benchmarks differ ({names[0]} and {names[1]})")
     for name, words in GUARDED.items():
@@ -82,15 +82,16 @@ def differences(a: StoredRun, b: StoredRun, *, detail: bool = False) -> list[str
 def _what_differs(name: str, a: StoredRun, b: StoredRun) -> str:
     """Both sides of one guarded thing: in words where the records have them, else the hashes' beginnings."""
     if name == "protocol":
-        ours, theirs = a.record.get("protocol") or {}, b.record.get("protocol") or {}
+        ours, theirs = a.record.protocol, b.record.protocol
         fields = [f for f in sorted({*ours, *theirs}) if ours.get(f) != theirs.get(f)]
         if fields:
             return "; ".join(f"{f} {ours.get(f)!r} and {theirs.get(f)!r}" for f in fields)
     pair = []
     for run in (a, b):
-        short = str(run.record["hashes"].get(name, "none"))[:8]
-        word = run.record.get("example_set") if name == "examples" else None
-        word = run.record["config"].get("backbone") if name == "backbone" else word
+        record = run.record
+        short = record.hashes.get(name, "none")[:8]
+        word = record.imported.example_set if record.imported and name == "examples" else None
+        word = record.config.backbone if name == "backbone" else word
         pair.append(f"'{word}' {short}" if word else short)
     return " and ".join(pair)
 
@@ -102,7 +103,7 @@ def _called(a: StoredRun, b: StoredRun) -> tuple[str, str]:
 
 
 def _size(run: StoredRun) -> str:
-    return f"{run.record['n_replies']} replies of {run.record['n_personas']} personas"
+    return f"{run.record.n_replies} replies of {run.record.n_personas} personas"
 
 
 def _shared_examples(a: StoredRun, b: StoredRun) -> str:
@@ -125,16 +126,16 @@ def _shared_examples(a: StoredRun, b: StoredRun) -> str:
 
 def _unlike_replies(a: StoredRun, b: StoredRun) -> str:
     """Runs of one label can still hold other personas, numbers of replies or examples: a label is only a word."""
-    ours, theirs = (dict(zip(s["personas"], s["replies"], strict=True)) for s in (a.per_persona(), b.per_persona()))
+    ours, theirs = (dict(zip(s.personas, s.replies, strict=True)) for s in (a.record.sums, b.record.sums))
     if extra := sorted(ours.keys() ^ theirs.keys()):
         return f"personas differ ({len(ours)} and {len(theirs)}; {extra[0]} is on one side only)"
     if unlike := sorted(p for p in ours if ours[p] != theirs[p]):
         first = unlike[0]
         words = f"example sets differ: {len(unlike)} personas have other numbers of replies"
         return f"{words} ({first}: {ours[first]} and {theirs[first]})"
-    named = [run.record["hashes"].get("example_ids") for run in (a, b)]
-    if None not in named and named[0] != named[1]:
-        return f"example sets differ: '{a.record['example_set']}' names other examples in each file"
+    named = [run.record.hashes.get("example_ids") for run in (a, b)]
+    if a.record.imported and None not in named and named[0] != named[1]:
+        return f"example sets differ: '{a.record.imported.example_set}' names other examples in each file"
     return ""
 
 
@@ -142,8 +143,7 @@ def check_comparable(a: StoredRun, b: StoredRun) -> None:
     """Raises NotComparableError with everything that differs."""
     for run in (a, b):
         if not run.complete:
-            why = run.record.get("error", "not finished")
-            raise NotComparableError(f"{run.id} is {run.record.get('status')}: {why}")
+            raise NotComparableError(f"{run.id} is {run.record.status}: {run.record.error or 'not finished'}")
     if found := differences(a, b, detail=True):
         raise NotComparableError(f"not comparable: {' and '.join(_called(a, b))}: " + "; ".join(found))
 
@@ -157,28 +157,21 @@ def families(runs: Sequence[StoredRun]) -> list[Family]:
     found = []
     for members in groups.values():
         # The newest of two runs of one seed (another number of threads, say) stands for it.
-        members.sort(key=lambda run: (run.record["seed"], run.record.get("created", ""), run.id))
-        seeds = {run.record["seed"]: run for run in members}
+        members.sort(key=lambda run: (run.record.seed, run.record.created, run.id))
+        seeds = {run.record.seed: run for run in members}
         found.append(Family(row_name(members[0].record), tuple(seeds.values())))
     return sorted(found, key=lambda family: (family.name, family.first.id))
 
 
-def family_key(record: Mapping[str, Any]) -> str:
+def family_key(record: RunRecord) -> str:
     """Hash of everything that makes a method's row, the training seed left out."""
-    return canonical_hash(
-        [
-            record["method"],
-            record["plugin"],
-            record["method_options"],
-            record["config"].get("control"),
-            record["hashes"],
-        ]
-    )
+    plugin = record.plugin.model_dump()
+    return canonical_hash([record.method, plugin, record.method_options, record.config.control, record.hashes])
 
 
-def world_key(record: Mapping[str, Any]) -> str:
+def world_key(record: RunRecord) -> str:
     """Hash of what comparable runs have in common."""
-    return canonical_hash([record["benchmark"]["name"], *(record["hashes"].get(name) for name in GUARDED)])
+    return canonical_hash([record.benchmark.name, *(record.hashes.get(name) for name in GUARDED)])
 
 
 def persona_scores(family: Family, metric: str) -> PersonaScores:
@@ -188,50 +181,49 @@ def persona_scores(family: Family, metric: str) -> PersonaScores:
     one value a persona, micro and macro alike.
     Raises NotComparableError for a metric that was not scored, or seeds that were scored on different replies.
     """
-    per_seed = [run.per_persona() for run in family.runs]
+    per_seed = [run.record.sums for run in family.runs]
     entries = []
     for run, sums in zip(family.runs, per_seed, strict=True):
-        if metric not in sums["metrics"]:
-            has = ", ".join(sums["metrics"]) or "none"
+        if metric not in sums.metrics:
+            has = ", ".join(sums.metrics) or "none"
             raise NotComparableError(f"{family.name} ({run.id}) has no metric '{metric}'; it has {has}")
-        entries.append(sums["metrics"][metric])
-    personas = list(per_seed[0]["personas"])
+        entries.append(sums.metrics[metric])
+    personas = per_seed[0].personas
     order = []  # imported files may name the personas in another order
     for run, sums in zip(family.runs, per_seed, strict=True):
-        place = {p: i for i, p in enumerate(sums["personas"])}
+        place = {p: i for i, p in enumerate(sums.personas)}
         if place.keys() != set(personas):
             raise NotComparableError(f"the seeds of {family.name} have different personas ({run.id})")
         order.append([place[p] for p in personas])
-    seeds = tuple(run.record["seed"] for run in family.runs)
-    if "counts" in entries[0]:
+    seeds = tuple(run.record.seed for run in family.runs)
+    if entries[0].counts is not None:
         values = [_pooled(metric, entry)[at] for entry, at in zip(entries, order, strict=True)]
-        return PersonaScores(tuple(personas), seeds, np.array(values), np.ones(len(personas)))
-    n = np.array([np.array(entry["n"])[at] for entry, at in zip(entries, order, strict=True)])
+        return PersonaScores(personas, seeds, np.array(values), np.ones(len(personas)))
+    n = np.array([np.array(entry.n)[at] for entry, at in zip(entries, order, strict=True)])
     if (n != n[0]).any():
         raise NotComparableError(f"the seeds of {family.name} were scored on different numbers of replies")
     kept = n[0] > 0
     if not kept.any():
         raise NotComparableError(f"{family.name} has no value of '{metric}': it is undefined for all its replies")
-    sums = np.array([np.array(entry["sum"], dtype=float)[at] for entry, at in zip(entries, order, strict=True)])
+    sums = np.array([np.array(entry.sum, dtype=float)[at] for entry, at in zip(entries, order, strict=True)])
     names = tuple(p for p, keep in zip(personas, kept, strict=True) if keep)
     return PersonaScores(names, seeds, sums[:, kept], n[0][kept])
 
 
-def _pooled(metric: str, entry: Mapping[str, Any]) -> np.ndarray:
+def _pooled(metric: str, entry: MetricSums) -> np.ndarray:
     """Pseudo-values [G] around the pooled figure. Raises HarnessError where the jackknife is undefined."""
     definition = metric_named(metric)
     assert definition.figure is not None
-    counts = np.array([entry["counts"][column] for column in definition.columns], dtype=float).T  # [G, C]
+    assert entry.counts is not None
+    counts = np.array([entry.counts[column] for column in definition.columns], dtype=float).T  # [G, C]
     values = pseudo_values(counts, definition.figure)
     return values - values.mean() + float(definition.figure(counts.sum(0)))
 
 
-def reference_of(record: Mapping[str, Any], metric: str, estimand: Estimand = ESTIMAND) -> ReferenceScore | None:
+def reference_of(record: RunRecord, metric: str, estimand: Estimand = ESTIMAND) -> ReferenceScore | None:
     """The published score, if the run carries one for this metric that is a mean of this kind."""
-    reference = record.get("reference")
-    if not reference or record["metrics"][0] != metric or reference["aggregation"] != estimand:
-        return None
-    return ReferenceScore(**reference)
+    reference = record.reference
+    return reference if reference and record.metric == metric and reference.aggregation == estimand else None
 
 
 def comparison_rows(
@@ -257,19 +249,19 @@ def comparison_rows(
     if faults:
         raise NotComparableError("\n".join(faults))
     record = baseline.first.record
-    metric = metric or str(record["metrics"][0])
+    metric = metric or record.metric
     base = persona_scores(baseline, metric)
-    entry = baseline.first.per_persona()["metrics"][metric]
+    entry = record.sums.metrics[metric]
     reference = reference_of(record, metric, estimand)
-    if margin is None and metric == str(record["metrics"][0]):
-        margin = stated_margin(methods, entry["unit"])
+    if margin is None and metric == record.metric:
+        margin = stated_margin(methods, entry.unit)
     own = score_row(
         baseline.name,
         base,
         estimand,
         reference,
-        unit=entry["unit"],
-        higher_is_better=entry["higher_is_better"],
+        unit=entry.unit,
+        higher_is_better=entry.higher_is_better,
     )
     if not methods:
         return own, []
@@ -280,8 +272,8 @@ def comparison_rows(
         reference,
         margin,
         baseline_name=baseline.name,
-        unit=entry["unit"],
-        higher_is_better=entry["higher_is_better"],
+        unit=entry.unit,
+        higher_is_better=entry.higher_is_better,
     )
     return own, rows
 
@@ -289,7 +281,7 @@ def comparison_rows(
 def stated_margin(methods: Sequence[Family], unit: str) -> float | None:
     """The margin of equivalence, on the scale of the scores, that the configuration of every run states; None where one
     states none or another one."""
-    stated = {run.record["config"].get("margin") for family in methods for run in family.runs}
+    stated = {run.record.config.margin for family in methods for run in family.runs}
     found = stated.pop() if len(stated) == 1 else None
     return None if found is None else float(found) / scale(unit)
 

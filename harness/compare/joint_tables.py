@@ -13,9 +13,9 @@ from typing import Any
 from harness.compare.guard import ESTIMAND, Family, NotComparableError, comparison_rows, families, persona_scores
 from harness.compare.selection import names_of, select
 from harness.errors import HarnessError, did_you_mean
+from harness.runs import StoredRun
 from harness.scoring import metric_named, scale
-from harness.statistics import ComparisonRow, Estimand, ScoreRow, Subgroups, subgroup_comparison
-from harness.store import StoredRun
+from harness.statistics import ComparisonRow, Estimand, ScoreRow, Subgroups, row_json, subgroup_comparison
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Joint:
         """Flags of the comparison, of the method's runs, and of unequal tuning."""
         found = list(self.rows[place].flags)
         for run in self.methods[place].runs:
-            found += [flag for flag in run.record["flags"] if flag not in found]
-        trials = [family.first.record.get("trials") for family in (self.methods[place], self.baseline)]
+            found += [str(flag) for flag in run.record.flags if str(flag) not in found]
+        trials = [family.first.record.trials for family in (self.methods[place], self.baseline)]
         if None not in trials and trials[0] != trials[1]:
             found.append(f"tuned with {trials[0]} trials, the baseline with {trials[1]}")
         return found
@@ -69,19 +69,19 @@ def joint(
         words = f"stored beside {baseline}: {', '.join(others)}" if others else f"nothing is stored beside {baseline}"
         raise HarnessError(f"nothing to compare: name the baseline and at least one more stored method; {words}")
     record = base.first.record
-    metric = metric or str(record["metrics"][0])
-    if metric not in record["metrics"]:
-        raise NotComparableError(f"{base.name} has no metric '{metric}'; {did_you_mean(metric, record['metrics'])}")
+    metric = metric or record.metric
+    if metric not in record.metrics:
+        raise NotComparableError(f"{base.name} has no metric '{metric}'; {did_you_mean(metric, record.metrics)}")
     definition = metric_named(metric)
     if margin_pts is not None and not 0 < margin_pts < float("inf"):
         raise HarnessError(f"--margin must be a positive number of points, not {margin_pts:g}")
     margin = None if margin_pts is None else margin_pts / scale(definition.unit)
     own, rows = comparison_rows(base, methods, metric, margin=margin, estimand=estimand)
     notes = []
-    reference = record.get("reference")
-    if reference and metric == record["metrics"][0] and reference["aggregation"] != estimand:
-        kind = reference["aggregation"]
-        notes.append(f"the published {reference['score']:g} is a {kind} mean and is not tested under {estimand}")
+    reference = record.reference
+    if reference and metric == record.metric and reference.aggregation != estimand:
+        kind = reference.aggregation
+        notes.append(f"the published {reference.score:g} is a {kind} mean and is not tested under {estimand}")
     if definition.pooled:
         notes.append(f"{metric} is pooled over replies: jackknife over personas, micro and macro are the same")
     if margin is not None:
@@ -96,10 +96,10 @@ def joint(
 
 def cluster_labels(run: StoredRun) -> dict[str, str]:
     """Persona -> cluster, as the run stored it. Raises HarnessError if the benchmark knows no clusters."""
-    sums = run.per_persona()
-    if "clusters" not in sums:
+    sums = run.record.sums
+    if sums.clusters is None:
         raise HarnessError(f"{run.id} stores no clusters: its benchmark has none, or it was made before they were kept")
-    return {p: "none" if c is None else str(c) for p, c in zip(sums["personas"], sums["clusters"], strict=True)}
+    return {p: "none" if c is None else str(c) for p, c in zip(sums.personas, sums.clusters, strict=True)}
 
 
 def _subgroups(
@@ -112,8 +112,8 @@ def _subgroups(
     if not metric_named(metric).pooled:
         return found
     # A pooled metric has one value a persona; how many replies are behind it, the run knows.
-    sums = baseline.first.per_persona()
-    behind = dict(zip(sums["personas"], sums["replies"], strict=True))
+    sums = baseline.first.record.sums
+    behind = dict(zip(sums.personas, sums.replies, strict=True))
     replies = {group: sum(behind[p] for p in base.personas if labels[p] == group) for group in owners}
     rows = tuple(dataclasses.replace(row, n_replies=replies[row.group]) for row in found.rows)
     return dataclasses.replace(found, rows=rows)
@@ -127,40 +127,23 @@ def as_json(found: Joint) -> dict[str, Any]:
         "higher_is_better": found.own.higher_is_better,
         "estimand": found.estimand,
         "n_personas": found.own.n_personas,
-        "n_replies": found.baseline.first.record["n_replies"],
+        "n_replies": found.baseline.first.record.n_replies,
         "notes": list(found.notes),
-        "baseline": {**_family_json(found.baseline, found.own), "reference": _plain(found.own.reference)},
+        "baseline": _family_json(found.baseline, found.own),
         "methods": [_method_json(found, place) for place in range(len(found.rows))],
     }
 
 
 def _family_json(family: Family, row: ScoreRow) -> dict[str, Any]:
-    return {
-        "method": row.method,
-        "runs": [run.id for run in family.runs],
-        "seeds": list(row.seeds),
-        "score": row.score_micro_pts if row.estimand == "micro" else row.score_macro_pts,
-        "score_micro": row.score_micro_pts,
-        "score_macro": row.score_macro_pts,
-        "se_micro": row.se_micro_pts,
-        "se_macro": row.se_macro_pts,
-    }
+    return {"method": row.method, "runs": [run.id for run in family.runs], **row_json(row)}
 
 
 def _method_json(found: Joint, place: int) -> dict[str, Any]:
     row = found.rows[place]
-    entry = _family_json(found.methods[place], row) | {
-        "delta_pts": row.delta_pts,
-        "se": row.se_pts,
-        "df": row.df,
-        "ci95": row.ci95_pts,
-        "sim_ci": row.sim_ci_pts,
-        "p_raw": row.p_raw,
-        "p_adj": row.p_adj,
-        "verdict": row.verdict,
-        "verdict_kind": row.verdict_kind,
+    entry = _family_json(found.methods[place], row)
+    entry |= {
         "flags": found.flags(place),
-        "comparison": dataclasses.asdict(row) | {"n_replies": found.baseline.first.record["n_replies"]},
+        "comparison": entry["comparison"] | {"n_replies": found.baseline.first.record.n_replies},
     }
     if row.method in found.clusters:
         entry["clusters"] = _clusters_json(found.clusters[row.method], scale(row.unit))
@@ -181,7 +164,3 @@ def _clusters_json(groups: Subgroups, factor: float) -> dict[str, Any]:
         for g in groups.rows
     ]
     return {"heterogeneity_p": groups.heterogeneity_p, "how_to_read": groups.sentence, "rows": rows}
-
-
-def _plain(value: Any) -> Any:
-    return None if value is None else dataclasses.asdict(value)

@@ -14,6 +14,7 @@ import numpy as np
 from harness.compare.guard import Family, NotComparableError, check_comparable, persona_scores
 from harness.compare.selection import select
 from harness.errors import HarnessError
+from harness.runs import StoredRun
 from harness.scoring import metric_named, scale
 from harness.statistics import (
     Estimand,
@@ -25,7 +26,6 @@ from harness.statistics import (
     sampling_variances,
     weights,
 )
-from harness.store import StoredRun
 
 FEWEST = 6  # fewer personas get no verdict
 
@@ -87,7 +87,7 @@ def spread_of(
     if other.first.id == base.first.id:
         raise HarnessError(f"'{method}' and '{baseline}' are the same run; name a method and another one as baseline")
     check_comparable(base.first, other.first)
-    metric = metric or str(base.first.record["metrics"][0])
+    metric = metric or base.first.record.metric
     ours, theirs = persona_scores(other, metric), persona_scores(base, metric)
     if set(ours.personas) != set(theirs.personas):
         raise NotComparableError(f"'{metric}' is defined for other personas in {other.name} than in {base.name}")

@@ -15,9 +15,9 @@ import numpy as np
 
 from harness.compare.guard import Family, NotComparableError, check_comparable, persona_scores
 from harness.errors import HarnessError, StoreError, did_you_mean
+from harness.runs import StoredRun
 from harness.scoring import metric_named, scale
 from harness.statistics import mean_and_se, sampling_variances, shrunken_estimates, t_interval
-from harness.store import StoredRun
 
 FEWEST = 6  # personas: fewer are described, without intervals, as everywhere
 
@@ -71,10 +71,10 @@ def view(run: StoredRun, metric: str | None = None) -> View:
     unit = metric_named(metric).unit
     factor = scale(unit)
     scores = persona_scores(Family(run.id, (run,)), metric)
-    sums = run.per_persona()
+    sums = run.record.sums
     labels: dict[str, str | None] = dict.fromkeys(scores.personas)
-    if "clusters" in sums:
-        labels = {p: None if c is None else str(c) for p, c in zip(sums["personas"], sums["clusters"], strict=True)}
+    if sums.clusters:
+        labels = {p: None if c is None else str(c) for p, c in zip(sums.personas, sums.clusters, strict=True)}
     means = scores.sums[0] / scores.n
     shrunk, noise, notes = _shrunken(run, metric, scores.personas)
     rows = []
@@ -226,17 +226,17 @@ def diff(a: StoredRun, b: StoredRun, metric: str | None = None) -> Diff:
 
 def _check(run: StoredRun) -> None:
     if not run.complete:
-        why = run.record.get("error") or "not finished; run the same command again"
-        raise StoreError(f"{run.id} is {run.record.get('status')}: {why}")
+        why = run.record.error or "not finished; run the same command again"
+        raise StoreError(f"{run.id} is {run.record.status}: {why}")
 
 
 def _plain_metric(run: StoredRun, metric: str | None) -> str:
     """The metric, by default the first that has a value per reply. Raises HarnessError for another one."""
-    plain = [m for m in run.record["metrics"] if not metric_named(m).pooled]
+    plain = [m for m in run.record.metrics if not metric_named(m).pooled]
     if not plain:
         raise HarnessError(f"{run.id} has no metric with a value per reply")
     name = metric or plain[0]
-    if name in run.record["metrics"] and name not in plain:
+    if name in run.record.metrics and name not in plain:
         raise HarnessError(f"'{name}' is counted over all replies and has no value per reply; use {', '.join(plain)}")
     if name not in plain:
         raise HarnessError(f"{run.id} has no metric '{name}'; {did_you_mean(name, plain)}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.compare.guard import Family, families
 from harness.errors import StoreError, did_you_mean
-from harness.store import StoredRun
+from harness.runs import RunRecord, StoredRun
 
 _SHOWN = 8  # families in one refusal
 
@@ -30,23 +30,24 @@ def select(runs: Sequence[StoredRun], name: str, metric: str | None = None) -> F
     found = [family for family in known if name in names_of(family)]
     found = found or [f for f in known if name and any(run.id.startswith(name) for run in f.runs)]
     if len(found) > 1 and metric:
-        found = [family for family in found if metric in family.first.record["metrics"]] or found
+        found = [family for family in found if metric in family.first.record.metrics] or found
     if len(found) == 1:
         return found[0]
     if found:
         raise StoreError(_ambiguous(name, found))
-    broken = [run for run in runs if run.record.get("method") == name or (name and run.id.startswith(name))]
+    broken = [run for run in runs if run.record.method == name or (name and run.id.startswith(name))]
     if broken:
-        why = broken[0].record.get("error") or "not finished; run the same command again"
-        raise StoreError(f"'{name}' has no complete run: {broken[0].id} is {broken[0].record.get('status')}: {why}")
+        why = broken[0].record.error or "not finished; run the same command again"
+        raise StoreError(f"'{name}' has no complete run: {broken[0].id} is {broken[0].record.status}: {why}")
     names = {label for family in known for label in names_of(family)} | set(ids)
     raise StoreError(f"there is no stored run of '{name}'; {did_you_mean(name, names)}")
 
 
 def names_of(family: Family) -> tuple[str, ...]:
     """What a family may be called: its row's name, and for a control also `NAME-CONTROL`."""
-    control = family.first.record["config"].get("control")
-    return (family.name, f"{family.first.record['method']}-{control}") if control else (family.name,)
+    record = family.first.record
+    control = record.config.control
+    return (family.name, f"{record.method}-{control}") if control else (family.name,)
 
 
 def _one_run(ids: Mapping[str, StoredRun], name: str) -> StoredRun:
@@ -56,7 +57,7 @@ def _one_run(ids: Mapping[str, StoredRun], name: str) -> StoredRun:
         raise StoreError(f"{why}; {did_you_mean(name, [run.id for run in found] or ids)}")
     if not found[0].complete:
         record = found[0].record
-        raise StoreError(f"{found[0].id} is {record.get('status')}: {record.get('error') or 'not finished'}")
+        raise StoreError(f"{found[0].id} is {record.status}: {record.error or 'not finished'}")
     return found[0]
 
 
@@ -93,22 +94,21 @@ def _listing(found: Sequence[Family]) -> str:
     return "\n".join(lines)
 
 
-def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(record: RunRecord) -> dict[str, Any]:
     """What makes a family, by name, in the order in which a reader wants to know it."""
-    config = record["config"]
-    facts = {
-        "method": record["method"],
-        "control": config.get("control"),
-        "benchmark": record["benchmark"]["name"],
-        "example set": record.get("example_set"),
-        "personas": record["n_personas"],
-        "replies": record["n_replies"],
-        "backbone": config.get("backbone"),
+    facts: dict[str, Any] = {
+        "method": record.method,
+        "control": record.config.control,
+        "benchmark": record.benchmark.name,
+        "example set": record.imported.example_set if record.imported else None,
+        "personas": record.n_personas,
+        "replies": record.n_replies,
+        "backbone": record.config.backbone,
     }
-    facts |= _flat("option", record["method_options"]) | _flat("benchmark", record["benchmark"]["options"])
-    facts |= _flat("protocol", record.get("protocol") or {})
-    facts |= {f"hash of {name}": str(value)[:8] for name, value in record["hashes"].items()}
-    return facts | {"hash of plugin": str(record["plugin"].get("sha256"))[:8]}
+    facts |= _flat("option", record.method_options) | _flat("benchmark", record.benchmark.options)
+    facts |= _flat("protocol", record.protocol)
+    facts |= {f"hash of {name}": value[:8] for name, value in record.hashes.items()}
+    return facts | {"hash of plugin": record.plugin.sha256[:8]}
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

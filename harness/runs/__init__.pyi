@@ -1,9 +1,24 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
 from .importing import Source as Source, import_scores as import_scores, notes_on as notes_on
-from .record import (
+from .making import (
     cost_of as cost_of,
     flags_of as flags_of,
     opening as opening,
     plain as plain,
     score_lines as score_lines,
+)
+from .record import (
+    Base as Base,
+    Ceiling as Ceiling,
+    Cost as Cost,
+    RunRecord as RunRecord,
+    Unseen as Unseen,
+)
+from .stored import (
+    StoredRun as StoredRun,
+    all_runs as all_runs,
+    find_run as find_run,
+    read_record as read_record,
+    read_run as read_run,
+    write_run as write_run,
 )

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from harness.errors import DataError, HarnessError, StoreError
+from harness.runs.record import BenchmarkSource, Imported, ImportedFile, PluginSource, RunRecord, Settings
 from harness.runs.score_file import ScoreLine, Unit, read_scores
-from harness.scoring import metric_named, overall
-from harness.store import SCHEMA_VERSION, Store, StoredRun, canonical_hash, dump_json
+from harness.runs.stored import StoredRun, all_runs, write_run
+from harness.scoring import MetricSums, PersonaSums, metric_named, overall
+from harness.store import Store, canonical_hash
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -55,13 +56,13 @@ def import_scores(source: Source, store: Store) -> tuple[StoredRun, bool]:
         raise DataError(f"{source.path}: cannot be read ({error.strerror or error})") from error
     lines = read_scores(source.path, data, unit)
     digest = hashlib.sha256(data).hexdigest()
-    identity = [source.method, source.benchmark, source.metric, source.example_set, source.seed]
+    identity = (source.method, source.benchmark, source.metric, source.example_set, source.seed)
     run_id = f"{source.method}-import-{canonical_hash([*identity, unit, digest])[:12]}"
     with store.lock(run_id):
-        for run in store.runs():
+        for run in all_runs(store.root):
             if run.id == run_id and run.complete:
                 return run, False
-            if run.record.get("origin") == "imported" and _identity(run) == identity:
+            if _identity(run.record) == identity:
                 raise StoreError(
                     f"{run.id} has other scores of '{source.method}' on '{source.example_set}', seed {source.seed}; "
                     f"choose another --seed or --method, or delete that run's folder"
@@ -71,21 +72,22 @@ def import_scores(source: Source, store: Store) -> tuple[StoredRun, bool]:
 
 def notes_on(run: StoredRun) -> list[str]:
     """What looks like a slip in an import that nothing forbids."""
-    file, sums = run.record["file"], run.per_persona()
-    (entry,) = sums["metrics"].values()
-    largest = max(abs(total / n) for total, n in zip(entry["sum"], entry["n"], strict=True))
-    if file["unit"] == "pt" and 0 < largest <= 0.01:
+    file = run.record.imported
+    (entry,) = run.record.sums.metrics.values()
+    largest = max(abs(total / n) for total, n in zip(entry.sum, entry.n, strict=True))
+    if file and file.unit == "pt" and 0 < largest <= 0.01:
         return [
-            f"no persona scores more than {100 * largest:.3g} of 100 points; if the scores of {file['name']} are "
+            f"no persona scores more than {100 * largest:.3g} of 100 points; if the scores of {file.name} are "
             "shares from 0 to 1, delete this run's folder and import them with --unit share"
         ]
     return []
 
 
-def _identity(run: StoredRun) -> list[Any]:
-    record = run.record
-    names = (record["method"], record["benchmark"]["name"], record["metrics"][0], record["example_set"], record["seed"])
-    return list(names)
+def _identity(record: RunRecord) -> tuple[str, str, str, str, int] | None:
+    """What no two imports may share; None for a run that the harness made."""
+    if record.imported is None:
+        return None
+    return record.method, record.benchmark.name, record.metric, record.imported.example_set, record.seed
 
 
 def _check(source: Source) -> Unit:
@@ -119,21 +121,16 @@ def _write(source: Source, unit: Unit, lines: Sequence[ScoreLine], digest: str, 
         counts[line.persona] = counts.get(line.persona, 0) + line.n
     personas = sorted(totals)
     replies = [counts[p] for p in personas]
-    entry = {
-        "unit": metric.unit,
-        "higher_is_better": metric.higher_is_better,
-        "sum": [math.fsum(totals[p]) for p in personas],
-        "n": replies,
-    }
-    sums = {"personas": personas, "replies": replies, "metrics": {source.metric: entry}}
-    record = _record(source, unit, digest, run_id)
+    entry = MetricSums(
+        unit=metric.unit,
+        higher_is_better=metric.higher_is_better,
+        sum=tuple(math.fsum(totals[p]) for p in personas),
+        n=tuple(replies),
+    )
+    sums = PersonaSums(personas=tuple(personas), replies=tuple(replies), metrics={source.metric: entry})
     # Not part of what makes runs alike (the label is), but seeds of one method must agree in them to be one row.
-    record["hashes"] |= {"replies": canonical_hash(dict(zip(personas, replies, strict=True))), **_example_ids(lines)}
-    record |= {
-        "n_personas": len(personas),
-        "n_replies": sum(replies),
-        "scores": {source.metric: overall(sums, source.metric)},
-    }
+    more = {"replies": canonical_hash(dict(zip(personas, replies, strict=True))), **_example_ids(lines)}
+    record = _record(source, unit, digest, run_id, sums, more)
 
     def fill(folder: Path) -> None:
         if lines[0].example is not None:
@@ -141,10 +138,8 @@ def _write(source: Source, unit: Unit, lines: Sequence[ScoreLine], digest: str, 
                 for line in lines:
                     value = {"id": _example_id(line), "persona": line.persona, source.metric: line.score}
                     file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
-        dump_json(sums, folder / "personas.json")
-        dump_json(record, folder / "run.json")
 
-    return StoredRun(store.write_run(run_id, fill), record)
+    return write_run(store, record, fill)
 
 
 def _example_id(line: ScoreLine) -> str:
@@ -159,53 +154,38 @@ def _example_ids(lines: Sequence[ScoreLine]) -> dict[str, str]:
     return {"example_ids": canonical_hash(sorted(_example_id(line) for line in lines))}
 
 
-def _record(source: Source, unit: Unit, digest: str, run_id: str) -> dict[str, Any]:
-    """run.json of an import: the keys of every other run, empty where nothing is known."""
-    facts = {"example set": source.example_set}
+def _record(source: Source, unit: Unit, digest: str, run_id: str, sums: PersonaSums, more: dict[str, str]) -> RunRecord:
+    """The record of an import, empty where nothing is known; `more`: hashes beside those that the guard asks for."""
     hashes = {
         "protocol": canonical_hash(["imported", source.metric]),
         "examples": canonical_hash(["imported", source.benchmark, source.example_set]),
         **dict.fromkeys(("split", "backbone", "scorer"), "imported"),
     }
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "id": run_id,
-        "status": "ok",
-        "origin": "imported",
-        "example_set": source.example_set,
-        "file": {"name": source.path.name, "sha256": digest, "unit": unit},
-        "method": source.method,
-        "plugin": {"distribution": "imported", "version": "", "file": "", "sha256": ""},
-        "summary": f"scores imported from {source.path.name}",
-        "requires": [],
-        "shares": "unknown",
-        "trials": None,
-        "method_options": {},
-        "changed": {},
-        "config": {
-            "method": source.method,
-            "benchmark": source.benchmark,
-            "baseline": source.baseline,
-            "backbone": "imported",
-            "seed": source.seed,
-            "control": None,
-        },
-        "seed": source.seed,
-        "subset": False,
-        "benchmark": {"name": source.benchmark, "options": {}, "facts": facts, "sha256": ""},
-        "protocol": {"metric": source.metric},
-        "metrics": [source.metric],
-        "reference": None,
-        "hashes": hashes,
-        "numerics": {},
-        "versions": {},
-        "hardware": {},
-        "git": {},
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cost": {},
-        "flags": ["imported"],
-        "ceilings": [],
-        "cut_prompts": None,
-        "adds_text": None,
-        "base": None,
-    }
+    return RunRecord(
+        id=run_id,
+        status="ok",
+        imported=ImportedFile(name=source.path.name, sha256=digest, unit=unit, example_set=source.example_set),
+        method=source.method,
+        plugin=PluginSource(distribution="imported", version="", file="", sha256=""),
+        summary=f"scores imported from {source.path.name}",
+        config=Settings(
+            method=source.method,
+            benchmark=source.benchmark,
+            baseline=source.baseline,
+            backbone="imported",
+            seed=source.seed,
+        ),
+        seed=source.seed,
+        benchmark=BenchmarkSource(
+            name=source.benchmark, options={}, facts={"example set": source.example_set}, sha256=""
+        ),
+        protocol={"metric": source.metric},
+        metrics=(source.metric,),
+        hashes={**hashes, **more},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        n_personas=len(sums.personas),
+        n_replies=sum(sums.replies),
+        scores={source.metric: overall(sums, source.metric)},
+        flags=(Imported(),),
+        per_persona=sums,
+    )

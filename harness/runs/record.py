@@ -1,170 +1,308 @@
-"""What run.json and scores.jsonl say of a run: configuration, cost, flags, one line per example. No decisions here."""
+"""What run.json says: `RunRecord`, its parts, and the one way to read and write it. Schema 1 is read by `upgrade`.
+
+Making the record of a run is `making`; runs on disk are `stored`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from harness.config import RunConfig
-from harness.contract import Benchmark, Dataset, Example, Method
-from harness.engines import Fitted
-from harness.model import Backbone
-from harness.scoring import EMPTY_SHARE_FLAGGED, expand_metrics
-from harness.store import SCHEMA_VERSION, canonical_hash, git_state, hardware, numerics, peak_memory_bytes, versions
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness.contract import ReferenceScore
+from harness.errors import StoreError
+from harness.scoring import PersonaSums
+from harness.store import clean_json
 
-def opening(
-    run_id: str,
-    config: RunConfig,
-    method: Method,
-    options: Any,
-    control: str | None,
-    benchmark: Benchmark,
-    dataset: Dataset,
-    backbone: Backbone,
-    hashes: Mapping[str, str],
-    subset: bool,
-) -> dict[str, Any]:
-    """The record of a run that is about to begin; `subset`: not all personas of the data set are scored."""
-    asked = {**config.as_dict(), "method": method.name, "control": control}
-    for name in ("method_options", "benchmark_options", "runs_dir"):
-        asked.pop(name)  # options stand beside; where runs lie is no part of a run
-    source = method.source
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "id": run_id,
-        "method": method.name,
-        "plugin": {
-            "distribution": source.distribution,
-            "version": source.version,
-            "file": Path(source.file).name,
-            "sha256": source.sha256,
-        },
-        "summary": method.card.summary,
-        "requires": list(method.requires(options)),
-        "shares": method.card.shares,
-        "trials": method.card.trials,
-        "validation": method.card.validation,
-        "method_options": plain(options),
-        "changed": _changed(config, method, options, benchmark),
-        "config": asked,
-        "seed": config.seed,
-        "subset": subset,
-        "benchmark": {
-            "name": dataset.name,
-            "options": plain(config.benchmark_options),
-            "facts": dict(dataset.facts),
-            "sha256": benchmark.source.sha256,
-        },
-        "protocol": plain(dataset.protocol),
-        "metrics": list(expand_metrics(dataset.metrics)),
-        "reference": plain(dataset.reference) if dataset.reference else None,
-        "hashes": dict(hashes),
-        "numerics": numerics(backbone),
-        "versions": versions(),
-        "hardware": hardware(backbone.device.type),
-        "git": git_state(Path(__file__).parent),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+SCHEMA_VERSION = 2
+Status = Literal["incomplete", "failed", "ok"]
+Score = Annotated[float | None, AfterValidator(lambda x: x if x is not None and math.isfinite(x) else None)]
 
 
-def cost_of(fitted: Fitted, fit: float, predict: float, score: float) -> dict[str, Any]:
-    """What the run's own adapters cost; what it stands on has a run of its own. Times in seconds as measured here."""
-    report, bank = fitted.report, fitted.bank
-    adapters = report.get("adapters", {}).values()
-    each = bank.trainable_per_adapter if bank else 0
-    trained = each * len(bank) if bank and adapters else 0  # combined from others' adapters: nothing was trained
-    if "personal_numbers" in report:  # adapters as functions of shared parameters
-        each = report["personal_numbers"]
-        trained = report["shared_numbers"] + each * len(adapters)
-    return {
-        "trainable_parameters": trained,
-        "parameters_per_adapter": each,
-        "adapters": len(bank) if bank else 0,
-        "stored_bytes": bank.stored_bytes if bank else 0,
-        "fit_seconds": round(float(report.get("seconds", fit)), 2),
-        "predict_seconds": round(predict, 2),
-        "score_seconds": round(score, 2),
-        "steps": sum(a["steps"] for a in adapters),
-        "epochs": max((a["epochs"] for a in adapters), default=0),
-        "tokens": report.get("tokens", 0),
-        "validation_loss": _validation_loss(adapters),
-        "peak_memory_bytes": peak_memory_bytes(),
-    }
+class Part(BaseModel):
+    """A frozen part of a record; a field that it does not know is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _validation_loss(adapters: Iterable[Mapping[str, Any]]) -> float | None:
-    """Mean over the adapters of the loss (nats a token) by which their best epoch was chosen; None without any."""
-    best: list[float] = []
-    for report in adapters:
-        start = report["start_validation_loss"]
-        if report["validation_loss"]:
-            best.append(min([*report["validation_loss"], *([] if start is None else [start])]))
-    return sum(best) / len(best) if best else None
+# ---- flags: values; `str(flag)` are the words, `name` and `meaning` the glossary's ----
 
 
-def _changed(config: RunConfig, method: Method, options: Any, benchmark: Benchmark) -> dict[str, Any]:
-    """Options that are not their plugin's defaults, by dotted name, and changed protocol fields."""
-    found = {
-        "method": _differences(plain(options), plain(method.card.options())),
-        "benchmark": _differences(
-            plain(config.benchmark_options), plain(benchmark.card.options()), leave_out="personas"
-        ),
-        "protocol": plain(dict(config.protocol)),
-    }
-    return {target: values for target, values in found.items() if values}
+class FlagPart(Part):
+    """name  the words without the run's own numbers;  meaning: one sentence for readers"""
+
+    name: ClassVar[str]
+    meaning: ClassVar[str]
+
+    def __str__(self) -> str:
+        return self.name
 
 
-def plain(value: Any) -> Any:
-    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-    return json.loads(json.dumps(plain, default=str))
+class EmptyReplies(FlagPart):
+    """share  of the replies that hold no text, 0-1"""
+
+    name = "empty replies"
+    meaning = "more than 5 % of the replies hold no text; they are scored as they are"
+    kind: Literal["empty_replies"] = "empty_replies"
+    share: float
+
+    def __str__(self) -> str:
+        return f"{self.share:.0%} {self.name}"
 
 
-def _differences(given: Mapping[str, Any], default: Mapping[str, Any], leave_out: str = "") -> dict[str, Any]:
-    """Dotted name -> value, where two nested mappings differ."""
-    found: dict[str, Any] = {}
-    for name, value in given.items():
-        if isinstance(value, dict):
-            found |= {f"{name}.{inner}": v for inner, v in _differences(value, default.get(name, {})).items()}
-        elif name != leave_out and value != default.get(name):
-            found[name] = value
-    return found
+class DivergedAdapters(FlagPart):
+    """count  adapters that diverged, of so many"""
+
+    name = "adapters: diverged"
+    meaning = "the loss of these adapters was no longer finite; they stopped there, and the others were not touched"
+    kind: Literal["diverged_adapters"] = "diverged_adapters"
+    count: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.of} {self.name}"
 
 
-def flags_of(fitted: Fitted, replies: Sequence[str]) -> list[str]:
-    flags: list[str] = []
-    empty = sum(not r.strip() for r in replies) / len(replies)
-    if empty > EMPTY_SHARE_FLAGGED:
-        flags.append(f"{empty:.0%} empty replies")
-    states = fitted.report.get("adapters", {})
-    for status in ("diverged", "no data"):
-        if count := sum(state["status"] == status for state in states.values()):
-            flags.append(f"{count} of {len(states)} adapters: {status}")
-    if fitted.report.get("rewaved"):
-        flags.append("rewaved")
-    if fitted.adds_text:
-        flags.append("adds text to the prompt")
-    return flags
+class AdaptersWithoutData(FlagPart):
+    """count  adapters without training dialogues, of so many"""
+
+    name = "adapters: no data"
+    meaning = "no training dialogue for these adapters: as initialised"
+    kind: Literal["adapters_without_data"] = "adapters_without_data"
+    count: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.of} {self.name}"
 
 
-def score_lines(
-    examples: Sequence[Example], replies: Sequence[str], columns: Mapping[str, Sequence[float]]
-) -> list[str]:
-    """scores.jsonl: one JSON object per example."""
-    lines = []
-    for i, example in enumerate(examples):
-        values = {name: (None if v[i] != v[i] else v[i]) for name, v in columns.items()}
-        line = {
-            "id": example.prompt.id,
-            "persona": example.prompt.persona,
-            "prompt": canonical_hash([[m.role, m.text] for m in example.prompt.messages])[:16],
-            "reference": canonical_hash(example.reference)[:16],
-            "reply": replies[i],
-            **values,
-        }
-        lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False))
-    return lines
+class Rewaved(FlagPart):
+    name = "rewaved"
+    meaning = "memory ran out and batches were halved: equal up to rounding, not to the bit"
+    kind: Literal["rewaved"] = "rewaved"
+
+
+class AddsText(FlagPart):
+    name = "adds text to the prompt"
+    meaning = "the model saw more text here than under other methods"
+    kind: Literal["adds_text"] = "adds_text"
+
+
+class Imported(FlagPart):
+    name = "imported"
+    meaning = "scores made elsewhere: nothing is known of prompts, decoding or cost"
+    kind: Literal["imported"] = "imported"
+
+
+Flag = Annotated[
+    EmptyReplies | DivergedAdapters | AdaptersWithoutData | Rewaved | AddsText | Imported,
+    Field(discriminator="kind"),
+]
+
+
+# ---- parts ----
+
+
+class PluginSource(Part):
+    """Where the method comes from. distribution, version: None for a loose file; `file` is its name without folders."""
+
+    distribution: str | None = None
+    version: str | None = None
+    file: str
+    sha256: str
+
+
+class Settings(BaseModel):
+    """The run's settings as they were asked for: the fields of RunConfig but for options and runs_dir."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")  # settings come and go; only these are read one by one
+
+    method: str
+    benchmark: str
+    baseline: str | None = None
+    backbone: str = ""
+    personas: int | str | None = None
+    persona: tuple[str, ...] = ()
+    cluster: int | None = None
+    seed: int = 0
+    control: str | None = None
+    margin: float | None = None
+
+
+class BenchmarkSource(Part):
+    name: str
+    options: dict[str, Any]
+    facts: dict[str, str]
+    sha256: str
+
+
+class ImportedFile(Part):
+    """The file that an imported run was read from. example_set: the user's label of the replies that were scored."""
+
+    name: str
+    sha256: str
+    unit: str
+    example_set: str
+
+
+class Base(Part):
+    """What a run's adapters stand on: all methods that were fitted first, each once, and what their fits cost.
+
+    methods  deepest last; a sum over none says that the run's own cost holds everything
+    """
+
+    methods: tuple[str, ...] = ()
+    trainable_parameters: int = 0
+    fits: int | None = 0
+    fit_seconds: float = 0.0
+    steps: int = 0
+    tokens: int = 0
+
+
+class Cost(Part):
+    """What the method's own fits and replies cost; what it stands on is counted apart, in `stands_on`.
+
+    fits             made for this method; None: not known. fit_seconds, steps and tokens are sums over all of them
+    epochs           of the adapter that took most
+    tokens           trained on, without padding
+    validation_loss  nats a token: mean over adapters of the loss by which the best epoch was chosen
+    stands_on        None: it stands on nothing, or (with `requires`) it is not known
+    """
+
+    trainable_parameters: int
+    parameters_per_adapter: int
+    adapters: int
+    stored_bytes: int
+    fits: int | None = None
+    fit_seconds: float
+    predict_seconds: float
+    score_seconds: float
+    steps: int
+    epochs: int
+    tokens: int
+    validation_loss: Score = None
+    peak_memory_bytes: int | None = None
+    stands_on: Base | None = None
+
+
+class Unseen(Part):
+    """Scores with personas that were held out of all training."""
+
+    n_personas: int
+    n_replies: int
+    scores: dict[str, Score]
+    per_persona: PersonaSums | None = None
+
+
+class Ceiling(Part):
+    """What an oracle that knows exactly `knows` reaches on the same examples."""
+
+    name: str
+    knows: str
+    scores: dict[str, Score]
+
+
+class RunRecord(Part):
+    """Everything that is written about a run, in the order of run.json.
+
+    error          why a run failed
+    imported       the file behind an imported run; None: the harness made this run
+    requires       methods that were fitted first
+    trials         tuning trials behind the method's defaults;  validation: what it reads validation dialogues for
+    changed        target ("method", "benchmark", "protocol") -> options that are not the defaults, by dotted name
+    config         the settings as asked;  plugin_files: loose files that the command needs, as given
+    subset         not all personas of the data set were scored
+    hashes         of what comparable runs share: protocol, examples, split, backbone, scorer
+    scores         metric -> figure over all replies, shares in 0-1
+    cut_prompts    how many prompts lost old turns to fit
+    base           fingerprint of the backbone below the adapters, with what is merged into it
+    per_persona    sums per persona: what comparisons are made of
+    """
+
+    schema_version: Literal[2] = SCHEMA_VERSION
+    id: str
+    status: Status = "incomplete"
+    error: str | None = None
+    imported: ImportedFile | None = None
+    method: str
+    plugin: PluginSource
+    summary: str = ""
+    requires: tuple[str, ...] = ()
+    shares: str = "unknown"
+    trials: int | None = None
+    validation: str | None = None
+    method_options: dict[str, Any] = {}
+    changed: dict[str, dict[str, Any]] = {}
+    config: Settings
+    plugin_files: tuple[str, ...] = ()
+    seed: int
+    subset: bool = False
+    benchmark: BenchmarkSource
+    protocol: dict[str, Any] = {}
+    metrics: tuple[str, ...]
+    reference: ReferenceScore | None = None
+    hashes: dict[str, str]
+    numerics: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    hardware: dict[str, Any] = {}
+    git: dict[str, Any] = {}
+    created: str
+    n_personas: int = 0
+    n_replies: int = 0
+    scores: dict[str, Score] = {}
+    unseen: Unseen | None = None
+    notes: dict[str, Any] = {}
+    cut_prompts: int | None = None
+    adds_text: bool | None = None
+    cost: Cost | None = None
+    flags: tuple[Flag, ...] = ()
+    ceilings: tuple[Ceiling, ...] = ()
+    base: str | None = None
+    per_persona: PersonaSums | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> RunRecord:
+        if self.status == "ok" and (self.per_persona is None or not self.metrics):
+            raise ValueError("a complete run needs metrics and per_persona")
+        return self
+
+    @property
+    def metric(self) -> str:
+        """The metric that decides."""
+        return self.metrics[0]
+
+    @property
+    def sums(self) -> PersonaSums:
+        """The sums of a complete run. Raises StoreError for another."""
+        if self.per_persona is None:
+            raise StoreError(f"{self.id} is {self.status}: {self.error or 'not finished'}")
+        return self.per_persona
+
+    def amended(self, **fields: Any) -> RunRecord:
+        """The record with other values of these fields, checked again."""
+        return RunRecord.model_validate({**dict(self), **fields})
+
+    def text(self) -> str:
+        """run.json: strict JSON, one line a field, so that a person finds a field and a diff stays small."""
+        fields = clean_json(self.model_dump(mode="json"))
+        lines = [f'"{name}": {json.dumps(v, ensure_ascii=False, allow_nan=False)}' for name, v in fields.items()]
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def parse_record(value: Any, path: Path) -> RunRecord:
+    """The record in a JSON value of schema 2. Raises StoreError with file and field for every fault."""
+    version = value.get("schema_version") if isinstance(value, Mapping) else None
+    if version != SCHEMA_VERSION:
+        newer = isinstance(version, int) and version > SCHEMA_VERSION
+        why = "was written by a newer harness: update this one" if newer else "is no record of a run"
+        raise StoreError(f"{path} {why} (schema_version {version!r}, known up to {SCHEMA_VERSION})")
+    try:
+        return RunRecord.model_validate(value)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, f['loc'])) or 'record'}: {f['msg']}" for f in error.errors(include_url=False)]
+        more = [f"and {len(faults) - 5} more faults"] if len(faults) > 5 else []
+        raise StoreError(f"{path}: {'; '.join([*faults[:5], *more])}") from error

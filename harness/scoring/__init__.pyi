@@ -2,4 +2,10 @@
 from .evaluation import Evaluation as Evaluation
 from .registry import METRICS as METRICS, expand_metrics as expand_metrics, metric_named as metric_named
 from .similarity import Embedder as Embedder, locate_scorer as locate_scorer
-from .sums import EMPTY_SHARE_FLAGGED as EMPTY_SHARE_FLAGGED, overall as overall, scale as scale
+from .sums import (
+    EMPTY_SHARE_FLAGGED as EMPTY_SHARE_FLAGGED,
+    MetricSums as MetricSums,
+    PersonaSums as PersonaSums,
+    overall as overall,
+    scale as scale,
+)

@@ -15,7 +15,7 @@ from harness.errors import ConfigError
 from harness.progress import Advance, Progress
 from harness.scoring.registry import expand_metrics, metric_named
 from harness.scoring.similarity import Embedder, locate_scorer
-from harness.scoring.sums import needs_embedder, overall, persona_sums, score_replies
+from harness.scoring.sums import PersonaSums, needs_embedder, overall, persona_sums, score_replies
 from harness.store import Store, canonical_hash, dump_json, read_json
 
 
@@ -57,12 +57,12 @@ class Evaluation:
 
     def sums(
         self, examples: Sequence[Example], places: Sequence[int], columns: Mapping[str, Sequence[float]]
-    ) -> dict[str, Any]:
+    ) -> PersonaSums:
         """Per-persona sums over those of the examples that lie at `places`."""
         chosen = {name: [values[i] for i in places] for name, values in columns.items()}
         return persona_sums(self.dataset, [examples[i] for i in places], chosen)
 
-    def figures(self, sums: Mapping[str, Any]) -> dict[str, float]:
+    def figures(self, sums: PersonaSums) -> dict[str, float | None]:
         """Every metric's figure over all examples."""
         return {name: overall(sums, name) for name in self.names}
 
@@ -79,7 +79,7 @@ class Evaluation:
                     replies = [ceiling.replies[example.prompt.id] for example in examples]
                     columns = score_replies(self.dataset, examples, replies, self._embedder)
                     sums = persona_sums(self.dataset, examples, columns)
-                    scores = {name: overall(sums, name) for name in sums["metrics"]}
+                    scores = {name: overall(sums, name) for name in sums.metrics}
                     rows.append({"name": ceiling.name, "knows": ceiling.knows, "scores": scores})
             self._advance = None
             dump_json(rows, folder / "ceilings.json")

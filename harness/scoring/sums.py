@@ -1,6 +1,6 @@
-"""Replies -> scores per example -> sums per persona. The benchmark names the metric that decides.
+"""Replies -> scores per example -> `PersonaSums`. The benchmark names the metric that decides.
 
-Sums are what comparisons and the published records are made of; see `persona_sums` for their form. No statistics.
+Sums are what comparisons and the published records are made of. No statistics.
 """
 
 from __future__ import annotations
@@ -11,12 +11,48 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, model_validator
 
 from harness.contract import Dataset, Example
 from harness.scoring.registry import MetricBatch, expand_metrics, metric_named, score_columns
 from harness.scoring.similarity import Embedder
 
 EMPTY_SHARE_FLAGGED = 0.05  # FAIR_COMPARISON row 8
+
+
+class MetricSums(BaseModel, frozen=True, extra="forbid"):
+    """One metric's sums, a value a persona (G). A pooled metric has `counts` (column -> [G]) in place of sum and n.
+
+    sum, n   of the examples where the metric is defined: their values' sum and their number
+    """
+
+    unit: str
+    higher_is_better: bool
+    sum: tuple[float, ...] = ()
+    n: tuple[int, ...] = ()
+    counts: dict[str, tuple[float, ...]] | None = None
+
+
+class PersonaSums(BaseModel, frozen=True, extra="forbid"):
+    """Sums per persona, for personas with at least one example (G), in data set order.
+
+    clusters   None where no persona has one;  replies: examples a persona
+    """
+
+    personas: tuple[str, ...]
+    clusters: tuple[int | str | None, ...] | None = None
+    replies: tuple[int, ...]
+    metrics: dict[str, MetricSums]
+
+    @model_validator(mode="after")
+    def _alike(self) -> PersonaSums:
+        lists = {"replies": self.replies, "clusters": self.personas if self.clusters is None else self.clusters}
+        for name, sums in self.metrics.items():
+            pooled = {f"{name}.{column}": values for column, values in (sums.counts or {}).items()}
+            lists |= pooled or {f"{name}.sum": sums.sum, f"{name}.n": sums.n}
+        if wrong := [name for name, values in lists.items() if len(values) != len(self.personas)]:
+            raise ValueError(f"{', '.join(wrong)}: not one value for each of {len(self.personas)} personas")
+        return self
 
 
 def score_replies(
@@ -37,45 +73,40 @@ def needs_embedder(dataset: Dataset) -> bool:
     return any("embedder" in metric_named(name).needs for name in expand_metrics(dataset.metrics))
 
 
-def persona_sums(
-    dataset: Dataset, examples: Sequence[Example], columns: Mapping[str, Sequence[float]]
-) -> dict[str, Any]:
-    """Sums per persona, for personas with at least one example, in data set order.
-
-    Returns {"personas": [G ids], "clusters": [G], "replies": [G counts], "metrics": {name: {"unit", "higher_is_better",
-    "sum": [G], "n": [G]}}}; a pooled metric has "counts": {column: [G]} in place of sum and n.
-    A plain metric counts the examples where it is defined. "clusters" is left out where no persona has one.
-    """
+def persona_sums(dataset: Dataset, examples: Sequence[Example], columns: Mapping[str, Sequence[float]]) -> PersonaSums:
+    """The sums of scored examples, all metrics of the data set."""
     owners: dict[str, list[int]] = {}
     for i, example in enumerate(examples):
         owners.setdefault(example.prompt.persona, []).append(i)
-    personas = [p.id for p in dataset.personas if p.id in owners]
-    found: dict[str, Any] = {}
+    people = [p for p in dataset.personas if p.id in owners]
+    places = [owners[p.id] for p in people]
+    metrics: dict[str, MetricSums] = {}
     for name in expand_metrics(dataset.metrics):
         metric = metric_named(name)
-        entry: dict[str, Any] = {"unit": metric.unit, "higher_is_better": metric.higher_is_better}
+        empty = MetricSums(unit=metric.unit, higher_is_better=metric.higher_is_better)
+        totals = {c: [_total(columns[c], own) for own in places] for c in metric.columns}
         if metric.pooled:
-            entry["counts"] = {c: [_total(columns[c], owners[p])[0] for p in personas] for c in metric.columns}
+            found: dict[str, Any] = {"counts": {c: tuple(t for t, _ in values) for c, values in totals.items()}}
         else:
-            totals = [_total(columns[name], owners[p]) for p in personas]
-            entry["sum"] = [total for total, _ in totals]
-            entry["n"] = [n for _, n in totals]
-        found[name] = entry
-    clusters = {p.id: p.cluster for p in dataset.personas}
-    labels = [clusters[p] for p in personas]
-    known = {"clusters": labels} if any(label is not None for label in labels) else {}
-    return {"personas": personas, **known, "replies": [len(owners[p]) for p in personas], "metrics": found}
+            found = {"sum": tuple(t for t, _ in totals[name]), "n": tuple(n for _, n in totals[name])}
+        metrics[name] = empty.model_copy(update=found)
+    return PersonaSums(
+        personas=tuple(p.id for p in people),
+        clusters=tuple(p.cluster for p in people) if any(p.cluster is not None for p in people) else None,
+        replies=tuple(map(len, places)),
+        metrics=metrics,
+    )
 
 
-def overall(sums: Mapping[str, Any], name: str) -> float:
-    """A metric's micro figure from per-persona sums: mean over examples, or the pooled figure; nan if undefined."""
-    entry = sums["metrics"][name]
-    if "counts" in entry:
+def overall(sums: PersonaSums, name: str) -> float:
+    """A metric's micro figure: mean over examples, or the pooled figure; nan if undefined."""
+    entry = sums.metrics[name]
+    if entry.counts is not None:
         metric = metric_named(name)
         assert metric.figure is not None
-        return float(metric.figure(np.array([math.fsum(entry["counts"][c]) for c in metric.columns])))
-    n = sum(entry["n"])
-    return math.fsum(entry["sum"]) / n if n else math.nan
+        return float(metric.figure(np.array([math.fsum(entry.counts[c]) for c in metric.columns])))
+    n = sum(entry.n)
+    return math.fsum(entry.sum) / n if n else math.nan
 
 
 def scale(unit: str) -> float:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from harness.compare import row_name
+from harness.runs import Cost, StoredRun
 from harness.scoring import metric_named, scale
-from harness.store import StoredRun
+from harness.statistics import ComparisonRow, row_json
 
 if TYPE_CHECKING:
     from harness.runner import Outcome
-    from harness.statistics import ComparisonRow
 
 
 def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
@@ -63,7 +63,7 @@ def metric_head(name: str) -> str:
 
 
 def score_line(
-    name: str, head: str, score: float | None, row: ComparisonRow | None, cost: Mapping[str, Any]
+    name: str, head: str, score: float | None, row: ComparisonRow | None, cost: Cost | None
 ) -> dict[str, str]:
     """One line of the table of scores: a method with its difference from the baseline and what it cost."""
     return {
@@ -74,9 +74,10 @@ def score_line(
         "simultaneous CI": interval(row.sim_ci_pts) if row else "",
         "p": p_value(row.p_raw) if row else "",
         "p adj.": p_value(row.p_adj) if row else "",
-        "parameters": f"{cost['trainable_parameters']:,}",
-        "fit s": f"{cost['fit_seconds']:.0f}",
-        "reply s": f"{cost['predict_seconds']:.0f}",
+        "parameters": f"{cost.trainable_parameters:,}" if cost else "",
+        "fit s": f"{cost.fit_seconds:.0f}" if cost else "",
+        "base fit s": f"{cost.stands_on.fit_seconds:.0f}" if cost and cost.stands_on else "",
+        "reply s": f"{cost.predict_seconds:.0f}" if cost else "",
     }
 
 
@@ -96,46 +97,42 @@ def note_lines(notes: Mapping[str, Any], most: int = 5) -> list[str]:
 def outcome_text(outcome: Outcome) -> str:
     """The table, ceilings and verdict of a run."""
     record, row = outcome.run.record, outcome.row
-    decides = record["metrics"][0]
+    decides = record.metric
     head = metric_head(decides)
+    runs = [outcome.run, outcome.baseline] if row else [outcome.run]
     lines = []
-    for run, delta in ((outcome.run, row), (outcome.baseline, None)):
-        if run.id == outcome.baseline.id and lines and outcome.row is None:
-            break
-        score = shown(decides, run.record["scores"][decides])
-        lines.append(score_line(row_name(run.record), head, score, delta, run.record["cost"]))
+    for run in runs:
+        score = shown(decides, run.record.scores[decides])
+        lines.append(score_line(row_name(run.record), head, score, None if lines else row, run.record.cost))
     for ceiling in outcome.ceilings:
-        lines.append({"": ceiling["name"], head: number(shown(decides, ceiling["scores"][decides]))})
+        lines.append({"": ceiling.name, head: number(shown(decides, ceiling.scores[decides]))})
     keys = list(lines[0])
     text = [table([{key: line.get(key, "") for key in keys} for line in lines]), ""]
-    others = [m for m in record["metrics"][1:] if record["scores"].get(m) is not None]
+    others = [m for m in record.metrics[1:] if record.scores.get(m) is not None]
     if others:
         compared = [
             {"also measured": m}
             | {
                 row_name(run.record): number(
-                    shown(m, run.record["scores"].get(m)), 3 if metric_named(m).unit != "pt" else 2
+                    shown(m, run.record.scores.get(m)), 3 if metric_named(m).unit != "pt" else 2
                 )
-                for run in ([outcome.run, outcome.baseline] if row else [outcome.run])
+                for run in runs
             }
             for m in others
         ]
         text += [table(compared), ""]
-    text.append(
-        f"{record['n_personas']} personas, {record['n_replies']} replies, seed {record['seed']}, run {outcome.run.id}"
-    )
-    if unseen := record.get("unseen"):
-        before = (outcome.baseline.record.get("unseen") or {}).get("scores", {}).get(decides)
+    text.append(f"{record.n_personas} personas, {record.n_replies} replies, seed {record.seed}, run {record.id}")
+    if unseen := record.unseen:
+        before = outcome.baseline.record.unseen
         text.append(
-            f"{unseen['n_personas']} personas held out of all training, {unseen['n_replies']} replies: "
-            f"{number(shown(decides, unseen['scores'].get(decides)))}"
-            + (f" (baseline {number(shown(decides, before))})" if row else "")
+            f"{unseen.n_personas} personas held out of all training, {unseen.n_replies} replies: "
+            f"{number(shown(decides, unseen.scores.get(decides)))}"
+            + (f" (baseline {number(shown(decides, before.scores.get(decides)))})" if row and before else "")
         )
-    text += note_lines(record.get("notes") or {})
-    for run in dict.fromkeys([outcome.run.id, outcome.baseline.id]):
-        flags = (outcome.run if run == outcome.run.id else outcome.baseline).record["flags"]
-        if flags:
-            text.append(f"flags of {run}: {'; '.join(flags)}")
+    text += note_lines(record.notes)
+    for run in runs:
+        if run.record.flags:
+            text.append(f"flags of {run.id}: {'; '.join(map(str, run.record.flags))}")
     if row:
         if row.flags:
             text.append("flags of the comparison: " + ", ".join(row.flags))
@@ -152,36 +149,28 @@ def outcome_text(outcome: Outcome) -> str:
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
     """The run as one JSON object; scores and differences in points where the metric is a share."""
-    import dataclasses
-
     record, row = outcome.run.record, outcome.row
-    decides = record["metrics"][0]
+    decides = record.metric
     own = row or outcome.baseline_row
     return {
-        "method": record["method"],
-        "control": record["config"]["control"],
-        "metric": decides,
-        "score": shown(decides, record["scores"][decides]),
-        "baseline": outcome.baseline.record["method"],
-        "baseline_score": shown(decides, outcome.baseline.record["scores"][decides]),
-        "delta_pts": row.delta_pts if row else None,
+        **row_json(own),
         "se": row.se_pts if row else own.se_micro_pts,
-        "ci95": row.ci95_pts if row else None,
-        "sim_ci": row.sim_ci_pts if row else None,
-        "p_raw": row.p_raw if row else None,
-        "p_adj": row.p_adj if row else None,
+        "method": record.method,
+        "control": record.config.control,
+        "metric": decides,
+        "score": shown(decides, record.scores[decides]),
+        "baseline": outcome.baseline.record.method,
+        "baseline_score": shown(decides, outcome.baseline.record.scores[decides]),
         "verdict": row.verdict if row else "this is the baseline",
-        "reference": dataclasses.asdict(own.reference) if own.reference else None,
-        "scores": {m: shown(m, record["scores"].get(m)) for m in record["metrics"]},
-        "ceilings": {c["name"]: shown(decides, c["scores"][decides]) for c in outcome.ceilings},
-        "n_personas": record["n_personas"],
-        "n_replies": record["n_replies"],
-        "seed": record["seed"],
-        "cost": record["cost"],
-        "flags": [*record["flags"], *(row.flags if row else ())],
+        "scores": {m: shown(m, record.scores.get(m)) for m in record.metrics},
+        "ceilings": {c.name: shown(decides, c.scores[decides]) for c in outcome.ceilings},
+        "n_personas": record.n_personas,
+        "n_replies": record.n_replies,
+        "seed": record.seed,
+        "cost": record.cost and record.cost.model_dump(),
+        "flags": [*map(str, record.flags), *(row.flags if row else ())],
         "run": outcome.run.id,
         "baseline_run": outcome.baseline.id,
-        "comparison": dataclasses.asdict(row) if row else None,
     }
 
 
@@ -189,24 +178,18 @@ def run_line(run: StoredRun) -> dict[str, Any]:
     """One line of `list runs`."""
     record = run.record
     if not run.complete:
-        return {
-            "run": run.id,
-            "status": record.get("status"),
-            "method": record.get("method"),
-            "error": record.get("error"),
-        }
-    decides = record["metrics"][0]
+        return {"run": run.id, "status": record.status, "method": record.method, "error": record.error}
     return {
         "run": run.id,
         "status": "ok",
         "method": row_name(record),
-        "benchmark": record["benchmark"]["name"],
-        "backbone": record["config"]["backbone"],
-        "personas": record["n_personas"],
-        "replies": record["n_replies"],
-        "seed": record["seed"],
-        "metric": decides,
-        "score": number(shown(decides, record["scores"][decides])),
-        "created": record["created"],
+        "benchmark": record.benchmark.name,
+        "backbone": record.config.backbone,
+        "personas": record.n_personas,
+        "replies": record.n_replies,
+        "seed": record.seed,
+        "metric": record.metric,
+        "score": number(shown(record.metric, record.scores[record.metric])),
+        "created": record.created,
         "error": None,
     }

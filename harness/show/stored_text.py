@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.compare import Diff, Joint, Plan, View, row_name
+from harness.runs import Cost, StoredRun
 from harness.scoring import scale
 from harness.show.printing import interval, number, p_value, shown, table
-from harness.store import StoredRun
 
 
 def _digits(unit: str) -> int:
@@ -37,7 +37,7 @@ def joint_text(found: Joint) -> str:
     ]  # fmt: skip
     base = {"": found.own.method, score: own(found.own), "seeds": len(found.own.seeds)}
     text = [table([*lines, {key: base.get(key, "") for key in lines[0]}]), ""]
-    replies = found.baseline.first.record["n_replies"]
+    replies = found.baseline.first.record.n_replies
     kind = "mean over replies" if micro else "mean over personas"
     text.append(f"{found.own.n_personas} personas, {replies} replies; {found.estimand}: {kind}")
     for place, row in enumerate(found.rows):
@@ -84,22 +84,19 @@ def run_text(run: StoredRun, seen: View | None, sampled: Sequence[dict], top: in
     """A stored run for reading: what it is, scores, cost, flags, clusters, best and worst personas, replies."""
     record = run.record
     if seen is None:
-        return f"{run.id}: {record.get('status')}: {record.get('error') or 'not finished; run the same command again'}"
+        return f"{run.id}: {record.status}: {record.error or 'not finished; run the same command again'}"
     lines = [
-        f"{run.id}: {row_name(record)} on {record['benchmark']['name']}, backbone {record['config']['backbone']}, "
-        f"seed {record['seed']}",
-        f"{record['n_personas']} personas, {record['n_replies']} replies; made {record['created']}",
+        f"{run.id}: {row_name(record)} on {record.benchmark.name}, backbone {record.config.backbone}, "
+        f"seed {record.seed}",
+        f"{record.n_personas} personas, {record.n_replies} replies; made {record.created}",
     ]
-    if record.get("origin") == "imported":
-        file = record["file"]
-        lines.append(
-            f"imported from {file['name']} (sha256 {file['sha256'][:12]}), example set {record['example_set']}"
-        )
-    lines += ["", table([{"metric": m, "score": number(shown(m, v), 3)} for m, v in record["scores"].items()])]
-    if record["cost"]:
-        lines += ["", table([{"cost": k, "": "-" if v is None else f"{v:,}"} for k, v in record["cost"].items()])]
-    if record["flags"]:
-        lines.append("flags: " + "; ".join(record["flags"]))
+    if file := record.imported:
+        lines.append(f"imported from {file.name} (sha256 {file.sha256[:12]}), example set {file.example_set}")
+    lines += ["", table([{"metric": m, "score": number(shown(m, v), 3)} for m, v in record.scores.items()])]
+    if record.cost:
+        lines += ["", _cost(record.cost)]
+    if record.flags:
+        lines.append("flags: " + "; ".join(map(str, record.flags)))
     lines += _view(seen, top)
     if sampled:
         lines += ["", "replies:"]
@@ -109,6 +106,23 @@ def run_text(run: StoredRun, seen: View | None, sampled: Sequence[dict], top: in
                 lines.append(f"    user:  {sample['user']!r}")
             lines.append(f"    reply: {sample['reply']!r}")
     return "\n".join(lines)
+
+
+def _cost(cost: Cost) -> str:
+    """The method's own cost, and beside it that of the methods that it stands on."""
+    base = cost.stands_on
+    apart = {} if base is None else base.model_dump(exclude={"methods"})
+    head = "stands on " + ", ".join(base.methods) if base and base.methods else "stands on"
+
+    def cell(value: float | None) -> str:
+        return "-" if value is None else f"{value:,}"
+
+    return table(
+        [
+            {"cost": name, "own": cell(value), head: cell(apart[name]) if name in apart else ""}
+            for name, value in cost.model_dump(exclude={"stands_on"}).items()
+        ]
+    )
 
 
 def _view(seen: View, top: int) -> list[str]:

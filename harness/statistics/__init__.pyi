@@ -29,7 +29,13 @@ from .power import (
     power_of as power_of,
 )
 from .reference import reference_test as reference_test
-from .rows import ComparisonRow as ComparisonRow, ScoreRow as ScoreRow, score_row as score_row
+from .rows import (
+    ComparisonRow as ComparisonRow,
+    ScoreRow as ScoreRow,
+    row_json as row_json,
+    row_values as row_values,
+    score_row as score_row,
+)
 from .scores import PersonaScores as PersonaScores, aligned as aligned
 from .seeds import (
     SeedVariance as SeedVariance,

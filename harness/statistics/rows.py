@@ -5,8 +5,10 @@ Hashes, costs and the guard against unlike runs are `harness.compare.guard`'s.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from harness.contract import ReferenceScore
 from harness.statistics.estimands import Estimand, score
@@ -133,6 +135,39 @@ def score_row(
         se_macro_pts=number_or_none(values["macro"][1] * factor),
         reference=against,
     )
+
+
+def row_values(row: ScoreRow) -> dict[str, Any]:
+    """All fields of a row as plain data."""
+    return dataclasses.asdict(row)
+
+
+def row_json(row: ScoreRow | None) -> dict[str, Any]:
+    """What every command's JSON says of a row, always with the same keys; null where there is no row or comparison.
+
+    score is that of the row's estimand; scores and differences are in points, or in the metric's unit if not pt.
+    comparison has all fields of the row.
+    """
+    c = row if isinstance(row, ComparisonRow) else None
+    return {
+        "seeds": row and list(row.seeds),
+        "score": row and (row.score_micro_pts if row.estimand == "micro" else row.score_macro_pts),
+        "score_micro": row and row.score_micro_pts,
+        "score_macro": row and row.score_macro_pts,
+        "se_micro": row and row.se_micro_pts,
+        "se_macro": row and row.se_macro_pts,
+        "reference": row_values(row)["reference"] if row else None,
+        "delta_pts": c and c.delta_pts,
+        "se": c and c.se_pts,
+        "df": c and c.df,
+        "ci95": c and c.ci95_pts,
+        "sim_ci": c and c.sim_ci_pts,
+        "p_raw": c and c.p_raw,
+        "p_adj": c and c.p_adj,
+        "verdict": c and c.verdict,
+        "verdict_kind": c and c.verdict_kind,
+        "comparison": c and row_values(c),
+    }
 
 
 def _against(reference: ReferenceScore, mean: float, se: float, personas: int) -> ReferenceRow:

@@ -1,8 +1,6 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
 from .disk import (
-    SCHEMA_VERSION as SCHEMA_VERSION,
     Store as Store,
-    StoredRun as StoredRun,
     canonical_hash as canonical_hash,
     clean_json as clean_json,
     dump_json as dump_json,

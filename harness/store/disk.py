@@ -1,7 +1,7 @@
-"""Runs and fitted adapters on disk: atomic, resumable, content-addressed.
+"""Folders and JSON on disk: atomic, resumable, content-addressed. What a run's folder holds is `harness.runs`.
 
-    <runs>/<id>/run.json scores.jsonl personas.json adapters/     one run (see `harness.runner` for the fields)
-    <runs>/.cache/                                                  fitted banks, embeddings, half-done fits
+    <root>/<name>/       one folder, e.g. a run
+    <root>/.cache/       fitted banks, embeddings, half-done fits
 
 A folder is written under a temporary name and renamed, so a reader sees all of it or nothing. No torch here.
 """
@@ -16,15 +16,12 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from harness.errors import StoreError, did_you_mean
-
-SCHEMA_VERSION = 1
+from harness.errors import StoreError
 
 
 def canonical_hash(value: Any) -> str:
@@ -76,80 +73,16 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"cannot read {path}: {error}") from error
 
 
-@dataclass(frozen=True)
-class StoredRun:
-    """A run as it lies on disk. `record` is run.json; `path` its folder, or the file of a published record."""
-
-    path: Path
-    record: Mapping[str, Any]
-
-    @property
-    def id(self) -> str:
-        return str(self.record.get("id", self.path.name))
-
-    @property
-    def complete(self) -> bool:
-        return self.record.get("status") == "ok"
-
-    def per_persona(self) -> Mapping[str, Any]:
-        """Per-persona sums: {"personas": [...], "metrics": {name: {...}}}; see `harness.scoring.sums`."""
-        if "per_persona" in self.record:
-            return self.record["per_persona"]
-        return read_json(self.path / "personas.json")
-
-    def scores(self) -> Iterator[dict[str, Any]]:
-        """The lines of scores.jsonl, one per example."""
-        path = self.path / "scores.jsonl"
-        try:
-            with path.open(encoding="utf-8") as lines:
-                for number, line in enumerate(lines, 1):
-                    try:
-                        yield json.loads(line)
-                    except ValueError as error:
-                        raise StoreError(f"{path}:{number}: not JSON: {error}") from error
-        except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
-
-
 class Store:
-    """The runs folder. Creating a Store touches nothing."""
+    """A folder of folders with a cache beside them. Creating a Store touches nothing."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.cache = root / ".cache"
 
-    def run(self, run_id: str) -> StoredRun | None:
-        """The stored run, complete or not; None if there is none."""
-        path = self.root / run_id
-        return StoredRun(path, read_json(path / "run.json")) if (path / "run.json").is_file() else None
-
-    def find(self, name: str) -> StoredRun:
-        """A run by id or unique beginning of one; raises StoreError with the nearest ids."""
-        known = [run.id for run in self.runs()]
-        hits = [run_id for run_id in known if run_id == name] or [r for r in known if name and r.startswith(name)]
-        if len(hits) != 1:
-            why = f"{len(hits)} runs begin with '{name}'" if hits else f"no run '{name}' in {self.root}"
-            raise StoreError(f"{why}; {did_you_mean(name, hits or known)}")
-        found = self.run(hits[0])
-        assert found is not None
-        return found
-
-    def runs(self) -> list[StoredRun]:
-        """All runs, by id. A folder whose run.json cannot be read is listed as failed with the reason."""
-        found = []
-        for path in sorted(self.root.glob("*/run.json")):
-            try:
-                record = read_json(path)
-                if not isinstance(record, dict):
-                    raise StoreError(f"{path} holds no JSON object")
-            except StoreError as error:
-                record = {"id": path.parent.name, "status": "failed", "error": str(error)}
-            found.append(StoredRun(path.parent, record))
-        return found
-
-    def write_run(self, run_id: str, fill: Callable[[Path], None]) -> Path:
-        """Make the run's folder with `fill(temporary folder)` and put it in place of whatever was there."""
-        return self._write_folder(self.root / run_id, fill)
+    def write_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """Make the folder `<root>/<name>` with `fill(temporary folder)` and put it in place of whatever was there."""
+        return self._write(self.root / name, fill)
 
     def cached(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
         """The folder `.cache/<kind>/<key>`, made once; a second process waits for the first."""
@@ -158,7 +91,7 @@ class Store:
             return folder
         with self.lock(f"{kind}-{key}"):
             if not folder.is_dir():
-                self._write_folder(folder, make)
+                self._write(folder, make)
         return folder
 
     def partial(self, key: str) -> Path:
@@ -182,7 +115,7 @@ class Store:
         finally:
             lock.release()
 
-    def _write_folder(self, folder: Path, fill: Callable[[Path], None]) -> Path:
+    def _write(self, folder: Path, fill: Callable[[Path], None]) -> Path:
         part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
         try:
             part.mkdir(parents=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from harness.statistics import row_json
 from harness.sweeps.plan import GateResult, PhaseResult, PlanOutcome, Try
 from harness.sweeps.plan_file import Phase
 from harness.sweeps.sweep_text import failures, made_json
@@ -91,7 +92,7 @@ def _gate_json(result: GateResult) -> dict[str, Any]:
         "delta_pts": result.delta_pts,
         "p": result.p,
         "text": result.text,
-        "comparison": dataclasses.asdict(result.row) if result.row else None,
+        "comparison": row_json(result.row)["comparison"],
     }
 
 

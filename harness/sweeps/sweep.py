@@ -7,18 +7,17 @@ noted and the others go on. What is asked for is `harness.sweeps.sweep_file`'s, 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.compare import Family, comparison_rows
 from harness.config import RunConfig
 from harness.errors import HarnessError, StoreError
 from harness.progress import Progress, duration
 from harness.runner import Session, open_session
+from harness.runs import Ceiling, StoredRun
 from harness.statistics import ComparisonRow, ScoreRow
-from harness.store import StoredRun
 from harness.sweeps.sweep_file import Entry, Sweep
 
 
@@ -74,7 +73,7 @@ class SweepOutcome:
     sweep: Sweep
     rows: tuple[Row, ...]
     made: tuple[Made, ...]
-    ceilings: Sequence[Mapping[str, Any]]
+    ceilings: Sequence[Ceiling]
 
     @property
     def failed(self) -> bool:
@@ -107,7 +106,7 @@ class Workshop:
         """The id that the run has or will have, and the run as it is stored now, complete or not."""
         session, config = self.session(order.seed, order.scope), order.entry.config
         run_id = session.run_id(config.method, config.method_options, config.control)
-        return run_id, session.store.run(run_id)
+        return run_id, session.stored(run_id)
 
     def make(self, order: Order) -> Made:
         """The run from the store or made now; an error of the method ends this run alone.
@@ -166,7 +165,7 @@ def run_sweep(sweep: Sweep, workshop: Workshop) -> SweepOutcome:
     made = workshop.make_all(orders(sweep))
     listed = sweep.entries if sweep.baseline in sweep.entries else (*sweep.entries, sweep.baseline)
     rows = joint_rows(sweep.baseline, listed, made)
-    ceilings = next((item.run.record.get("ceilings", []) for item in made if item.run), [])
+    ceilings = next((item.run.record.ceilings for item in made if item.run), ())
     return SweepOutcome(sweep, rows, tuple(made), ceilings)
 
 
@@ -198,13 +197,13 @@ def joint_rows(baseline: Entry, entries: Sequence[Entry], made: Sequence[Made]) 
 def family(entry: Entry, made: Sequence[Made]) -> Family | None:
     """An entry's complete runs, seeds ascending, under its label; None if there are none."""
     runs = [item.run for item in made if item.run and item.order.entry is entry]
-    runs.sort(key=lambda run: run.record["seed"])
+    runs.sort(key=lambda run: run.record.seed)
     return Family(entry.label, tuple(runs)) if runs else None
 
 
 def _cost_seconds(run: StoredRun) -> float:
-    cost = run.record["cost"]
-    return cost["fit_seconds"] + cost["predict_seconds"] + cost["score_seconds"]
+    cost = run.record.cost
+    return cost.fit_seconds + cost.predict_seconds + cost.score_seconds if cost else 0.0
 
 
 def _one_line(error: Exception) -> str:

@@ -5,15 +5,15 @@ The single run's text is `harness.show.printing`'s, a plan's `harness.sweeps.pla
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 from harness import show
+from harness.runs import Cost, StoredRun
 from harness.scoring import metric_named
-from harness.store import StoredRun
+from harness.statistics import row_json
 from harness.sweeps.sweep import Made, Order, Row, SweepOutcome, Workshop
 
 
@@ -43,35 +43,26 @@ def sweep_json(outcome: SweepOutcome) -> dict[str, Any]:
         "benchmark": sweep.shared.benchmark,
         "baseline": sweep.baseline.label,
         "seeds": list(sweep.seeds),
-        "rows": [row_json(row) for row in outcome.rows],
+        "rows": [row_as_json(row) for row in outcome.rows],
         "ceilings": _ceilings(outcome),
         "runs": [made_json(made) for made in outcome.made],
         "failed": sum(made.run is None for made in outcome.made),
     }
 
 
-def row_json(row: Row) -> dict[str, Any]:
+def row_as_json(row: Row) -> dict[str, Any]:
     """One row: what it is, its score and its comparison in points, its runs, flags and failures."""
     runs = row.family.runs if row.family else ()
-    compared = row.comparison
     return {
+        **row_json(row.score),
         "label": row.entry.label,
         "method": row.entry.config.method,
         "control": row.entry.config.control,
         "options": to_jsonable_python(row.entry.config.method_options),
         "status": "failed" if not runs else "incomplete" if row.failed else "ok",
-        "metric": _decides(runs[0]) if runs else None,
-        "score": row.score.score_micro_pts if row.score else None,
-        "delta_pts": compared.delta_pts if compared else None,
-        "ci95": compared.ci95_pts if compared else None,
-        "sim_ci": compared.sim_ci_pts if compared else None,
-        "p_raw": compared.p_raw if compared else None,
-        "p_adj": compared.p_adj if compared else None,
-        "verdict": compared.verdict if compared else None,
-        "comparison": dataclasses.asdict(compared) if compared else None,
-        "reference": dataclasses.asdict(row.score.reference) if row.score and row.score.reference else None,
+        "metric": runs[0].record.metric if runs else None,
         "runs": [run.id for run in runs],
-        "flags": [*_run_flags(runs), *(compared.flags if compared else ()), *_failed_flags(row)],
+        "flags": _flags(row),
         "errors": [{"seed": made.order.seed, "error": made.error} for made in row.failed],
     }
 
@@ -112,20 +103,18 @@ def _state(run: StoredRun | None) -> str:
         return "no"
     if run.complete:
         return "complete"
-    if run.record.get("status") == "failed":
-        return f"failed, is tried again: {run.record.get('error', '')}"
+    if run.record.status == "failed":
+        return f"failed, is tried again: {run.record.error}"
     return "begun, goes on where it stopped"
 
 
 def _table(outcome: SweepOutcome) -> str:
     first = next(row.family.first for row in outcome.rows if row.family)
-    head = show.metric_head(_decides(first))
+    head = show.metric_head(first.record.metric)
     lines: list[dict[str, str]] = []
     for row in outcome.rows:
         if row.family and row.score:
-            costs = [run.record["cost"] for run in row.family.runs]
-            means = {k: sum(c[k] for c in costs) / len(costs) for k in ("fit_seconds", "predict_seconds")}
-            cost = {**costs[0], **means}
+            cost = _mean_cost(row.family.runs)
             lines.append(show.score_line(row.entry.label, head, row.score.score_micro_pts, row.comparison, cost))
         else:
             lines.append({"": row.entry.label, head: "failed"})
@@ -134,11 +123,19 @@ def _table(outcome: SweepOutcome) -> str:
     return show.table([{key: line.get(key, "") for key in keys} for line in lines])
 
 
+def _mean_cost(runs: Sequence[StoredRun]) -> Cost | None:
+    """The first seed's cost with the mean seconds of all."""
+    costs = [run.record.cost for run in runs if run.record.cost]
+    if not costs:
+        return None
+    names = ("fit_seconds", "predict_seconds")
+    return costs[0].model_copy(update={n: sum(getattr(c, n) for c in costs) / len(costs) for n in names})
+
+
 def _others(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The metrics that do not decide, a column a method; means over seeds."""
-    first = rows[0].family.first.record if rows[0].family else {}
     lines = []
-    for name in first.get("metrics", [])[1:]:
+    for name in rows[0].family.first.record.metrics[1:] if rows[0].family else ():
         values = {row.entry.label: _mean(row, name) for row in rows}
         if any(value is not None for value in values.values()):
             digits = 2 if metric_named(name).unit == "pt" else 3
@@ -148,7 +145,7 @@ def _others(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _mean(row: Row, metric: str) -> float | None:
     runs = row.family.runs if row.family else ()
-    values = [show.shown(metric, run.record["scores"].get(metric)) for run in runs]
+    values = [show.shown(metric, run.record.scores.get(metric)) for run in runs]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
@@ -160,7 +157,7 @@ def _size(outcome: SweepOutcome, shown: Sequence[Row]) -> str:
     which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     compared = sum(row.comparison is not None for row in shown)
     joint = f"; {compared} methods tested jointly against {outcome.sweep.baseline.label}" if compared else ""
-    return f"{record['n_personas']} personas, {record['n_replies']} replies, {which}{joint}"
+    return f"{record.n_personas} personas, {record.n_replies} replies, {which}{joint}"
 
 
 def _lines(row: Row) -> list[str]:
@@ -168,7 +165,7 @@ def _lines(row: Row) -> list[str]:
     text = []
     if row.comparison:
         text.append(f"{row.entry.label}: {row.comparison.verdict}")
-    flags = [*_run_flags(row.family.runs), *(row.comparison.flags if row.comparison else ()), *_failed_flags(row)]
+    flags = _flags(row)
     return text + ([f"flags of {row.entry.label}: {'; '.join(flags)}"] if flags else [])
 
 
@@ -186,8 +183,8 @@ def _ceilings(outcome: SweepOutcome) -> dict[str, float | None]:
     run = next((row.family.first for row in outcome.rows if row.family), None)
     if run is None:
         return {}
-    decides = _decides(run)
-    return {c["name"]: show.shown(decides, c["scores"][decides]) for c in outcome.ceilings}
+    decides = run.record.metric
+    return {c.name: show.shown(decides, c.scores[decides]) for c in outcome.ceilings}
 
 
 def _counts(made: Sequence[Made], stored: int) -> str:
@@ -196,16 +193,12 @@ def _counts(made: Sequence[Made], stored: int) -> str:
     return f"{new} made, {stored} from the store" + (f", {failed} failed" if failed else "")
 
 
-def _decides(run: StoredRun) -> str:
-    return str(run.record["metrics"][0])
-
-
-def _run_flags(runs: Sequence[StoredRun]) -> list[str]:
-    return list(dict.fromkeys(flag for run in runs for flag in run.record["flags"]))
-
-
-def _failed_flags(row: Row) -> list[str]:
-    if not row.failed:
-        return []
-    seeds = ", ".join(str(made.order.seed) for made in row.failed)
-    return [f"failed: {row.failed[0].error}" if row.family is None else f"failed with seed {seeds}"]
+def _flags(row: Row) -> list[str]:
+    """In words: those of the runs, each once, then of the comparison, then of runs that failed."""
+    runs = row.family.runs if row.family else ()
+    found = list(dict.fromkeys(str(flag) for run in runs for flag in run.record.flags))
+    found += row.comparison.flags if row.comparison else ()
+    if row.failed:
+        seeds = ", ".join(str(made.order.seed) for made in row.failed)
+        found.append(f"failed: {row.failed[0].error}" if row.family is None else f"failed with seed {seeds}")
+    return found

@@ -14,9 +14,10 @@ from harness.compare.planning import Spread, plan, spread_of
 from harness.compare.run_view import diff, view
 from harness.compare.selection import select
 from harness.errors import HarnessError, StoreError
+from harness.runs.record import EmptyReplies
+from harness.runs.stored import all_runs
 from harness.statistics.pooled import paired_jackknife
 from harness.statistics.power import mde
-from harness.store.disk import Store
 
 RNG = np.random.default_rng(3)
 BASE = np.linspace(0.7, 0.9, 24)
@@ -64,16 +65,13 @@ def test_the_table_says_what_the_json_says(harness, runs):
     assert "24 personas, 240 replies; micro: mean over replies" in out
 
 
-def test_macro_weighs_personas_alike_and_says_that_the_reference_is_left_out(put, tmp_path, harness):
+def test_macro_weighs_personas_alike_and_says_that_the_reference_is_left_out(put, tmp_path, harness, changed_sums):
     reference = {"score": 82.14, "aggregation": "micro", "source": "s", "se": None, "note": ""}
     for name, scores in (("base", BASE), ("good", GOOD)):
-        run = put(name, scores, reference=reference)
-        path = run.path / "personas.json"
-        sums = json.loads(path.read_text())
-        entry = sums["metrics"]["similarity"]
-        n = list(range(1, 25))  # unequal numbers of replies: micro and macro part
-        sums["replies"], entry["n"], entry["sum"] = n, n, [float(s * k) for s, k in zip(scores, n, strict=True)]
-        path.write_text(json.dumps(sums))
+        with changed_sums(put(name, scores, reference=reference)) as sums:
+            entry = sums["metrics"]["similarity"]
+            n = list(range(1, 25))  # unequal numbers of replies: micro and macro part
+            sums["replies"], entry["n"], entry["sum"] = n, n, [float(s * k) for s, k in zip(scores, n, strict=True)]
     micro = compare(harness, tmp_path / "runs", "base", "good")
     macro = compare(harness, tmp_path / "runs", "base", "good", "--estimand", "macro")
     assert macro["methods"][0]["delta_pts"] == pytest.approx(100 * (GOOD - BASE).mean())
@@ -132,13 +130,13 @@ def test_an_ambiguous_name_is_refused_with_what_differs(put, tmp_path, harness):
     assert "good-b: option.tokens 20" in err
     assert compare(harness, tmp_path / "runs", "base", "good-b")["methods"][0]["runs"] == ["good-b"]
     with pytest.raises(StoreError, match="differ in more than the seed"):
-        select(Store(tmp_path / "runs").runs(), "good-a,good-b")
+        select(all_runs(tmp_path / "runs"), "good-a,good-b")
 
 
 def test_controls_have_a_name_of_their_own(put, tmp_path):
     put("good", GOOD)
     put("good", BAD, control="swapped")
-    known = Store(tmp_path / "runs").runs()
+    known = all_runs(tmp_path / "runs")
     assert select(known, "good").first.id == "good-x-0"
     assert select(known, "good-swapped").first.id == "good-swapped-0"
     assert select(known, "good (control: swapped)").first.id == "good-swapped-0"
@@ -195,13 +193,13 @@ def test_one_label_with_other_replies_is_refused(put, tmp_path):
     put("base", BASE)
     put("good", GOOD, n=8)
     with pytest.raises(NotComparableError, match=r"24 personas have other numbers of replies \(p000: 10 and 8\)"):
-        joint(Store(tmp_path / "runs").runs(), "base", ["good"])
+        joint(all_runs(tmp_path / "runs"), "base", ["good"])
 
 
 def test_unequal_tuning_is_flagged(put, tmp_path):
     put("base", BASE, trials=1)
-    put("good", GOOD, trials=9, flags=["7% empty replies"])
-    (row,) = as_json(joint(Store(tmp_path / "runs").runs(), "base", ["good"]))["methods"]
+    put("good", GOOD, trials=9, flags=[EmptyReplies(share=0.07)])
+    (row,) = as_json(joint(all_runs(tmp_path / "runs"), "base", ["good"]))["methods"]
     assert "tuned with 9 trials, the baseline with 1" in row["flags"]
     assert "7% empty replies" in row["flags"]
 
@@ -219,24 +217,22 @@ def test_clusters_are_shown_behind_a_test_of_whether_they_differ(put, tmp_path, 
     assert [row["sim_ci"] for row in flat["rows"]] == [None, None]
 
 
-def test_a_pooled_metric_is_compared_by_the_jackknife(put, tmp_path):
+def test_a_pooled_metric_is_compared_by_the_jackknife(put, tmp_path, changed_sums):
     counts = {}
     for name, errors in (("base", 6), ("good", 2)):
         run = put(name, BASE, metrics=["similarity", "device_f1"])
-        path = run.path / "personas.json"
-        sums = json.loads(path.read_text())
         rng = np.random.default_rng(errors)
         table = np.stack([rng.integers(20, 40, 24), rng.poisson(errors, 24), rng.poisson(errors, 24)], 1)
         columns = dict(zip(("device_tp", "device_fp", "device_fn"), table.T.tolist(), strict=True))
-        sums["metrics"]["device_f1"] = {"unit": "pt", "higher_is_better": True, "counts": columns}
-        path.write_text(json.dumps(sums))
+        with changed_sums(run) as sums:
+            sums["metrics"]["device_f1"] = {"unit": "pt", "higher_is_better": True, "counts": columns}
         counts[name] = table.astype(float)
-    (row,) = as_json(joint(Store(tmp_path / "runs").runs(), "base", ["good"], metric="device_f1"))["methods"]
+    (row,) = as_json(joint(all_runs(tmp_path / "runs"), "base", ["good"], metric="device_f1"))["methods"]
 
     def f1(c):
         return 2 * c[..., 0] / (2 * c[..., 0] + c[..., 1] + c[..., 2])
 
-    known = Store(tmp_path / "runs").runs()
+    known = all_runs(tmp_path / "runs")
     groups = joint(known, "base", ["good"], metric="device_f1", by_cluster=True).clusters["good"].rows
     assert [(g.n_personas, g.n_replies) for g in groups] == [(12, 120), (12, 120)], "replies, not values"
     want = paired_jackknife(counts["good"], counts["base"], f1)
@@ -244,15 +240,13 @@ def test_a_pooled_metric_is_compared_by_the_jackknife(put, tmp_path):
     assert row["se"] == pytest.approx(100 * want.se)
 
 
-def test_seeds_whose_personas_stand_in_another_order_are_matched_by_name(put, tmp_path):
+def test_seeds_whose_personas_stand_in_another_order_are_matched_by_name(put, tmp_path, changed_sums):
     put("m", BASE)
     other = put("m", BASE + 0.01, seed=1)
-    path = other.path / "personas.json"
-    sums = json.loads(path.read_text())
-    for values in (sums["personas"], sums["metrics"]["similarity"]["sum"]):
-        values.reverse()
-    path.write_text(json.dumps(sums))
-    (family,) = families(Store(tmp_path / "runs").runs())
+    with changed_sums(other) as sums:
+        for values in (sums["personas"], sums["metrics"]["similarity"]["sum"]):
+            values.reverse()
+    (family,) = families(all_runs(tmp_path / "runs"))
     scores = persona_scores(family, "similarity")
     assert scores.sums[1] - scores.sums[0] == pytest.approx(np.full(24, 0.1))
 
@@ -286,7 +280,7 @@ def test_show_ranks_by_shrunken_estimates_with_intervals(put, harness, tmp_path)
     assert len(shown["view"]["personas"]) == 60
     assert len({sample["persona"] for sample in shown["samples"]}) == 5
     everything = json.loads(harness("show", run.id, "--runs-dir", tmp_path / "runs", "--samples", "10000", "--json")[1])
-    assert len({sample["id"] for sample in everything["samples"]}) == run.record["n_replies"]
+    assert len({sample["id"] for sample in everything["samples"]}) == run.record.n_replies
 
 
 def test_show_names_nobody_best_where_all_spread_is_noise(put):
@@ -314,13 +308,11 @@ def test_show_says_that_a_folder_is_missing_not_empty(harness, tmp_path):
     assert "no run 'nothing'" in err
 
 
-def test_nats_keep_three_digits(put, tmp_path, harness):
+def test_nats_keep_three_digits(put, tmp_path, harness, changed_sums):
     for name, shift in (("base", 0.0), ("good", -0.0123)):
-        path = put(name, BASE, metrics=["nll"]).path / "personas.json"
-        sums = json.loads(path.read_text())
-        sums["metrics"] = {"nll": {**sums["metrics"]["similarity"], "unit": "nats", "higher_is_better": False}}
-        sums["metrics"]["nll"]["sum"] = [10 * (s + shift * (1 + 0.1 * (i % 3))) for i, s in enumerate(BASE)]
-        path.write_text(json.dumps(sums))
+        with changed_sums(put(name, BASE, metrics=["nll"])) as sums:
+            sums["metrics"] = {"nll": {**sums["metrics"]["similarity"], "unit": "nats", "higher_is_better": False}}
+            sums["metrics"]["nll"]["sum"] = [10 * (s + shift * (1 + 0.1 * (i % 3))) for i, s in enumerate(BASE)]
     code, out, err = harness("compare", "base", "good", "--runs-dir", tmp_path / "runs")
     assert code == 0, err
     assert "-0.014" in out.splitlines()[2]
@@ -372,7 +364,7 @@ def test_power_from_stored_runs_splits_spread_and_noise(put, tmp_path, harness):
     b = a + 0.04 * rng.standard_normal((200, 1)) + 0.1 * rng.standard_normal((200, 10))
     put("a", a)
     put("b", b)
-    spread, unit = spread_of(Store(tmp_path / "runs").runs(), "b", "a")
+    spread, unit = spread_of(all_runs(tmp_path / "runs"), "b", "a")
     assert unit == "pt"
     assert spread.sd == pytest.approx(100 * (b - a).mean(1).std(ddof=1))
     assert spread.true_sd == pytest.approx(4, rel=0.2)
@@ -386,15 +378,14 @@ def test_power_from_stored_runs_splits_spread_and_noise(put, tmp_path, harness):
     assert more["personas_needed"] < found["personas_needed"]
 
 
-def test_power_plans_for_the_estimand(put, tmp_path, harness):
+def test_power_plans_for_the_estimand(put, tmp_path, harness, changed_sums):
     for name, scores in (("a", BASE), ("b", GOOD)):
-        path = put(name, scores).path / "personas.json"
-        sums = json.loads(path.read_text())
-        n = list(range(1, 25))
-        entry = sums["metrics"]["similarity"]
-        sums["replies"], entry["n"], entry["sum"] = n, n, [float(s * k) for s, k in zip(scores, n, strict=True)]
-        path.write_text(json.dumps(sums))
-        (path.parent / "scores.jsonl").unlink()
+        run = put(name, scores)
+        with changed_sums(run) as sums:
+            n = list(range(1, 25))
+            entry = sums["metrics"]["similarity"]
+            sums["replies"], entry["n"], entry["sum"] = n, n, [float(s * k) for s, k in zip(scores, n, strict=True)]
+        (run.path / "scores.jsonl").unlink()
     arguments = ["power", "--method", "b", "--baseline", "a", "--runs-dir", tmp_path / "runs", "--json", "--estimand"]
     macro, micro = (json.loads(harness(*arguments, kind)[1])["spread"]["sd"] for kind in ("macro", "micro"))
     assert macro == pytest.approx(100 * (GOOD - BASE).std(ddof=1))

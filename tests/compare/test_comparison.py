@@ -14,7 +14,7 @@ from harness.compare.guard import (
     persona_scores,
     row_name,
 )
-from harness.store.disk import StoredRun
+from harness.runs.stored import StoredRun
 
 BASE = np.linspace(0.7, 0.9, 24)
 
@@ -61,7 +61,7 @@ def test_fair_25_a_control_is_a_row_of_its_own(tmp_path, stored):
 def test_seeds_of_one_configuration_are_one_family(tmp_path, stored):
     runs = [stored(tmp_path, "m", BASE + 0.001 * seed, seed=seed) for seed in (2, 0, 1)]
     (family,) = families(runs)
-    assert [run.record["seed"] for run in family.runs] == [0, 1, 2]
+    assert [run.record.seed for run in family.runs] == [0, 1, 2]
     assert persona_scores(family, "similarity").sums.shape == (3, 24)
 
 
@@ -87,8 +87,8 @@ def test_a_margin_counts_when_every_run_stated_it_before(tmp_path, stored):
 
     def family(name, margin):
         run = stored(tmp_path, name, BASE + noise)
-        record = {**run.record, "config": {**run.record["config"], "margin": margin}}
-        return Family(name, (StoredRun(run.path, record),))
+        config = run.record.config.model_copy(update={"margin": margin})
+        return Family(name, (StoredRun(run.path, run.record.amended(config=config)),))
 
     _, (row,) = comparison_rows(base, [family("same", 1.0)])
     assert (row.equivalent, row.equivalence_margin_pts) == (True, pytest.approx(1.0))

@@ -251,10 +251,10 @@ def test_what_post_init_refuses_is_a_fault_too():
 
 def test_the_record_is_json():
     config = load("protocol.choices=a,b", runs_dir=Path("/tmp/x"))
-    record = json.loads(json.dumps(config.as_dict()))
-    assert record["runs_dir"] == "/tmp/x"
-    assert record["method_options"]["training"]["epochs"] == 10
-    assert record["protocol"] == {"choices": ["a", "b"]}
+    plain = json.loads(json.dumps(config.as_dict()))
+    assert plain["runs_dir"] == "/tmp/x"
+    assert plain["method_options"]["training"]["epochs"] == 10
+    assert plain["protocol"] == {"choices": ["a", "b"]}
 
 
 def test_ready_made_runs_are_found_by_name_and_start_with_their_command():

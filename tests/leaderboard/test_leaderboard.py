@@ -85,7 +85,7 @@ def test_fair_24_unfinished_runs_are_listed_with_the_reason_and_not_ranked(runs)
 def test_text_from_data_is_inert(tmp_path, stored):
     evil = "<script>alert(1)</script> | [x](javascript:y) `z` **b**\n# head"
     run = stored(
-        tmp_path, "m", BASE, flags=[evil], benchmark={"name": evil, "options": {}, "facts": {evil: evil}, "sha256": ""}
+        tmp_path, "m", BASE, summary=evil, benchmark={"name": evil, "options": {}, "facts": {evil: evil}, "sha256": ""}
     )
     text = render(board_of([run]))
     assert "<script>" not in text
@@ -125,14 +125,14 @@ def test_every_row_says_how_to_make_it_again(runs):
     text = render(board_of(runs))
     for run in runs:
         if run.complete:
-            assert f"harness run --method {run.record['method']}" in text
+            assert f"harness run --method {run.record.method}" in text
             assert run.id in text
 
 
 def test_json_is_strict(runs):
     text = json.dumps(rows_as_json(board_of(runs)), allow_nan=False)
     rows = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert {row["method"] for row in rows} >= {run.record["method"] for run in runs if run.complete}
+    assert {row["method"] for row in rows} >= {run.record.method for run in runs if run.complete}
     assert all(row["rank"] is None or isinstance(row["rank"], int) for row in rows)
 
 

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 
 from harness.leaderboard import board_of, render
-from harness.leaderboard.flags import OF_RUNS, explained
 from harness.leaderboard.rows import Board
 from harness.leaderboard.tables import as_csv, as_latex, rows_as_json
 from harness.leaderboard.text import clean, md, short
-from harness.runs.record import flags_of as flags_of_run
+from harness.runs.making import flags_of as flags_of_run
+from harness.runs.record import DivergedAdapters, EmptyReplies, FlagPart, Rewaved
 from harness.statistics.verdicts import FLAGS
 
 BASE = np.linspace(0.7, 0.9, 24)
 NOISE = np.random.default_rng(1).normal(0, 0.01, len(BASE))
 EVIL = '=1+1<script>alert(1)</script> | $x_{ & "q", \\input{/etc/passwd} %\n\n# head\u202e https://evil.example'
-REFERENCE = {"score": 82.14, "se": 0.33, "source": "published & said", "aggregation": "micro", "note": None}
+REFERENCE = {"score": 82.14, "se": 0.33, "source": "published & said", "aggregation": "micro", "note": ""}
 CEILINGS = [{"name": "oracle", "knows": "all", "scores": {"similarity": 0.95}}]
 
 
@@ -33,7 +33,7 @@ def board(tmp_path, stored) -> Board:
     return board_of(
         [
             stored(tmp_path, "base", BASE, **more),
-            stored(tmp_path, "good", BASE + 0.03 + NOISE, flags=["8% empty replies"], **more),
+            stored(tmp_path, "good", BASE + 0.03 + NOISE, flags=[EmptyReplies(share=0.08)], **more),
             stored(tmp_path, EVIL, BASE - 0.03 + NOISE, id="evil-run", **more),
             stored(tmp_path, "other_base", BASE, hashes={"examples": "f" * 64}),
             stored(tmp_path, "half", BASE, status="incomplete", error="killed"),
@@ -128,20 +128,20 @@ def test_markdown_names_are_inert(board):
 def test_every_flag_that_occurs_is_explained_once(tmp_path, stored):
     runs = [
         stored(tmp_path, "base", BASE),
-        stored(tmp_path, "a", BASE + 0.03 + NOISE, flags=["2 of 9 adapters: diverged", "rewaved"]),
-        stored(tmp_path, "b", BASE + 0.02 + NOISE, flags=["1 of 9 adapters: diverged", "<b>strange</b>"]),
+        stored(tmp_path, "a", BASE + 0.03 + NOISE, flags=[DivergedAdapters(count=2, of=9), Rewaved()]),
+        stored(tmp_path, "b", BASE + 0.02 + NOISE, flags=[DivergedAdapters(count=1, of=9)]),
     ]
     _, _, flags = render(board_of(runs)).partition("### Flags")
     flags, _, _ = flags.partition("\n### ")
     assert "a: 2 of 9 adapters: diverged, rewaved, one-seed" in flags
     assert flags.count("*adapters: diverged*") == 1
     assert "*one-seed*: one training seed each" in flags
-    assert "&lt;b&gt;strange&lt;/b&gt;*: not one of the harness's own flags" in flags
+    assert "*rewaved*: memory ran out" in flags
 
 
 def test_flags_of_later_seeds_are_shown_too(tmp_path, stored):
     runs = [stored(tmp_path, "base", BASE, seed=s) for s in (0, 1)]
-    runs += [stored(tmp_path, "m", BASE + NOISE, seed=s, flags=["rewaved"] * s) for s in (0, 1)]
+    runs += [stored(tmp_path, "m", BASE + NOISE, seed=s, flags=[Rewaved()] * s) for s in (0, 1)]
     row = next(r for r in rows_as_json(board_of(runs)) if r["method"] == "m")
     assert "rewaved" in row["flags"]
 
@@ -149,11 +149,10 @@ def test_flags_of_later_seeds_are_shown_too(tmp_path, stored):
 def test_no_flag_of_the_harness_lacks_a_meaning():
     report = {"adapters": {"a": {"status": "diverged"}, "b": {"status": "no data"}}, "rewaved": True}
     fitted: Any = SimpleNamespace(report=report, adds_text=True)
-    raised = [*flags_of_run(fitted, ["", "x"]), *FLAGS, "imported"]
-    assert len(raised) == 6 + len(FLAGS)
-    for flag in raised:
-        assert "not one of the harness's own" not in explained(flag)[1], flag
-    assert {explained(flag)[0] for flag in raised} == {*FLAGS, *(name for name, _ in OF_RUNS.values())}
+    raised = {type(flag) for flag in flags_of_run(fitted, ["", "x"])}
+    assert {kind.__name__ for kind in FlagPart.__subclasses__()} - {kind.__name__ for kind in raised} == {"Imported"}
+    assert all(kind.name and kind.meaning for kind in FlagPart.__subclasses__())
+    assert all(FLAGS.values())
 
 
 def test_two_configurations_of_one_method_have_two_names(tmp_path, stored):

@@ -15,7 +15,8 @@ from harness.errors import StoreError
 from harness.leaderboard import board_of
 from harness.leaderboard.page import embedded, render
 from harness.leaderboard.replies import MOST_CHARACTERS, examples
-from harness.store.disk import Store
+from harness.runs.record import Rewaved
+from harness.runs.stored import all_runs
 from tests.leaderboard import browser
 
 BASE = np.linspace(0.7, 0.9, 24)
@@ -32,15 +33,15 @@ def board(put, tmp_path):
     ceilings = [{"name": f"oracle {EVIL}", "knows": CLOSER, "scores": {"similarity": 0.95}}]
     more = {"benchmark": hostile, "reference": reference, "ceilings": ceilings}
     put("base", BASE, **more)
-    put("good", BASE + 0.03 + NOISE, flags=["rewaved"], **more)
-    put(EVIL, BASE - 0.03 + NOISE, id="evil", flags=[CLOSER], **more)
+    put("good", BASE + 0.03 + NOISE, flags=[Rewaved()], **more)
+    put(EVIL, BASE - 0.03 + NOISE, id="evil", summary=CLOSER, **more)
     put("base", BASE[:12], id="second-base", hashes={"examples": "f" * 64})
     put("other", BASE[:12] + 0.001, id="second-other", hashes={"examples": "f" * 64})
     put("half", BASE, id="half", status="failed", error=CLOSER)
     for path in (tmp_path / "runs").glob("*/*.json*"):
         text = path.read_text().replace('"p000', json.dumps(EVIL)[:-1]).replace('"scored', json.dumps(CLOSER)[:-1])
         path.write_text(text)
-    return board_of(Store(tmp_path / "runs").runs())
+    return board_of(all_runs(tmp_path / "runs"))
 
 
 def made(board, **options) -> str:
@@ -86,12 +87,12 @@ def test_data_cannot_leave_their_script_element():
 
 
 def test_same_runs_same_bytes_in_any_order(board, tmp_path):
-    again = board_of(Store(tmp_path / "runs").runs()[::-1])
+    again = board_of(all_runs(tmp_path / "runs")[::-1])
     assert made(again) == made(board)
 
 
 def test_examples_are_spread_evenly_and_bounded(board):
-    group = next(g for g in board.groups if g.record["n_personas"] == 24)
+    group = next(g for g in board.groups if g.record.n_personas == 24)
     found = examples(group, 5)
     assert found.n_replies == 240
     places = [int(re.sub(r".*/d(\d+)#(\d)", r"\1", x.id)) for x in found.chosen]
@@ -123,7 +124,7 @@ def test_runs_in_another_order_are_matched_by_the_examples_name(put, tmp_path):
     run = put("good", BASE + 0.03 + NOISE)
     path = run.path / "scores.jsonl"
     path.write_text("".join(reversed(path.read_text().splitlines(keepends=True)[5:])))
-    (group,) = board_of(Store(tmp_path / "runs").runs()).groups
+    (group,) = board_of(all_runs(tmp_path / "runs")).groups
     found = examples(group, 240)
     for example in found.chosen[5:]:
         texts = {reply.run: reply.text for reply in example.replies}
@@ -137,7 +138,7 @@ def test_a_broken_line_names_file_and_line(put, tmp_path):
     run = put("base", BASE)
     put("good", BASE + 0.03 + NOISE)
     (run.path / "scores.jsonl").write_text("{oops\n")
-    (group,) = board_of(Store(tmp_path / "runs").runs()).groups
+    (group,) = board_of(all_runs(tmp_path / "runs")).groups
     with pytest.raises(StoreError, match=r"scores\.jsonl:1"):
         examples(group)
 
@@ -314,7 +315,7 @@ def test_replies_stand_side_by_side(page, board):
 def test_published_records_say_that_they_have_no_replies(chromium, board, tmp_path):
     from harness.leaderboard import publish_records, published
 
-    publish_records(Store(tmp_path / "runs").runs(), tmp_path / "records")
+    publish_records(all_runs(tmp_path / "runs"), tmp_path / "records")
     path = tmp_path / "index.html"
     path.write_text(made(board_of(published(tmp_path / "records"))), encoding="utf-8")
     chromium.open(path.as_uri())

@@ -12,22 +12,17 @@ import matplotlib
 import numpy as np
 import pytest
 
-from harness.leaderboard import board_of
+from harness.leaderboard import board_of, render
 from harness.leaderboard.figures import MOST_PANELS, figures, points
 from harness.leaderboard.files import write_board
 from harness.leaderboard.plots import _apart, draw
 from harness.leaderboard.rows import Group
+from harness.runs.stored import StoredRun
 
 BASE = np.linspace(0.7, 0.9, 24)
 NOISE = np.random.default_rng(1).normal(0, 0.01, len(BASE))
 EVIL = "<script>alert(1)</script> $x_{ & \"q\" onload='x' ]]>\x00\u202e日本語 %"
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-def cost(**changes) -> dict:
-    own = {"trainable_parameters": 1000, "parameters_per_adapter": 1, "adapters": 10, "stored_bytes": 40, "epochs": 1}
-    more = {"fit_seconds": 10.0, "predict_seconds": 1.0, "steps": 1, "tokens": 100, "peak_memory_bytes": 1}
-    return {**own, **more, **changes}
 
 
 @pytest.fixture
@@ -126,11 +121,10 @@ def test_colours_stand_out_on_both_backgrounds():
 
 
 def test_every_label_lies_inside_and_on_no_other(make):
-    many = [make("base", reference={"score": 80.0, "se": 0.3, "source": "x", "aggregation": "micro", "note": None})]
+    ceilings = [{"name": f"oracle: {k}", "knows": "", "scores": {"similarity": 0.80 + 0.0005 * k}} for k in range(4)]
+    reference = {"score": 80.0, "se": 0.3, "source": "x", "aggregation": "micro"}
+    many = [make("base", reference=reference, ceilings=ceilings)]
     many += [make(f"method_{'long_' * (k % 9)}{k}", 0.001 * k, id=f"r{k}") for k in range(1, 30)]
-    many[0].record["ceilings"] = [  # pyright: ignore[reportIndexIssue]
-        {"name": f"oracle: {k}", "knows": "", "scores": {"similarity": 0.80 + 0.0005 * k}} for k in range(4)
-    ]
     for kind, svg in drawn(many).items():
         root = ElementTree.fromstring(svg)
         width, height = float(root.attrib["width"]), float(root.attrib["height"])
@@ -183,13 +177,12 @@ def test_few_personas_have_dots_without_intervals(tmp_path, stored):
 
 def test_lower_is_better_turns_the_words_and_the_front(tmp_path, stored):
     def run(name: str, shift: float, **changes):
-        made = stored(tmp_path, name, BASE + shift, metrics=["nll"], **changes)
-        made.record["scores"]["nll"] = 0.8
-        sums = made.record["per_persona"]["metrics"]
-        sums["nll"] = {**sums.pop("similarity"), "unit": "nats", "higher_is_better": False}
-        return made
+        made = stored(tmp_path, name, BASE + shift, metrics=["nll"], scores={"nll": 0.8}, **changes)
+        entry = made.record.sums.metrics["similarity"].model_copy(update={"unit": "nats", "higher_is_better": False})
+        sums = made.record.sums.model_copy(update={"metrics": {"nll": entry}})
+        return StoredRun(made.path, made.record.amended(per_persona=sums))
 
-    runs = [run("base", 0, cost=cost()), run("good", -0.1, cost=cost()), run("bad", 0.1, cost=cost())]
+    runs = [run("base", 0), run("good", -0.1), run("bad", 0.1)]
     svg = drawn(runs)["forest"]
     assert {"← better", "worse →"} <= set(texts(svg))
     assert [p.name for p in points(only(runs), "fit_seconds") if p.on_front] == ["good"]
@@ -197,12 +190,12 @@ def test_lower_is_better_turns_the_words_and_the_front(tmp_path, stored):
 
 def test_the_front_is_what_nothing_beats(make):
     runs = [
-        make("base", cost=cost(trainable_parameters=1000)),
-        make("cheap", -0.02, cost=cost(trainable_parameters=0)),
-        make("waste", -0.01, cost=cost(trainable_parameters=5000)),
-        make("dear", 0.05, cost=cost(trainable_parameters=9000)),
-        make("same", 0.05, cost=cost(trainable_parameters=9000), id="same"),
-        make("trick", 0.06, cost=cost(trainable_parameters=1), control="global"),
+        make("base", cost={"trainable_parameters": 1000}),
+        make("cheap", -0.02, cost={"trainable_parameters": 0}),
+        make("waste", -0.01, cost={"trainable_parameters": 5000}),
+        make("dear", 0.05, cost={"trainable_parameters": 9000}),
+        make("same", 0.05, cost={"trainable_parameters": 9000}, id="same"),
+        make("trick", 0.06, cost={"trainable_parameters": 1}, control="global"),
     ]
     found = {p.name: p.on_front for p in points(only(runs), "trainable_parameters")}
     expected = {"base": True, "cheap": True, "waste": False, "dear": True, "same": True}
@@ -210,28 +203,26 @@ def test_the_front_is_what_nothing_beats(make):
 
 
 def test_costs_hold_what_a_method_stands_on(make):
-    standing = {"requires": ["base"], "base": "fingerprint of base's adapters"}
-    plain = {"base": "b" * 64}
+    base = {"methods": ["base"], "trainable_parameters": 500, "fits": 1, "fit_seconds": 100.0, "steps": 1, "tokens": 1}
     runs = [
-        make("base", cost=cost(fit_seconds=100.0), **plain),
-        make("on_it", 0.02, cost=cost(fit_seconds=7.0), **standing),
-        make("with_its_adapters", 0.01, cost=cost(fit_seconds=100.0), requires=["base"], **plain),
-        make("on_another", 0.03, cost=cost(fit_seconds=7.0), requires=["nowhere"], base="x"),
-        make("on_itself", 0.04, cost=cost(fit_seconds=7.0), requires=["on_itself"], base="x", id="itself"),
+        make("base", cost={"fit_seconds": 100.0}),
+        make("on_it", 0.02, cost={"fit_seconds": 7.0, "stands_on": base}, requires=["base"]),
+        make("unknown", 0.03, cost={"fit_seconds": 7.0}, requires=["nowhere"]),
     ]
     found = {p.name: (p.cost, p.is_whole) for p in points(only(runs), "fit_seconds")}
-    assert found["on_it"] == (107.0, True)
-    assert found["with_its_adapters"] == (100.0, True)
-    assert found["on_another"] == (7.0, False)
-    assert not found["on_itself"][1]
+    assert found == {"base": (100.0, True), "on_it": (107.0, True), "unknown": (7.0, False)}
     assert any("without its base" in text for text in texts(drawn(runs)["cost"]))
+    table = render(board_of(runs)).partition("### Cost")[2].partition("###")[0]
+    own, _, below = table.partition("What a method stands on")
+    assert re.search(r"\| on\\_it +\|.*\| 7 +\|", own), "its own seconds"
+    assert re.search(r"\| on\\_it +\| base +\| 500 .*\| 100 +\|", below), "and apart what it stands on"
 
 
 def test_empty_plots_are_left_out(make, tmp_path, stored):
     assert [f.kind for f in figures(only([make("base")]))] == []
     assert [f.kind for f in figures(only([make("a"), make("bb", 0.1)]))] == ["cost"]
-    imported = [stored(tmp_path, name, BASE + i * NOISE, origin="imported", cost={}, trials=None, example_set="all",
-                       file={"name": "f.csv", "sha256": "0" * 64, "unit": "pt"})
+    imported = [stored(tmp_path, name, BASE + i * NOISE, cost=None, trials=None,
+                       imported={"name": "f.csv", "sha256": "0" * 64, "unit": "pt", "example_set": "all"})
                 for i, name in enumerate(("base", "m"))]  # fmt: skip
     assert [f.kind for f in figures(only(imported))] == ["forest", "personas"]
 

@@ -16,6 +16,7 @@ from harness.errors import DataError, StoreError
 from harness.leaderboard import board_of, publish_records, published, render, rows_as_json
 from harness.runs.importing import Source, import_scores
 from harness.runs.score_file import read_scores
+from harness.runs.stored import all_runs
 from harness.store.disk import Store
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "published"
@@ -57,8 +58,8 @@ def test_both_forms_and_both_formats_give_the_same_sums(tmp_path):
 def test_an_import_is_a_run_without_adapters_that_list_and_show_know(tmp_path, harness):
     run, new = load(tmp_path, personas())
     assert new
-    assert run.record["origin"] == "imported"
-    assert len(run.record["file"]["sha256"]) == 64
+    assert run.record.imported is not None
+    assert len(run.record.imported.sha256) == 64
     assert not (run.path / "adapters").exists()
     again, new = load(tmp_path, personas())
     assert (again.id, new) == (run.id, False)
@@ -74,7 +75,7 @@ def test_imports_are_compared_with_imports_of_the_same_label_only(tmp_path, stor
     load(tmp_path, personas(), "base")
     good, _ = load(tmp_path, personas(shift=0.05), "good")
     other, _ = load(tmp_path, personas(), "other", label="last turn")
-    known = Store(tmp_path / "runs").runs()
+    known = all_runs(tmp_path / "runs")
     assert joint(known, "base", ["good"]).rows[0].verdict_kind == "better"
     with pytest.raises(NotComparableError, match=r"'all' .* and 'last turn'"):
         joint(known, "base", ["other"])
@@ -91,8 +92,8 @@ def test_a_second_file_under_the_same_name_is_refused_and_another_seed_is_not(tm
     with pytest.raises(StoreError, match="choose another --seed or --method"):
         load(tmp_path, personas(shift=0.01))
     second, _ = load(tmp_path, personas(shift=0.01), seed=1)
-    assert second.record["seed"] == 1
-    assert len(Store(tmp_path / "runs").runs()) == 2
+    assert second.record.seed == 1
+    assert len(all_runs(tmp_path / "runs")) == 2
 
 
 def test_all_faults_of_a_file_are_named_with_their_lines(tmp_path):
@@ -170,7 +171,7 @@ def test_one_label_on_other_replies_is_refused_with_both_counts(tmp_path):
     load(tmp_path, personas(), "base")
     load(tmp_path, personas(n=4), "short")
     load(tmp_path, personas().replace("p00", "q00"), "stranger")
-    known = Store(tmp_path / "runs").runs()
+    known = all_runs(tmp_path / "runs")
     for name, words in (("short", "12 personas have other numbers of replies"), ("stranger", "personas differ")):
         with pytest.raises(NotComparableError, match=words) as caught:
             joint(known, "base", [name])
@@ -191,7 +192,7 @@ def test_one_label_on_other_examples_is_refused_though_their_numbers_agree(tmp_p
     load(tmp_path, replies(first=2, shift=0.1), "other")
     means = "persona,n,score\n" + "".join(f"p{i:02d},5,0.6\n" for i in range(12))
     load(tmp_path, means, "means")
-    known = Store(tmp_path / "runs").runs()
+    known = all_runs(tmp_path / "runs")
     assert joint(known, "base", ["alike", "means"]).rows[0].delta_pts == pytest.approx(10)
     code, _, err = harness("compare", "base", "other", "--runs-dir", tmp_path / "runs")
     assert code == 2
@@ -206,7 +207,7 @@ def test_seeds_on_other_examples_are_no_seeds_of_one_row(tmp_path):
     load(tmp_path, replies(), "base")
     load(tmp_path, replies(first=2), "base", seed=1)
     with pytest.raises(StoreError, match="'base' means 2 different things"):
-        joint(Store(tmp_path / "runs").runs(), "base", ["base"])
+        joint(all_runs(tmp_path / "runs"), "base", ["base"])
 
 
 def test_the_metric_says_which_import_of_a_method_is_meant(tmp_path, harness):
@@ -247,7 +248,7 @@ def test_imports_have_rows_on_the_leaderboard_and_records(tmp_path):
     load(tmp_path, personas(), "base")
     load(tmp_path, personas(shift=0.05), "good")
     load(tmp_path, personas(n=4), "short", label="last turn")
-    runs = Store(tmp_path / "runs").runs()
+    runs = all_runs(tmp_path / "runs")
     rows = {row["method"]: row for row in rows_as_json(board_of(runs))}
     assert rows["good"]["verdict"].startswith("better than base")
     assert rows["short"]["verdict"].startswith(
@@ -283,7 +284,7 @@ def study(tmp_path_factory):
             csv.writer(file).writerows([("persona", "n", "score"), *rows])
         source = Source(folder / f"{name}.csv", name, "edgewise", "similarity", label)
         import_scores(source, Store(folder / "runs"))
-    return Store(folder / "runs").runs()
+    return all_runs(folder / "runs")
 
 
 def test_the_published_figures_are_reproduced(study):
@@ -309,6 +310,6 @@ def test_unified_against_persona_lora_is_refused_with_both_counts(study):
 
 
 def test_persona_means_without_replies_get_no_interval(study):
-    seen = view(next(run for run in study if run.record["method"] == "unified"))
+    seen = view(next(run for run in study if run.record.method == "unified"))
     assert all(row.estimate is None for row in seen.personas)
     assert "no scores per reply" in seen.notes[0]

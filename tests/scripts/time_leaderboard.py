@@ -7,7 +7,6 @@ Runs are made of numbers in a temporary folder; what is timed is the whole proce
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,14 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import stored
-
-from harness.store.disk import dump_json
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from conftest import written
 
 PERSONAS, REPLIES, RUNS = 200, 30, 50
-COUNTS = [f"{name}_{kind}" for name in ("device", "parameter", "numeric", "categorical") for kind in ("tp", "fp", "fn")]
-REPLY = "Sure thing, I have turned the speaker to 45 volume and set the balanced equalizer for you."
 
 
 def write(folder: Path, sections: int) -> None:
@@ -34,19 +29,7 @@ def write(folder: Path, sections: int) -> None:
         section, place = k % sections, k // sections
         scores = truth[:, None] + rng.normal(0.002 * place, 0.2, (PERSONAS, REPLIES))
         name = f"method_{place:02d}" if place else "base"
-        changes = {"hashes": {"examples": f"{section:064x}"}, "created": "2026-01-01", "id": f"run-{k:03d}"}
-        run = stored(folder, name, scores.mean(1), n=REPLIES, **changes)
-        record = dict(run.record)
-        sums = record.pop("per_persona")
-        run.path.mkdir(parents=True)
-        dump_json(record, run.path / "run.json")
-        dump_json(sums, run.path / "personas.json")
-        counts = dict.fromkeys(COUNTS, 1.0)  # a line as long as a real one
-        with (run.path / "scores.jsonl").open("w") as file:
-            for p, row in zip(sums["personas"], scores, strict=True):
-                for i, value in enumerate(row):
-                    line = {"id": f"{p}/{i}#0", "persona": p, "prompt": "0" * 16, "reference": "0" * 16, "reply": REPLY}
-                    file.write(json.dumps({**line, "similarity": value, **counts, "nll": 0.5}) + "\n")
+        written(folder, name, scores, hashes={"examples": f"{section:064x}"}, id=f"run-{k:03d}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from harness.compare.guard import Family, comparison_rows
 from harness.config.run_config import shipped
 from harness.contract.plugins import list_plugins, load_plugin
 from harness.errors import ConfigError
-from harness.store.disk import Store
+from harness.runs.stored import all_runs
 from harness.sweeps.plan_file import load_plan
 from harness.sweeps.sweep import Made, Order, Scope, joint_rows
 from harness.sweeps.sweep_file import Entry, load_sweep, open_reader
@@ -159,7 +159,7 @@ def test_a_file_that_is_not_there(sweep_lab, file, words):
 
 
 def made_of(entry: Entry, *runs) -> list[Made]:
-    return [Made(Order(entry, run.record["seed"], Scope()), run) for run in runs]
+    return [Made(Order(entry, run.record.seed, Scope()), run) for run in runs]
 
 
 def entry_of(label: str) -> Entry:
@@ -179,12 +179,12 @@ def test_the_joint_table_is_comparison_rows_with_seeds_as_one_family(tmp_path, s
     }
     made = [m for e in (base, one, two) for m in made_of(e, *runs[e.label])]
     rows = joint_rows(base, (one, base, two), made)
-    families = {name: Family(name, tuple(sorted(r, key=lambda x: x.record["seed"]))) for name, r in runs.items()}
+    families = {name: Family(name, tuple(sorted(r, key=lambda x: x.record.seed))) for name, r in runs.items()}
     own, expected = comparison_rows(families["base"], [families["one"], families["two"]])
     assert [row.score for row in rows] == [expected[0], own, expected[1]]
     assert expected[0].family_size == 2
     assert rows[0].family is not None
-    assert [run.record["seed"] for run in rows[0].family.runs] == [0, 1]
+    assert [run.record.seed for run in rows[0].family.runs] == [0, 1]
 
 
 def test_a_failed_baseline_leaves_scores_without_comparison_and_a_failed_seed_is_kept_apart(tmp_path, stored):
@@ -215,7 +215,7 @@ def test_a_sweep_ends_with_the_joint_table_and_again_everything_comes_from_the_s
     assert [row["label"] for row in found["rows"]] == ["sharp", "dull", "plain"]
     assert [len(row["runs"]) for row in found["rows"]] == [2, 2, 2]
     assert [run["status"] for run in found["runs"]] == ["made"] * 6
-    runs = {run.id: run for run in Store(sweep_lab.runs).runs()}
+    runs = {run.id: run for run in all_runs(sweep_lab.runs)}
     families = [Family(row["label"], tuple(runs[i] for i in row["runs"])) for row in found["rows"]]
     _, (sharp, dull) = comparison_rows(families[2], families[:2])
     for row, expected in zip(found["rows"], (sharp, dull), strict=False):
@@ -252,8 +252,8 @@ def test_an_interrupted_sweep_goes_on_with_what_is_stored(sweep_lab):
     assert code == 130
     assert out == ""
     assert "the same command goes on" in err
-    (first,) = (run for run in Store(sweep_lab.runs).runs() if run.complete)
-    assert first.record["method"] == "plain"
+    (first,) = (run for run in all_runs(sweep_lab.runs) if run.complete)
+    assert first.record.method == "plain"
     files = {path: path.read_bytes() for path in first.path.rglob("*") if path.is_file()}
     code, out, _ = sweep_lab.call(text, "--quiet", "--dry-run")
     assert "begun, goes on where it stopped" in out

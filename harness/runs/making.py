@@ -1,0 +1,227 @@
+"""Making the record of a run: what is known before it begins, then cost and flags; one line per example.
+
+What the fields mean is `record`. No decisions here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.config import RunConfig
+from harness.contract import Benchmark, Dataset, Example, Method
+from harness.engines import FitCost, Fitted
+from harness.model import Backbone
+from harness.runs.record import (
+    AdaptersWithoutData,
+    AddsText,
+    Base,
+    BenchmarkSource,
+    Cost,
+    DivergedAdapters,
+    EmptyReplies,
+    Flag,
+    PluginSource,
+    Rewaved,
+    RunRecord,
+    Settings,
+)
+from harness.scoring import EMPTY_SHARE_FLAGGED, expand_metrics
+from harness.store import canonical_hash, git_state, hardware, numerics, peak_memory_bytes, versions
+
+
+def opening(
+    run_id: str,
+    config: RunConfig,
+    method: Method,
+    options: Any,
+    control: str | None,
+    benchmark: Benchmark,
+    dataset: Dataset,
+    backbone: Backbone,
+    hashes: Mapping[str, str],
+    files: Sequence[str | Path],
+    subset: bool,
+) -> RunRecord:
+    """The record of a run that is about to begin.
+
+    files    loose plugin files that it needs;  subset: not all personas of the data set are scored
+    """
+    asked = {**config.as_dict(), "method": method.name, "control": control}
+    for name in ("method_options", "benchmark_options", "runs_dir"):
+        asked.pop(name)  # options stand beside; where runs lie is no part of a run
+    source = method.source
+    return RunRecord(
+        id=run_id,
+        method=method.name,
+        plugin=PluginSource(
+            distribution=source.distribution,
+            version=source.version,
+            file=Path(source.file).name,
+            sha256=source.sha256,
+        ),
+        summary=method.card.summary,
+        requires=method.requires(options),
+        shares=method.card.shares,
+        trials=method.card.trials,
+        validation=method.card.validation,
+        method_options=plain(options),
+        changed=_changed(config, method, options, benchmark),
+        config=Settings(**asked),
+        plugin_files=tuple(map(_as_given, files)),
+        seed=config.seed,
+        subset=subset,
+        benchmark=BenchmarkSource(
+            name=dataset.name,
+            options=plain(config.benchmark_options),
+            facts={name: str(fact) for name, fact in dataset.facts.items()},
+            sha256=benchmark.source.sha256,
+        ),
+        protocol=plain(dataset.protocol),
+        metrics=expand_metrics(dataset.metrics),
+        reference=dataset.reference,
+        hashes=dict(hashes),
+        numerics=numerics(backbone),
+        versions=versions(),
+        hardware=hardware(backbone.device.type),
+        git=git_state(Path(__file__).parent),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _as_given(file: str | Path) -> str:
+    """A loose file as a command would name it; of a place outside the current folder only the name is kept."""
+    path = Path(file).expanduser()
+    if not path.is_absolute():
+        return path.as_posix()
+    here = Path.cwd()
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
+
+
+def cost_of(fitted: Fitted, below: Mapping[str, Fitted], predict: float, score: float) -> Cost:
+    """What the method's own fits and replies cost, and apart what it stands on.
+
+    below            the methods that it stands on, directly or through another, as fitted
+    predict, score   seconds as measured here
+    """
+    bank = fitted.bank
+    adapters = fitted.report.get("adapters", {}).values()
+    return Cost(
+        trainable_parameters=_trained(fitted),
+        parameters_per_adapter=_per_adapter(fitted),
+        adapters=len(bank) if bank else 0,
+        stored_bytes=bank.stored_bytes if bank else 0,
+        fits=fitted.cost.fits,
+        fit_seconds=round(fitted.cost.seconds, 2),
+        predict_seconds=round(predict, 2),
+        score_seconds=round(score, 2),
+        steps=fitted.cost.steps,
+        epochs=max((a["epochs"] for a in adapters), default=0),
+        tokens=fitted.cost.tokens,
+        validation_loss=_validation_loss(adapters),
+        peak_memory_bytes=peak_memory_bytes(),
+        stands_on=_base_of(below) if below else None,
+    )
+
+
+def _base_of(below: Mapping[str, Fitted]) -> Base:
+    total = sum((fitted.cost for fitted in below.values()), FitCost())
+    return Base(
+        methods=tuple(below),
+        trainable_parameters=sum(map(_trained, below.values())),
+        fits=total.fits,
+        fit_seconds=round(total.seconds, 2),
+        steps=total.steps,
+        tokens=total.tokens,
+    )
+
+
+def _per_adapter(fitted: Fitted) -> int:
+    own = fitted.bank.trainable_per_adapter if fitted.bank else 0
+    return fitted.report.get("personal_numbers", own)  # where adapters are functions of shared parameters
+
+
+def _trained(fitted: Fitted) -> int:
+    """Numbers that the method trained; 0 where it made no fit and answers with what it stands on."""
+    if fitted.bank is None or (not fitted.cost.fits and fitted.stands_on):
+        return 0
+    return fitted.report.get("shared_numbers", 0) + _per_adapter(fitted) * len(fitted.bank)
+
+
+def _validation_loss(adapters: Iterable[Mapping[str, Any]]) -> float | None:
+    """Mean over the adapters of the loss (nats a token) by which their best epoch was chosen; None without any."""
+    best: list[float] = []
+    for report in adapters:
+        start = report["start_validation_loss"]
+        if report["validation_loss"]:
+            best.append(min([*report["validation_loss"], *([] if start is None else [start])]))
+    return sum(best) / len(best) if best else None
+
+
+def _changed(config: RunConfig, method: Method, options: Any, benchmark: Benchmark) -> dict[str, Any]:
+    """Options that are not their plugin's defaults, by dotted name, and changed protocol fields."""
+    found = {
+        "method": _differences(plain(options), plain(method.card.options())),
+        "benchmark": _differences(
+            plain(config.benchmark_options), plain(benchmark.card.options()), leave_out="personas"
+        ),
+        "protocol": plain(dict(config.protocol)),
+    }
+    return {target: values for target, values in found.items() if values}
+
+
+def plain(value: Any) -> Any:
+    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+    return json.loads(json.dumps(plain, default=str))
+
+
+def _differences(given: Mapping[str, Any], default: Mapping[str, Any], leave_out: str = "") -> dict[str, Any]:
+    """Dotted name -> value, where two nested mappings differ."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{inner}": v for inner, v in _differences(value, default.get(name, {})).items()}
+        elif name != leave_out and value != default.get(name):
+            found[name] = value
+    return found
+
+
+def flags_of(fitted: Fitted, replies: Sequence[str]) -> list[Flag]:
+    """What a reader of the run's figures should know of its fit and replies."""
+    flags: list[Flag] = []
+    empty = sum(not r.strip() for r in replies) / len(replies)
+    if empty > EMPTY_SHARE_FLAGGED:
+        flags.append(EmptyReplies(share=empty))
+    states = [state["status"] for state in fitted.report.get("adapters", {}).values()]
+    if count := states.count("diverged"):
+        flags.append(DivergedAdapters(count=count, of=len(states)))
+    if count := states.count("no data"):
+        flags.append(AdaptersWithoutData(count=count, of=len(states)))
+    if fitted.report.get("rewaved"):
+        flags.append(Rewaved())
+    if fitted.adds_text:
+        flags.append(AddsText())
+    return flags
+
+
+def score_lines(
+    examples: Sequence[Example], replies: Sequence[str], columns: Mapping[str, Sequence[float]]
+) -> list[str]:
+    """scores.jsonl: one JSON object per example."""
+    lines = []
+    for i, example in enumerate(examples):
+        values = {name: (None if v[i] != v[i] else v[i]) for name, v in columns.items()}
+        line = {
+            "id": example.prompt.id,
+            "persona": example.prompt.persona,
+            "prompt": canonical_hash([[m.role, m.text] for m in example.prompt.messages])[:16],
+            "reference": canonical_hash(example.reference)[:16],
+            "reply": replies[i],
+            **values,
+        }
+        lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False))
+    return lines

@@ -1,0 +1,107 @@
+"""Runs on disk: reading, finding and writing them. One run is a folder:
+
+    <runs>/<id>/run.json replies.parquet adapters/
+
+What run.json says is `record`, the replies are `replies`; how a folder is written whole is `harness.store`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import StoreError, did_you_mean
+from harness.runs.record import BenchmarkSource, PluginSource, RunRecord, Settings, parse_record
+from harness.runs.upgrade import upgraded
+from harness.store import Store, read_json, write_atomically
+
+FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as it lies on disk; `path` is its folder, or the file of a published record."""
+
+    path: Path
+    record: RunRecord
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def complete(self) -> bool:
+        return self.record.status == "ok"
+
+    def scores(self) -> Iterator[dict[str, Any]]:
+        """The lines of scores.jsonl, one per example."""
+        path = self.path / "scores.jsonl"
+        try:
+            with path.open(encoding="utf-8") as lines:
+                for number, line in enumerate(lines, 1):
+                    try:
+                        yield json.loads(line)
+                    except ValueError as error:
+                        raise StoreError(f"{path}:{number}: not JSON: {error}") from error
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_record(path: Path) -> RunRecord:
+    """A run.json or a published record, of this schema or of the one before. Raises StoreError with file and field."""
+    value = read_json(path)
+    if isinstance(value, dict) and value.get("schema_version") == 1:
+        sums = path.with_name("personas.json")
+        if path.name == FILE and sums.is_file():
+            value["per_persona"] = read_json(sums)
+        value = upgraded(value, path)
+    return parse_record(value, path)
+
+
+def read_run(folder: Path) -> StoredRun | None:
+    """The run in a folder, complete or not; None if there is none. Raises StoreError as `read_record`."""
+    return StoredRun(folder, read_record(folder / FILE)) if (folder / FILE).is_file() else None
+
+
+def all_runs(root: Path) -> list[StoredRun]:
+    """All runs of a folder, by id. One whose run.json cannot be read is listed as failed, with the reason."""
+    found = []
+    for path in sorted(root.glob(f"*/{FILE}")):
+        try:
+            record = read_record(path)
+        except StoreError as error:
+            record = _unreadable(path.parent.name, str(error))
+        found.append(StoredRun(path.parent, record))
+    return found
+
+
+def find_run(root: Path, name: str) -> StoredRun:
+    """A run by id or unique beginning of one; raises StoreError with the nearest ids."""
+    runs = {run.id: run for run in all_runs(root)}
+    hits = [run_id for run_id in runs if run_id == name] or [r for r in runs if name and r.startswith(name)]
+    if len(hits) != 1:
+        why = f"{len(hits)} runs begin with '{name}'" if hits else f"no run '{name}' in {root}"
+        raise StoreError(f"{why}; {did_you_mean(name, hits or list(runs))}")
+    return runs[hits[0]]
+
+
+def write_run(store: Store, record: RunRecord, fill: Callable[[Path], None] | None = None) -> StoredRun:
+    """Put a run in place of whatever has its id; `fill(folder)` writes the files beside run.json."""
+
+    def write(folder: Path) -> None:
+        if fill:
+            fill(folder)
+        write_atomically(folder / FILE, record.text())
+
+    return StoredRun(store.write_folder(record.id, write), record)
+
+
+def _unreadable(run_id: str, why: str) -> RunRecord:
+    return RunRecord(
+        id=run_id, status="failed", error=why, method="", plugin=PluginSource(file="", sha256=""),
+        config=Settings(method="", benchmark=""), seed=0,
+        benchmark=BenchmarkSource(name="", options={}, facts={}, sha256=""), metrics=(), hashes={}, created="",
+    )  # fmt: skip
