@@ -316,4 +316,4 @@ def _backbone(config: RunConfig) -> Backbone:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_backbone(config.backbone, device=device, dtype=config.dtype)
+    return load_backbone(config.backbone, device=device, dtype=config.dtype, engine=config.engine)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.adapters import load_bank
 from harness.bench.job import Asked
-from harness.engines import BATCH_TOKENS, generate
+from harness.engines import TransformersEngine, generate
 from harness.errors import HarnessError, did_you_mean
 from harness.model import DTYPES, load_backbone, set_repeatable
 
@@ -62,11 +62,12 @@ def _bank(asked: Asked, progress: OnProgress, size: int | None) -> Result:
     started = time.perf_counter()
     order = sorted(range(len(asked.prompts)), key=lambda i: -len(asked.prompts[i]))
     for part in _parts(order, size or len(order)):
-        replies = generate(
-            backbone, made, [row_of[asked.rows[i]] for i in part], [asked.prompts[i] for i in part],
-            max_new_tokens=asked.max_new_tokens, stop_id=asked.stop_id,
-            batch_tokens=BATCH_TOKENS if size is None else NO_LIMIT, hand=size is None,
-        )  # fmt: skip
+        texts = [row_of[asked.rows[i]] for i in part], [asked.prompts[i] for i in part]
+        ends: dict[str, Any] = {"max_new_tokens": asked.max_new_tokens, "stop_id": asked.stop_id}
+        if size is None:
+            replies = generate(backbone, made, *texts, **ends)
+        else:
+            replies = TransformersEngine(backbone).replies(made, *texts, **ends, batch_tokens=NO_LIMIT)
         result.replies |= {asked.places[i]: reply for i, reply in zip(part, replies, strict=True)}
         progress(len(part))
     return _finished(result, started)

@@ -27,16 +27,18 @@ from harness.progress import Progress
 from harness.training import fit_bank
 
 EVERY_SECONDS = 0.01
+ENGINE, LLAMA = "harness/engines/transformers_engine.py", "harness/engines/llama_cpu/engine.py"
+MODULES = (("torch/nn/modules/module.py", "_call_impl"), ("/engines/", "forward"))
 # Kind of work -> (part of a file's path, name of a function or "" for any), in order of precedence: a stack counts as
 # the first of these that any of its frames matches.
 Rules = Sequence[tuple[str, Sequence[tuple[str, str]]]]
 RULES: Rules = (
     ("import", (("<frozen importlib", ""),)),
     ("scoring", (("harness/metrics/", ""), ("harness/scoring.py", ""))),
-    ("decoding", (("harness/engines/generation.py", "generate"), ("transformers/generation/", "generate"))),
+    ("decoding", ((ENGINE, "replies"), (LLAMA, "replies"), ("transformers/generation/", "generate"))),
     ("backward", (("torch/autograd/__init__.py", "backward"), ("torch/autograd/", "grad"), ("/engines/", "backward"))),
     ("optimiser", (("harness/training/optimiser.py", ""), ("torch/optim/", ""), ("torch/nn/utils/clip_grad.py", ""))),
-    ("forward", (("/engines/forward.py", ""), ("torch/nn/modules/module.py", "_call_impl"), ("/engines/", "forward"))),
+    ("forward", (("/engines/head.py", ""), (ENGINE, "token_losses"), (LLAMA, "token_losses"), *MODULES)),
     ("batching", (("harness/engines/batching.py", ""), ("torch/utils/data/", ""))),
     ("waves", (("/training/waves.py", "_all"),)),  # waiting for the threads that do the work
     ("prompts", (("harness/prompts.py", ""), ("harness/templates.py", ""))),

@@ -93,14 +93,14 @@ def _bank(job: Job, out: Path, progress: OnProgress, stopping: bool) -> Result:
     made = create_bank(backbone, job.spec, job.keys, job.seed, begin)
     seen = 0
 
-    def report(done: int, total: int, note: str) -> None:
+    def count(done: int, total: int, note: str) -> None:
         nonlocal seen
         progress(done - seen)
         seen = done
 
     report = fit_bank(
         backbone, made, job.data("train"), job.data("validation") if stopping else {}, _options(job, stopping),
-        job.seed, progress=report,
+        job.seed, progress=count,
     )  # fmt: skip
     fit_seconds = clock.split()
     save_bank(made, out / "adapters", str(job.base))

@@ -34,6 +34,7 @@ def run_command(
     threads: Annotated[int | None, typer.Option(help=f"CPU threads, part of the result.{shown('threads')}")] = None,
     dtype: Annotated[str | None, typer.Option(help=f"float32, bfloat16, float64.{shown('dtype')}")] = None,
     device: Annotated[str | None, typer.Option(help=f"auto, cpu, cuda, ...{shown('device')}")] = None,
+    engine: Annotated[str | None, typer.Option(help=f"auto, transformers, llama_cpu.{shown('engine')}")] = None,
     scorer: Annotated[str | None, typer.Option(help="Folder of all-MiniLM-L6-v2, if it is not installed.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file, or the name of a ready-made run.")] = None,
     margin: Annotated[
@@ -49,15 +50,11 @@ def run_command(
     flags = {
         "method": method, "benchmark": benchmark, "backbone": backbone, "baseline": baseline, "personas": personas,
         "persona": persona, "cluster": cluster, "control": control, "seed": seed, "threads": threads, "dtype": dtype,
-        "device": device, "scorer": scorer, "margin": margin, "runs_dir": str(runs_dir) if runs_dir else None,
+        "device": device, "engine": engine, "scorer": scorer, "margin": margin,
+        "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
     files = plugin or []
-    settings = load_config(
-        options_of=options_of(files),
-        file=config,
-        flags=flags,
-        sets=sets or [],
-    )
+    settings = load_config(options_of=options_of(files), file=config, flags=flags, sets=sets or [])
     from harness.runner import execute
 
     outcome = execute(settings, files, progress(quiet))

@@ -65,7 +65,7 @@ class RunConfig:
     cluster: Annotated[int, Field(ge=0)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     runs_dir: Path = Path("runs")
-    engine: Literal["local"] = "local"
+    engine: Literal["auto", "transformers", "llama_cpu"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 2
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "cpu"

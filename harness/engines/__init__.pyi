@@ -9,11 +9,11 @@ from .batching import (
     rows_of_data as rows_of_data,
     share_out as share_out,
 )
-from .decoding import BATCH_TOKENS as BATCH_TOKENS
+from .engine import Engine as Engine, engine_for as engine_for, generate as generate
 from .fitted import Adapters as Adapters, FitCost as FitCost, Fitted as Fitted, Grouping as Grouping
-from .forward import prepare as prepare, rows_of_logits as rows_of_logits
-from .generation import generate as generate
+from .head import rows_of_logits as rows_of_logits
 from .llama_cpu.causal import BLOCK as BLOCK, LONGEST as LONGEST
+from .llama_cpu.scripted import NOT_SCRIPTED as NOT_SCRIPTED
 from .parallel import THREAD_NAME as THREAD_NAME, Each as Each, side_by_side as side_by_side
 from .serve import (
     Asked as Asked,
@@ -25,3 +25,4 @@ from .serve import (
     generate_replies as generate_replies,
     reply_nll as reply_nll,
 )
+from .transformers_engine import TransformersEngine as TransformersEngine

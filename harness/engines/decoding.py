@@ -61,27 +61,26 @@ def plan_batches(
 def plan_passes(
     prompts: Sequence[Sequence[int]],
     rows: Sequence[int],
-    some: Sequence[int],
     new: int,
     batch_tokens: int,
     workers: int,
 ) -> list[list[list[int]]]:
-    """Cut `some` prompts into batches of chains of beginnings, by their content alone, a multiple of `workers`.
+    """Cut prompts into batches of chains of beginnings, by their content alone, a multiple of `workers`.
 
     new   tokens that follow each prompt at most
     Returns for each batch its chains of at most PASS_ROWS, indices into `prompts` with the longest last, sorted by
     bank row.
     """
-    asked, served = [list(prompts[i]) for i in some], [rows[i] for i in some]
+    asked = [list(prompt) for prompt in prompts]
     chains = [
-        [some[i] for i in chain[first : first + PASS_ROWS]]
-        for chain in shared_passes(asked, asked, served).values()
+        chain[first : first + PASS_ROWS]
+        for chain in shared_passes(asked, asked, rows).values()
         for first in range(0, len(chain), PASS_ROWS)
     ]
     # Like beside like, by rows and by length: a batch's cache is as large as its largest pass needs, for each.
     chains.sort(key=lambda chain: (-len(chain), -len(prompts[chain[-1]]), rows[chain[-1]], tuple(prompts[chain[-1]])))
-    tokens = sum(len(prompts[chain[-1]]) for chain in chains) + new * len(some)
-    count = max(-(-len(some) // BATCH_ROWS), -(-tokens // batch_tokens))
+    tokens = sum(len(prompts[chain[-1]]) for chain in chains) + new * len(prompts)
+    count = max(-(-len(prompts) // BATCH_ROWS), -(-tokens // batch_tokens))
     count = min(-(-count // workers) * workers, len(chains))
     batches: list[list[list[int]]] = [[] for _ in range(count)]
     for chain, number in zip(chains, even_parts([len(chain) for chain in chains], count), strict=True):

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from harness.adapters import Bank, LoRABank
 from harness.contract import Message, Prompt, Protocol
 from harness.engines import likelihood
+from harness.engines.engine import engine_for, generate
 from harness.engines.fitted import Adapters, Fitted, Replier
-from harness.engines.generation import generate
 from harness.model import Backbone, encode_prompt, encode_reply, end_of_turn_id
 from harness.progress import Progress
 
@@ -93,7 +93,7 @@ def choice_log_probs(protocol: Protocol, asked: Sequence[Asked], progress: Progr
         backbone: Backbone, bank: Bank | None, rows: list[int], ids: list[list[int]], _: list[int], report: _Report
     ) -> Any:
         choices = [encode_reply(backbone.tokenizer, choice) for choice in protocol.choices]
-        return likelihood.choice_log_probs(backbone, bank, rows, ids, choices, progress=report)
+        return engine_for(backbone, bank)[0].choice_log_probs(bank, rows, ids, choices, progress=report)
 
     found = _through(asked, progress, "weigh choices", work)
     return np.stack(found) if found else np.zeros((0, len(protocol.choices)))
@@ -111,7 +111,7 @@ def reply_nll(asked: Sequence[Asked], references: Sequence[str], progress: Progr
         backbone: Backbone, bank: Bank | None, rows: list[int], ids: list[list[int]], places: list[int], report: _Report
     ) -> Any:
         encoded = [encode_reply(backbone.tokenizer, references[place]) for place in places]
-        return likelihood.reply_nll(backbone, bank, rows, ids, encoded, progress=report)
+        return engine_for(backbone, bank)[0].reply_nll(bank, rows, ids, encoded, progress=report)
 
     return _through(asked, progress, "likelihood", work)
 

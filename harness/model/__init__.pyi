@@ -3,6 +3,7 @@ from .allocator import keep_memory as keep_memory
 from .backbone import (
     DTYPES as DTYPES,
     EMBEDDED_FOLDER as EMBEDDED_FOLDER,
+    ENGINES as ENGINES,
     Backbone as Backbone,
     embedded_names as embedded_names,
     exact_norms as exact_norms,

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ DTYPES = {
     "float64": torch.float64,
 }
 GENERIC_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
+ENGINES = ("auto", "transformers", "llama_cpu")
 HUB_TIMEOUT_SECONDS = 10.0
 # Where the files lie and which library wrote them says nothing about what the model computes.
 CONFIG_KEYS_WITHOUT_MEANING = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
@@ -40,12 +41,16 @@ class Backbone:
     model        transformers causal LM
     tokenizer    its tokenizer
     fingerprint  sha256 (hex) over weights, config and tokenizer; equal fingerprints compute the same
+    engine       which engine the configuration asks for, one of ENGINES
+    memo         what an engine has found out or laid out for this model, by the engine's name
     """
 
     name: str
     model: Any
     tokenizer: Any
     fingerprint: str
+    engine: str = "auto"
+    memo: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def hidden(self) -> int:
@@ -68,15 +73,13 @@ def embedded_names() -> list[str]:
     return sorted(path.name for path in EMBEDDED_FOLDER.iterdir() if (path / "config.json").is_file())
 
 
-def load_backbone(
-    name: str, *, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False
-) -> Backbone:
+def load_backbone(name: str, *, device: str = "cpu", dtype: str = "float32", engine: str = "auto") -> Backbone:
     """Load a causal LM by embedded name, local folder or Hub id, in this order.
 
     name               e.g. "Qwen/Qwen2.5-0.5B-Instruct"; an embedded name wins over a folder of that name
                        ("./x" means the folder)
     device, dtype      "cpu", "cuda", ...; one of DTYPES. Weights stored in another dtype are converted.
-    trust_remote_code  run Python code that comes with the model; off unless the user asks
+    engine             one of ENGINES; which of them serves is decided by `harness.engines`
     Raises HarnessError for an unknown name, missing or damaged files, pickle-only weights, weights that do
     not cover the model, and a device that is not there. Pickle files are never opened.
     """
@@ -84,17 +87,17 @@ def load_backbone(
         raise HarnessError(f"backbone dtype {dtype!r} is not supported; {did_you_mean(dtype, DTYPES)}")
     target = _device(device)
     source, local_only = _locate(name)
-    model, tokenizer = _read(name, source, local_only, DTYPES[dtype], trust_remote_code)
-    return freeze(name, model.to(target), tokenizer)
+    model, tokenizer = _read(name, source, local_only, DTYPES[dtype])
+    return freeze(name, model.to(target), tokenizer, engine)
 
 
-def freeze(name: str, model: Any, tokenizer: Any) -> Backbone:
+def freeze(name: str, model: Any, tokenizer: Any, engine: str = "auto") -> Backbone:
     """Put a model into eval mode, switch off its gradients and take its fingerprint."""
     model.eval()
     model.requires_grad_(False)
     if model.get_input_embeddings().weight.dtype == torch.float64:
         exact_norms(model)
-    return Backbone(name=name, model=model, tokenizer=tokenizer, fingerprint=fingerprint(model, tokenizer))
+    return Backbone(name, model, tokenizer, fingerprint(model, tokenizer), engine)
 
 
 def exact_norms(model: Any) -> None:
@@ -208,10 +211,10 @@ def _hub_fault(name: str) -> str:
     return ""
 
 
-def _read(name: str, source: str, local_only: bool, dtype: torch.dtype, trust: bool) -> tuple[Any, Any]:
+def _read(name: str, source: str, local_only: bool, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
-    common: dict[str, Any] = {"local_files_only": local_only, "trust_remote_code": trust}
+    common: dict[str, Any] = {"local_files_only": local_only, "trust_remote_code": False}
     try:
         with _without_progress_bars():
             tokenizer = _read_tokenizer(source, common)
@@ -219,7 +222,7 @@ def _read(name: str, source: str, local_only: bool, dtype: torch.dtype, trust: b
                 source, dtype=dtype, use_safetensors=True, output_loading_info=True, **common
             )
     except Exception as fault:  # transformers, safetensors and tokenizers raise a dozen unrelated types here
-        raise HarnessError(f"backbone {name!r} cannot be loaded from {source}: {_explain(fault, trust)}") from fault
+        raise HarnessError(f"backbone {name!r} cannot be loaded from {source}: {_explain(fault)}") from fault
     model, info = loaded
     # transformers fills gaps with random numbers and a warning; such a result would be worthless.
     if info.get("missing_keys"):
@@ -243,10 +246,10 @@ def _read_tokenizer(source: str, common: dict[str, Any]) -> Any:
     return AutoTokenizer.from_pretrained(source, **common)
 
 
-def _explain(fault: Exception, trust: bool) -> str:
+def _explain(fault: Exception) -> str:
     text = str(fault)
-    if "trust_remote_code" in text and not trust:
-        return "it brings Python code of its own; if you trust its author, allow it with trust_remote_code"
+    if "trust_remote_code" in text:
+        return "it brings Python code of its own, which is never run; take a model that transformers knows"
     if "safetensors" in text and "bin" in text:
         return "it has no safetensors weights; pickle weights can run code and are never opened"
     return f"{type(fault).__name__}: {_first_line(fault)}"

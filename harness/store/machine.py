@@ -26,13 +26,14 @@ def versions() -> dict[str, str]:
 
 
 def numerics(backbone: Any) -> dict[str, str]:
-    """What decides on the last bits besides the inputs: dtype, device kind, threads, library versions."""
+    """What decides on the last bits besides the inputs: dtype, device kind, engine, threads, library versions."""
     import torch
     import transformers
 
     return {
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "device": backbone.device.type,
+        "engine": backbone.engine,
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

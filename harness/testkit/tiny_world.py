@@ -94,8 +94,7 @@ def tiny_backbone(dtype: str = "float64", seed: int = 0) -> Any:
     Double precision by default, so that what does not depend on each other agrees to the last digits.
     Returns a `harness.model.backbone.Backbone`.
     """
-    sizes = {"num_hidden_layers": 1, "max_position_embeddings": 1024}
-    return random_backbone(_tokenizer(), dtype=dtype, seed=seed, **sizes)
+    return random_backbone(_tokenizer(), dtype=dtype, seed=seed, num_hidden_layers=1, max_position_embeddings=1024)
 
 
 def random_backbone(

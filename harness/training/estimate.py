@@ -41,7 +41,7 @@ class Load:
     labels    label positions of them;  longest: tokens of the longest row
     adapters, numbers  N, K
     logits    that exist at one time
-    by_hand   whether the waves go through decoder_pass, which lays the weights out anew
+    packed    whether the waves go through the engine llama_cpu, which lays the weights out anew
     inner     whether an adapter changes the last projection of the MLP, which then keeps its input
     """
 
@@ -51,7 +51,7 @@ class Load:
     adapters: int
     numbers: int
     logits: int
-    by_hand: bool
+    packed: bool
     inner: bool = False
 
 
@@ -77,7 +77,7 @@ def estimate_step(config: Any, load: Load, width: int, weights: int | None = Non
     wide = max(4, width)
     if weights is None:
         weights = (V * D * (1 if config.tie_word_embeddings else 2) + L * (2 * D * D + 2 * D * kv + 3 * D * I)) * width
-    if load.by_hand:
+    if load.packed:
         weights += L * (D * (D + 2 * kv) + 2 * D * I) * width
         seen = 0 if load.longest > LONGEST else H * min(load.longest, (load.longest + BLOCK) // 2)
         middle = D + 2 * kv + D  # qkv, and the layer's normalised input

@@ -61,8 +61,10 @@ class FitLoop:
         self.explosion = EXPLODED * math.log(vocabulary)
 
     def estimate(self) -> str:
-        """A line on the memory that a step needs."""
-        return self.waves.estimate(self.train_rows, self.options.batch_size).text()
+        """A line on the memory that a step needs, and on the engine that computes it."""
+        waves = self.waves
+        why = f" ({waves.why})" if waves.why else ""
+        return f"{waves.estimate(self.train_rows, self.options.batch_size).text()}; engine {waves.engine.name}{why}"
 
     # ---- who and what is next ----
 

@@ -14,7 +14,18 @@ import torch
 from torch import Tensor
 
 from harness.adapters import Bank, key_seed
-from harness.engines import Each, Entry, Row, Wave, collate, cut, prepare, rows_of_logits, share_out, side_by_side
+from harness.engines import (
+    Each,
+    Entry,
+    Row,
+    Wave,
+    collate,
+    cut,
+    engine_for,
+    rows_of_logits,
+    share_out,
+    side_by_side,
+)
 from harness.errors import HarnessError
 from harness.model import Backbone
 from harness.training.estimate import Estimate, Load, estimate_step
@@ -27,7 +38,7 @@ _Piece = tuple[np.ndarray, Tensor, Tensor, Tensor | None]
 class WaveRunner:
     """Runs entries of a bank's adapters with given values [N, K] (`flat` gives their layout).
 
-    Waves that go through the decoder by hand share nothing, so each thread takes whole waves and computes them with
+    Packed waves share nothing, so each thread takes whole waves and computes them with
     one thread of its own: no thread waits for another inside a product, and the bits do not depend on who was quick.
 
     padded_tokens  that training has put through the model so far, padding included
@@ -38,14 +49,15 @@ class WaveRunner:
         self.backbone, self.bank, self.seed = backbone, bank, seed
         self.microbatch_tokens = microbatch_tokens
         self.prefix = bank.prefix_tokens
-        self.forward = prepare(backbone)
+        self.engine, self.why = engine_for(backbone, bank, dropout=bool(bank.dropout))
+        self.without_dropout, _ = engine_for(backbone, bank)
         self.flat = Flat(bank.tensors)
         self.padded_tokens = 0
         self.rewaved = False
-        self.by_hand = self.forward.by_hand(bank, dropout=bool(bank.dropout))
-        self.workers = torch.get_num_threads() if self.by_hand else 1
-        # By hand, keys and values of virtual tokens lie between those of the tokens, and all are computed.
-        self.virtual = self.prefix + (bank.cached_tokens if self.by_hand else 0)
+        self.packed = self.engine.packed
+        self.workers = torch.get_num_threads() if self.packed else 1
+        # In packed rows, keys and values of virtual tokens lie between those of the tokens, and all are computed.
+        self.virtual = self.prefix + (bank.cached_tokens if self.packed else 0)
         self._each: Each | None = None
 
     def estimate(self, rows: Sequence[Sequence[Row]], batch_size: int) -> Estimate:
@@ -66,7 +78,7 @@ class WaveRunner:
             adapters=len(self.bank),
             numbers=sum(self.flat.sizes),
             logits=min(labels, rows_of_logits(self.backbone.device.type, config.vocab_size)) * config.vocab_size,
-            by_hand=self.by_hand,
+            packed=self.packed,
             inner=any("down_proj" in name for name in self.bank.tensors),
         )
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -123,7 +135,7 @@ class WaveRunner:
             self.rewaved = True
             return attempt(part[: len(part) // 2]) + attempt(part[len(part) // 2 :])
 
-        if self.by_hand:
+        if self.packed:
             parts = share_out(entries, self.virtual, self.microbatch_tokens, self.workers)
         else:
             parts = cut(entries, self.prefix, self.microbatch_tokens)
@@ -141,7 +153,7 @@ class WaveRunner:
 
     def _padded(self, part: Sequence[Entry]) -> int:
         lengths = [self.virtual + len(entry.row.inputs) for entry in part]
-        return sum(lengths) if self.by_hand else max(lengths) * len(lengths)
+        return sum(lengths) if self.packed else max(lengths) * len(lengths)
 
     def _run(self, wave: Wave, values: Tensor, labels: np.ndarray | None, step: int) -> _Piece:
         """A wave's losses, and with `labels` [N] the gradients of each adapter's summed loss / labels."""
@@ -152,7 +164,8 @@ class WaveRunner:
         local = self.bank.with_tensors(self.flat.split(leaf), [self.bank.keys[i] for i in wave.adapters])
         seeds = self._dropout_seeds(wave.entries, step) if train and self.bank.dropout else None
         with torch.set_grad_enabled(train):
-            losses = self.forward.token_losses(local, wave, seeds)
+            engine = self.without_dropout if seeds is None else self.engine
+            losses = engine.token_losses(local, wave, seeds)
         if labels is not None:
             # A vector of weights instead of a weighted sum: a NaN loss never meets its neighbours.
             weights = torch.as_tensor(1.0 / labels[wave.owners], dtype=losses.dtype, device=losses.device)

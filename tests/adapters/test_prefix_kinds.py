@@ -17,9 +17,9 @@ from harness.adapters.create import create_bank
 from harness.adapters.discrete_prompt import DiscretePromptBank
 from harness.adapters.peft_format import load_bank, save_bank
 from harness.contract.specs import GatedPrefix, SoftPrompt
-from harness.engines.forward import LabelForward, prepare
-from harness.engines.generation import generate
+from harness.engines.engine import generate
 from harness.engines.likelihood import choice_log_probs, reply_nll
+from harness.engines.transformers_engine import MEMO, Body, TransformersEngine
 from harness.errors import ConfigError, HarnessError
 from harness.model.prompts import Encoded
 from harness.training.bank_training import TrainOptions, fit_bank
@@ -267,11 +267,13 @@ def test_no_prefix_can_be_merged_and_gradients_reach_it_without_the_split(make_b
     bank = create_bank(base, spec, ("a", "b"), 0)
     with pytest.raises(HarnessError, match="cannot be merged"):
         bank.weight_deltas(0)
-    assert prepare(base).split
+    engine = TransformersEngine(base)
+    assert engine.body.split
     whole = create_bank(base, spec, ("a", "b"), 0)
     options = TrainOptions(learning_rate=0.05, epochs=2)
     fit_bank(base, bank, TRAIN, {}, options, seed=0)
-    monkeypatch.setattr("harness.training.waves.prepare", lambda backbone: LabelForward(backbone, None, split=False))
+    monkeypatch.setitem(base.memo, MEMO, Body(None, split=False))
+    base = replace(base, engine="transformers")
     fit_bank(base, whole, TRAIN, {}, options, seed=0)
     for name, tensor in bank.tensors.items():
         torch.testing.assert_close(tensor, whole.tensors[name], rtol=0, atol=1e-12)

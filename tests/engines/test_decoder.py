@@ -10,11 +10,12 @@ import torch
 
 from harness.adapters.create import create_bank
 from harness.contract.specs import GatedPrefix, LoRA, SoftPrompt
+from harness.engines import TransformersEngine, engine_for, generate
 from harness.engines.batching import Entry, Row, collate, share_out
-from harness.engines.forward import prepare
 from harness.engines.llama_cpu import causal, decoder_pass
 from harness.engines.llama_cpu.decoder import read_decoder
 from harness.engines.llama_cpu.scripted import scripted
+from harness.errors import HarnessError
 from harness.model.prompts import Encoded
 from harness.training.bank_training import TrainOptions, fit_bank
 
@@ -46,10 +47,10 @@ def wave_of(backbone, bank, lengths, generator):
     return collate(entries, bank.prefix_tokens, backbone.device)
 
 
-def losses_and_gradients(forward, bank, wave):
+def losses_and_gradients(engine, bank, wave):
     leaves = {name: tensor[wave.adapters].clone().requires_grad_() for name, tensor in bank.tensors.items()}
     local = bank.with_tensors(leaves, [bank.keys[i] for i in wave.adapters])
-    losses = forward.token_losses(local, wave)
+    losses = engine.token_losses(local, wave)
     losses.backward(torch.linspace(0.1, 1.0, len(losses), dtype=losses.dtype))
     return losses.detach(), {name: leaf.grad for name, leaf in leaves.items()}
 
@@ -68,13 +69,12 @@ def new_bank(backbone, spec):
 def test_losses_and_gradients_are_the_models_own(make_backbone, monkeypatch, architecture, config, spec, block):
     monkeypatch.setattr(causal, "BLOCK", block)
     backbone = make_backbone("float64", architecture, **config)
-    forward = prepare(backbone)
-    assert forward.decoder is not None
     bank = new_bank(backbone, spec)
-    assert forward.by_hand(bank, dropout=False)
+    engine, why = engine_for(backbone, bank)
+    assert (engine.name, why) == ("llama_cpu", "")
     wave = wave_of(backbone, bank, [17, 9, 1, 30], np.random.default_rng(0))
-    found, ours = losses_and_gradients(forward, bank, wave)
-    wanted, theirs = losses_and_gradients(replace(forward, decoder=None), bank, wave)
+    found, ours = losses_and_gradients(engine, bank, wave)
+    wanted, theirs = losses_and_gradients(TransformersEngine(backbone), bank, wave)
     torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
     for name, gradient in theirs.items():
         assert gradient is not None
@@ -85,28 +85,45 @@ def test_losses_and_gradients_are_the_models_own(make_backbone, monkeypatch, arc
 @pytest.mark.parametrize("kind", ["input", "kv"])
 def test_long_rows_take_the_fused_kernel_and_agree(make_backbone, monkeypatch, kind):
     backbone = make_backbone("float64")
-    forward, bank = prepare(backbone), new_bank(backbone, SoftPrompt(3, kind=kind))
+    bank = new_bank(backbone, SoftPrompt(3, kind=kind))
+    engine, _ = engine_for(backbone, bank)
     wave = wave_of(backbone, bank, [40, 20], np.random.default_rng(0))
-    wanted = losses_and_gradients(forward, bank, wave)
+    wanted = losses_and_gradients(engine, bank, wave)
     monkeypatch.setattr(causal, "LONGEST", 30)
-    found = losses_and_gradients(forward, bank, wave)
+    found = losses_and_gradients(engine, bank, wave)
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize(
-    ("architecture", "config"),
+    ("architecture", "config", "reason"),
     [
-        ("gpt2", {}),
-        ("qwen2", {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 1}),
-        ("llama", {"mlp_bias": True}),
-        ("llama", {"hidden_act": "gelu"}),
-        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}),
+        ("gpt2", {}, "not the parts"),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 1}, "sliding window"),
+        ("llama", {"mlp_bias": True}, "not those of a plain Llama-like decoder"),
+        ("llama", {"hidden_act": "gelu"}, "not the parts"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "rotary"),
     ],
 )
-def test_other_models_go_through_their_own_forward(make_backbone, architecture, config):
+def test_other_models_go_through_their_own_forward_and_the_reason_is_said(make_backbone, architecture, config, reason):
     backbone = make_backbone("float64", architecture, **config)
-    assert read_decoder(backbone) is None
-    assert prepare(backbone).decoder is None
+    engine, why = engine_for(backbone)
+    assert engine.name == "transformers"
+    assert reason in why
+    with pytest.raises(HarnessError, match=rf"llama_cpu cannot be used.*{reason}"):
+        engine_for(replace(backbone, engine="llama_cpu"))
+
+
+def test_weights_are_laid_out_once_a_backbone(make_backbone, monkeypatch):
+    backbone = make_backbone("float32")
+    first, _ = engine_for(backbone)
+    monkeypatch.setattr("harness.engines.llama_cpu.engine.read_decoder", lambda _: pytest.fail("laid out again"))
+    assert engine_for(backbone, new_bank(backbone, SoftPrompt(3)))[0] is first
+    generate(backbone, None, [-1], [[3, 4]], max_new_tokens=2, stop_id=1)
+
+
+def test_the_configuration_can_ask_for_the_models_own_forward(make_backbone):
+    backbone = replace(make_backbone("float32"), engine="transformers")
+    assert engine_for(backbone)[0].name == "transformers"
 
 
 def test_a_model_that_computes_something_else_is_found_out_by_trying(make_backbone):
@@ -114,16 +131,20 @@ def test_a_model_that_computes_something_else_is_found_out_by_trying(make_backbo
     attention = backbone.model.base_model.layers[1].self_attn
     plain = attention.forward
     attention.forward = lambda *args, **kwargs: (plain(*args, **kwargs)[0] * 1.5, None)
-    assert read_decoder(backbone) is not None
-    assert prepare(backbone).decoder is None
+    assert not isinstance(read_decoder(backbone), str)
+    engine, why = engine_for(backbone)
+    assert engine.name == "transformers"
+    assert "other logits" in why
 
 
 def test_what_is_no_low_rank_update_and_dropout_go_through_the_model(make_backbone):
     backbone = make_backbone("float64")
-    forward = prepare(backbone)
-    assert not forward.by_hand(create_bank(backbone, GatedPrefix(3), ["a"], 0), dropout=False)
+    engine, why = engine_for(backbone, create_bank(backbone, GatedPrefix(3), ["a"], 0))
+    assert engine.name == "transformers"
+    assert "GatedPrefix" in why
     bank = create_bank(backbone, LoRA(rank=2, dropout=0.1), ["a"], 0)
-    assert not forward.by_hand(bank, dropout=True)
+    assert engine_for(backbone, bank, dropout=True)[0].name == "transformers"
+    assert engine_for(backbone, bank)[0].name == "llama_cpu"
 
 
 def test_waves_of_packed_rows_are_even_keep_adapters_together_and_hold_every_row_once():

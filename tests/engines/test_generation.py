@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from harness.adapters.bank import Bank
 from harness.engines import decoding
 from harness.engines.decoding import plan_batches, plan_passes
-from harness.engines.generation import generate
+from harness.engines.engine import generate
 from harness.engines.llama_cpu import cached_decoder
 from harness.errors import HarnessError
 from harness.model.backbone import Backbone
@@ -34,6 +35,10 @@ def make_backbone(**options: Any) -> Backbone:
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     return make_backbone()
+
+
+def by_model(backbone: Backbone) -> Backbone:
+    return replace(backbone, engine="transformers")
 
 
 def make_prompts(count: int, longest: int = 40) -> list[list[int]]:
@@ -81,7 +86,13 @@ def test_batched_replies_equal_decoding_one_by_one(
     prompts = make_prompts(40)
     rows = make_rows(40, bank)
     replies = generate(
-        backbone, bank, rows, prompts, max_new_tokens=NEW, stop_id=STOP, batch_tokens=batch_tokens, hand=hand
+        backbone if hand else by_model(backbone),
+        bank,
+        rows,
+        prompts,
+        max_new_tokens=NEW,
+        stop_id=STOP,
+        batch_tokens=batch_tokens,
     )
     expected = [one_by_one(backbone, bank, row, prompt, cache_of) for row, prompt in zip(rows, prompts, strict=True)]
     assert replies == expected
@@ -157,7 +168,9 @@ def test_finished_rows_leave_the_batch(backbone: Backbone, kind: Any, monkeypatc
     monkeypatch.setattr(kind, "feed", counting)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # so that there is one batch
     hand = kind is cached_decoder.DecoderBatch
-    generate(backbone, None, [-1] * 40, make_prompts(40), max_new_tokens=NEW, stop_id=STOP, hand=hand)
+    generate(
+        backbone if hand else by_model(backbone), None, [-1] * 40, make_prompts(40), max_new_tokens=NEW, stop_id=STOP
+    )
     assert sizes[0] > sizes[-1]
     assert sizes == sorted(sizes, reverse=True)
 
@@ -182,7 +195,7 @@ def test_prompts_that_begin_alike_share_their_prefill(backbone: Backbone, kind: 
 
     monkeypatch.setattr(cached_decoder.DecoderBatch, "_pass", counting)
     replies = generate(backbone, bank, rows, prompts, max_new_tokens=NEW, stop_id=STOP)
-    assert replies == generate(backbone, bank, rows, prompts, max_new_tokens=NEW, stop_id=STOP, hand=False)
+    assert replies == generate(by_model(backbone), bank, rows, prompts, max_new_tokens=NEW, stop_id=STOP)
     assert sum(fed) == sum(map(len, longest)) * (1 if bank is None else 2)
     assert len({tuple(reply) for reply in replies}) > 6
 
@@ -191,11 +204,11 @@ def test_a_long_dialogue_beside_short_ones_is_cut_into_several_passes(backbone: 
     long, *others = make_prompts(5, longest=40)
     long = (long * 4)[:45]
     prompts = [long[:end] for end in range(5, 46, 2)] + others
-    passes = plan_passes(prompts, [-1] * len(prompts), range(len(prompts)), NEW, 10**6, 1)
+    passes = plan_passes(prompts, [-1] * len(prompts), NEW, 10**6, 1)
     assert sorted(len(chain) for batch in passes for chain in batch) == [1, 1, 1, 1, 5, 8, 8]
     rows = [-1] * len(prompts)
     replies = generate(backbone, None, rows, prompts, max_new_tokens=NEW, stop_id=STOP)
-    assert replies == generate(backbone, None, rows, prompts, max_new_tokens=NEW, stop_id=STOP, hand=False)
+    assert replies == generate(by_model(backbone), None, rows, prompts, max_new_tokens=NEW, stop_id=STOP)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -203,7 +216,7 @@ def test_passes_are_cut_by_content_alone_into_a_multiple_of_the_workers(workers:
     prompts = make_prompts(90)
     prompts += [[*prompt, 5, 6] for prompt in prompts[:30]]
     rows = [i % 3 for i in range(90)] + [i % 3 for i in range(30)]
-    batches = plan_passes(prompts, rows, range(120), 10, 700, workers)
+    batches = plan_passes(prompts, rows, 10, 700, workers)
     assert len(batches) % workers == 0
     assert sorted(i for batch in batches for chain in batch for i in chain) == list(range(120))
     for batch in batches:
@@ -214,7 +227,7 @@ def test_passes_are_cut_by_content_alone_into_a_multiple_of_the_workers(workers:
             assert all(prompts[chain[-1]][: len(prompts[i])] == prompts[i] for i in chain)
     order = list(range(120))
     random.Random(3).shuffle(order)
-    shuffled = plan_passes([prompts[i] for i in order], [rows[i] for i in order], range(120), 10, 700, workers)
+    shuffled = plan_passes([prompts[i] for i in order], [rows[i] for i in order], 10, 700, workers)
     texts = [[[(rows[order[i]], prompts[order[i]]) for i in chain] for chain in batch] for batch in shuffled]
     assert texts == [[[(rows[i], prompts[i]) for i in chain] for chain in batch] for batch in batches]
 
@@ -232,7 +245,7 @@ def test_a_failure_in_one_batch_ends_the_decoding_and_gives_threads_back(backbon
 
 def test_too_long_a_prompt_is_refused_before_any_work(backbone: Backbone, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decoding, "forward", lambda *_, **__: pytest.fail("work was started"))
-    monkeypatch.setattr("harness.engines.generation.tried_decoder", lambda *_: pytest.fail("work was started"))
+    monkeypatch.setattr("harness.engines.engine.laid_out", lambda *_: pytest.fail("work was started"))
     bank = make_bank(backbone, "soft prompt")  # 4 virtual tokens
     prompts = [[5] * 3, [5] * (96 - NEW - 4 + 1)]
     with pytest.raises(HarnessError, match=r"prompt 1 needs 97 positions: 81 tokens, 12 new ones and 4 virtual"):

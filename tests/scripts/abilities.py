@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 
 from harness.benchmarks.smarthome import Options, load, make
-from harness.engines.generation import generate
+from harness.engines.engine import generate
 from harness.model.backbone import load_backbone
 from harness.model.prompts import encode_prompt, end_of_turn_id, split_examples
 from harness.scoring.actions import parse

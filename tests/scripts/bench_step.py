@@ -16,10 +16,9 @@ from harness.adapters.create import create_bank
 from harness.bench import memory
 from harness.bench.prepare import SHAPES
 from harness.contract.specs import SoftPrompt
-from harness.engines import forward
+from harness.engines import rows_of_logits
 from harness.model.backbone import Backbone
 from harness.model.prompts import Encoded
-from harness.training import waves
 from harness.training.bank_training import TrainOptions, fit_bank
 
 VOCABULARY, LENGTH, ADAPTERS, PROMPT = 2048, 118, 4, 10
@@ -30,13 +29,12 @@ def dialogue(generator: np.random.Generator, length: int) -> Encoded:
     return Encoded(ids, (False,) * (length // 2) + (True,) * (length + 1 - length // 2))
 
 
-def main(rows: int, by_hand: bool) -> None:
+def main(rows: int, packed: bool) -> None:
     torch.set_num_threads(1)
     config = Qwen2Config(**{**SHAPES["qwen2.5-0.5b"], "num_hidden_layers": 2, "vocab_size": VOCABULARY})
     model: Any = Qwen2ForCausalLM(config).eval().requires_grad_(False)
     backbone = Backbone("random", model, None, fingerprint="random")
-    if not by_hand:
-        waves.prepare = lambda backbone: replace(forward.prepare(backbone), decoder=None)
+    backbone = replace(backbone, engine="auto" if packed else "transformers")
     keys = [f"p{i}" for i in range(ADAPTERS)]
     generator = np.random.default_rng(0)
     tokens = ADAPTERS * rows * (PROMPT + LENGTH)
@@ -55,7 +53,7 @@ def main(rows: int, by_hand: bool) -> None:
     labels = ADAPTERS * rows * (LENGTH + 1 - LENGTH // 2)
     load = memory.Load(
         tokens, labels, PROMPT + LENGTH, ADAPTERS, PROMPT * config.hidden_size,
-        min(labels, forward.rows_of_logits("cpu", VOCABULARY)) * VOCABULARY, by_hand=by_hand,
+        min(labels, rows_of_logits("cpu", VOCABULARY)) * VOCABULARY, packed=packed,
     )  # fmt: skip
     estimate = memory.estimate_step(config, load, width=4)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())

@@ -12,7 +12,7 @@ from harness.training.waves import WaveRunner
 
 def load(**changes):
     base = {"tokens": 512, "labels": 256, "longest": 128, "adapters": 4, "numbers": 100, "logits": 1000}
-    return Load(**{**base, "by_hand": True, **changes})
+    return Load(**{**base, "packed": True, **changes})
 
 
 def test_the_estimate_grows_with_what_is_under_way(make_backbone):
@@ -44,4 +44,4 @@ def test_every_architecture_gets_one_and_it_is_printed_before_the_first_step(mak
     assert order[1:] == ["step"]
     assert re.fullmatch(r"memory of a training step, estimated: \d+ MB \(weights .*, bank \d+ MB\)", order[0])
     runner = WaveRunner(backbone, bank, 4096, 0)
-    assert runner.by_hand == (architecture != "gpt2")
+    assert runner.packed == (architecture != "gpt2")

@@ -11,10 +11,8 @@ from torch import nn
 
 from harness.adapters.create import create_bank
 from harness.contract.specs import Coefficients, FromVector, GatedPrefix, Levels, LoRA, SoftPrompt, TrainOptions
-from harness.engines.forward import prepare
 from harness.errors import HarnessError
 from harness.model.prompts import Encoded
-from harness.training import waves
 from harness.training.bank_training import fit_jointly
 from harness.training.designs import CoefficientsDesign, FromVectorDesign, LevelsDesign, Prior
 from harness.training.optimiser import Flat
@@ -107,7 +105,7 @@ def test_somebody_without_dialogues_gets_what_the_design_says_of_them(base):
 
 def test_with_a_gate_the_start_is_the_backbone_to_the_bit(base, monkeypatch):
     # LoRA's start is the backbone, too; both through the model's own forward, which gates need.
-    monkeypatch.setattr(waves, "prepare", lambda backbone: replace(prepare(backbone), decoder=None))
+    base = replace(base, engine="transformers")
     options = TrainOptions(learning_rate=1e-3, epochs=1, keep_start=True)
     _, gated, _ = fitted(base, "levels, free", options=options)
     _, lora, _ = fitted(base, "coefficients", options=options)

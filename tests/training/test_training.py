@@ -14,8 +14,9 @@ import torch
 
 from harness.adapters.create import create_bank
 from harness.contract.specs import GatedPrefix, LoRA, SoftPrompt
+from harness.engines import TransformersEngine, engine_for
 from harness.engines.batching import Entry, Row, collate, cut, epoch_order, prepare_row
-from harness.engines.forward import LabelForward, prepare
+from harness.engines.llama_cpu.engine import LlamaCpuEngine
 from harness.errors import ConfigError, HarnessError, StoreError
 from harness.model.prompts import Encoded
 from harness.training.bank_training import TrainOptions, fit_bank
@@ -171,7 +172,7 @@ def test_microbatches_do_not_matter(base, spec):
     for key in COUNTS:
         assert_same_report(one.adapters[key], two.adapters[key], 1e-12)
     assert one.tokens == two.tokens
-    if prepare(base).by_hand(wide, dropout=bool(wide.dropout)):  # rows lie one after the other
+    if engine_for(base, wide, dropout=bool(wide.dropout))[0].packed:  # rows lie one after the other
         rows_seen = sum(len(train[key]) * len(one.adapters[key].train_loss) for key in COUNTS)
         # Keys and values of virtual tokens are no tokens, but their places go through the layers.
         assert one.padded_tokens == two.padded_tokens == one.tokens + wide.cached_tokens * rows_seen
@@ -243,7 +244,7 @@ def test_a_diverged_adapter_keeps_its_best_earlier_values(base):
 def test_a_failure_after_a_good_epoch_returns_to_that_epoch(base, monkeypatch):
     train, validation = data({"a": 4, "c": 5})
     keys, options = ("a", "c"), replace(OPTIONS, patience=0)
-    whole = LabelForward.token_losses
+    whole = LlamaCpuEngine.token_losses
     calls = {"training": 0}
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # then a step is one wave
 
@@ -255,7 +256,7 @@ def test_a_failure_after_a_good_epoch_returns_to_that_epoch(base, monkeypatch):
                 losses = losses * torch.where(torch.tensor(wave.owners == 0), float("nan"), 1.0)
         return losses
 
-    monkeypatch.setattr(LabelForward, "token_losses", fails_late)
+    monkeypatch.setattr(LlamaCpuEngine, "token_losses", fails_late)
     wide = replace(options, microbatch_tokens=10**6)
     bank, report = fitted(base, SoftPrompt(3), train, validation, wide, keys)
     monkeypatch.undo()
@@ -283,14 +284,14 @@ def test_an_absurd_rate_is_reported_not_raised(make_backbone):
 def test_memory_that_runs_out_halves_the_wave_and_says_so(base, monkeypatch):
     train, validation = data()
     expected, plain = fitted(base, SoftPrompt(3), train, validation)
-    whole = LabelForward.token_losses
+    whole = LlamaCpuEngine.token_losses
 
     def fails(self, bank, wave, seeds=None):
         if len(wave.rows) > 1:
             raise torch.OutOfMemoryError("as CUDA would")
         return whole(self, bank, wave, seeds)
 
-    monkeypatch.setattr(LabelForward, "token_losses", fails)
+    monkeypatch.setattr(LlamaCpuEngine, "token_losses", fails)
     bank, report = fitted(base, SoftPrompt(3), train, validation)
     assert (plain.rewaved, report.rewaved) == (False, True)
     assert_same(expected, bank, COUNTS, 1e-12)
@@ -302,7 +303,7 @@ def test_memory_that_runs_out_halves_the_wave_and_says_so(base, monkeypatch):
 def test_the_best_snapshot_is_kept_and_waiting_ends(base):
     train, validation = data()
     bank, report = fitted(base, SoftPrompt(3), train, validation, replace(OPTIONS, epochs=12, patience=2))
-    forward = prepare(base)
+    engine, _ = engine_for(base, bank)
     for row, key in enumerate(bank.keys):
         own = report.adapters[key]
         assert own.best_epoch == 1 + int(np.argmin(own.validation_loss))
@@ -311,7 +312,7 @@ def test_the_best_snapshot_is_kept_and_waiting_ends(base):
         rows = [prepare_row(encoded, 3) for encoded in validation[key]]
         wave = collate([Entry(0, 0, i, made) for i, made in enumerate(rows) if made], 3, base.device)
         with torch.no_grad():
-            loss = forward.token_losses(bank.select([row]), wave).mean()
+            loss = engine.token_losses(bank.select([row]), wave).mean()
         assert float(loss) == pytest.approx(min(own.validation_loss), abs=1e-12)
     assert any(own.epochs < 12 for own in report.adapters.values())
 
@@ -431,8 +432,7 @@ def test_other_architectures_train_and_give_their_own_loss(make_backbone, archit
     train, validation = data({"a": 4, "c": 3})
     bank, report = fitted(base, SoftPrompt(3), train, validation, replace(OPTIONS, epochs=1), ("a", "c"))
     assert report.diverged == []
-    forward = prepare(base)
-    assert forward.split
+    assert TransformersEngine(base).body.split
     for row, key in enumerate("ac"):
         expected, count = 0.0, 0
         for encoded in validation[key]:
@@ -460,7 +460,7 @@ def test_a_model_whose_head_cannot_be_called_alone_trains_all_the_same(make_back
         return output
 
     scaled.model.forward = forward
-    assert not prepare(scaled).split
+    assert not TransformersEngine(scaled).body.split
     bank, report = fitted(scaled, SoftPrompt(3), train, validation)
     assert report.diverged == []
     assert not torch.equal(bank.tensors["prompt_embeddings"], expected.tensors["prompt_embeddings"])

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from harness.adapters import Bank
 from harness.engines import decoding
-from harness.engines.batching import Entry, Row
 from harness.engines.llama_cpu.causal import Attention
 from harness.engines.llama_cpu.decoder import Decoder
 from harness.engines.llama_cpu.decoder_pass import embedded, forward_layer, normalised, past_of, updates_of
@@ -26,7 +25,7 @@ from harness.engines.llama_cpu.packed import Packed, pack
 from harness.engines.llama_cpu.scripted import scripted
 from harness.model import Backbone
 
-FEW = 0.75  # once no more of a batch's passes than this have rows left, the others leave the caches
+FEW = 0.75  # finished passes are dropped from the caches when no larger share of a batch's passes remains
 
 
 class CachedDecoder:
@@ -47,7 +46,7 @@ class CachedDecoder:
 
 
 class DecoderBatch:
-    """A batch in decoding; used as decoding.CachedBatch is.
+    """A batch in decoding; see `generation.Batch`.
 
     prompts  token ids of each pass: the longest prompt of a chain of beginnings
     reads    for each pass the lengths of the prompts that are read off it: as many batch rows, side by side
@@ -78,12 +77,6 @@ class DecoderBatch:
         self._caches = [_LayerCache(decoder, len(counts), self._columns.count) for _ in decoder.layers]
         self.logits = model.logits(self._prefill(prompts, reads, rows, prefix))
         self._arrange()
-
-    def __enter__(self) -> "DecoderBatch":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        pass
 
     def feed(self, tokens: Tensor) -> None:
         """Append one token per row [B] and compute the logits that follow it."""
@@ -134,12 +127,9 @@ class DecoderBatch:
         self, prompts: Sequence[Sequence[int]], reads: Sequence[Sequence[int]], rows: Sequence[int], prefix: int
     ) -> Tensor:
         decoder, bank = self.model.decoder, self.model.bank
-        entries = []
-        for prompt, ends, row in zip(prompts, reads, rows, strict=True):
-            ids = np.asarray(prompt, dtype=np.int64)
-            positions = np.asarray(ends, dtype=np.int64) + (prefix - 1)
-            entries.append(Entry(row, row, 0, Row(ids, positions, positions)))
-        packed = pack(entries, range(-1 if min(rows) < 0 else 0, max(rows) + 1), prefix)
+        inputs = [np.asarray(prompt, dtype=np.int64) for prompt in prompts]
+        positions = [np.asarray(ends, dtype=np.int64) + (prefix - 1) for ends in reads]
+        packed = pack(inputs, positions, [max(row, 0) for row in rows], prefix)
         adapters = torch.tensor(list(rows))
         virtual = None if bank is None else bank.prefix(adapters)
         x = embedded(decoder, packed, None if virtual is None else virtual.flatten(0, 1))

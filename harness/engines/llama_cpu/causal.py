@@ -80,8 +80,11 @@ class Attention:
         weights = _attend(self._by_head(q), k, v, self._by_head(mixed), blocks.reads, blocks.masks, keep)
         return mixed, (q if labels_only else None, weights)
 
-    def back(self, qkv: Tensor, kept: Any, grad: Tensor, labels_only: bool) -> Tensor:
-        """Gradient of qkv, [R, (H + 2 K) d]; grad as `mix` gave values."""
+    def back(self, qkv: Tensor, kept: Any, mixed: Tensor, grad: Tensor, labels_only: bool) -> Tensor:
+        """Gradient of qkv, [R, (H + 2 K) d]; mixed and grad: what `mix` gave, and its gradient.
+
+        The backward of a softmax needs sum_j P_ij dP_ij, which is dO_i O_i (Dao et al. 2022, FlashAttention, B.2).
+        """
         packed = self.packed
         chosen, weights = (None, []) if self.long else kept
         if self.long and labels_only:
@@ -97,7 +100,7 @@ class Attention:
             q, k, v = self._split(qkv)
             q = self._by_head(q if chosen is None else chosen)
             blocks = self.at_labels if labels_only else self.everywhere
-            _attend_back(q, k, v, weights, self._by_head(grad), wide, blocks.reads)
+            _attend_back(q, k, v, weights, self._by_head(grad), self._sums(mixed, grad), wide, blocks.reads)
         self._narrow(wide, targets)
         if chosen is not None:
             of_q.zero_().index_copy_(0, packed.labels, into)
@@ -109,22 +112,25 @@ class Attention:
     def back_to_prefix(self, qkv: Tensor, kept: Any, mixed: Tensor, grad: Tensor) -> Tensor:
         """Gradient of the virtual tokens' qkv alone, [B P, (H + 2 K) d]; mixed and grad: of every position.
 
-        The virtual tokens see nothing but one another, and the backward of a softmax needs the other keys only in
-        sum_j P_ij dP_ij, which is dO_i O_i (Dao et al. 2022, FlashAttention, B.2).
+        The virtual tokens see nothing but one another, and the other keys matter only in `_sums`.
         """
         if self.long:
-            return self.back(qkv, kept, grad, labels_only=False).index_select(0, self.packed.prefix_at)
+            return self.back(qkv, kept, mixed, grad, labels_only=False).index_select(0, self.packed.prefix_at)
         found = qkv.new_empty(len(self.packed.prefix_at), qkv.shape[1])
         targets = [self._by_head(part) for part in found.split(self.decoder.sizes, dim=1)]
         wide = self._wide(targets)
         q, k, v = self._split(qkv)
         _, weights = kept
-        sums = (grad * mixed).unflatten(1, (self.decoder.heads, -1)).sum(2).T[:, :, None]
-        _attend_back_to_prefix(self._by_head(q), k, v, weights, self._by_head(grad), sums, wide, self.for_prefix)
+        sums, of_head = self._sums(mixed, grad), self._by_head(grad)
+        _attend_back_to_prefix(self._by_head(q), k, v, weights, of_head, sums, wide, self.for_prefix)
         self._narrow(wide, targets)
         if self.past is not None:
             self.past_grad, found = found[:, self.decoder.sizes[0] :], torch.zeros_like(found)
         return found
+
+    def _sums(self, mixed: Tensor, grad: Tensor) -> Tensor:
+        """dO_i O_i of each head and query, [H, R or n, 1]."""
+        return (grad * mixed).unflatten(1, (self.decoder.heads, -1)).sum(2).T[:, :, None]
 
     def _by_head(self, tensor: Tensor) -> Tensor:
         """[R, H d] -> a view [H, R, d]"""
@@ -234,6 +240,7 @@ def _attend_back(
     v: Tensor,
     kept: list[Tensor],
     grad: Tensor,
+    sums: Tensor,
     targets: list[Tensor],
     reads: list[list[int]],
 ) -> None:
@@ -244,7 +251,7 @@ def _attend_back(
         weights = kept[i]
         part = grad.narrow(1, query, count)
         scores = torch.bmm(part, across.narrow(2, key, keys))
-        torch._softmax_backward_data(scores, weights, -1, weights.dtype, grad_input=scores)
+        scores.sub_(sums.narrow(1, query, count)).mul_(weights)
         torch.bmm(scores, k.narrow(1, key, keys), out=targets[0].narrow(1, query, count))
         of_k, of_v = targets[1].narrow(1, key, keys), targets[2].narrow(1, key, keys)
         torch.baddbmm(of_k, scores.transpose(1, 2), q.narrow(1, query, count), beta=1 - last, out=of_k)

@@ -78,8 +78,8 @@ class Decoder:
         return torch.complex((turns.cos() * self.scaling).to(real), (turns.sin() * self.scaling).to(real))[:, None]
 
 
-def read_decoder(backbone: Backbone) -> Decoder | None:
-    """The decoder of a backbone; None if it is no plain Llama-like one in fp32 or fp64 on a CPU.
+def read_decoder(backbone: Backbone) -> Decoder | str:
+    """The decoder of a backbone; or why it has none: it is no plain Llama-like one in fp32 or fp64 on a CPU.
 
     Looks at the structure only. Whether the model computes what the structure suggests, the caller must try.
     """
@@ -87,18 +87,21 @@ def read_decoder(backbone: Backbone) -> Decoder | None:
     base = model.base_model
     config = model.config.get_text_config()
     if backbone.device.type != "cpu" or backbone.dtype not in (torch.float32, torch.float64):
-        return None
+        return f"it needs fp32 or fp64 on a CPU, not {backbone.dtype} on {backbone.device.type}"
+    kind = type(model).__name__
     names = ("layers", "norm", "rotary_emb", "embed_tokens")
     if any(not hasattr(base, name) for name in names) or getattr(config, "hidden_act", "") not in ("silu", "swish"):
-        return None
-    if not all(_is_plain(layer) for layer in base.layers) or not _looks_everywhere(config):
-        return None
+        return f"{kind} has not the parts of a Llama-like decoder"
+    if not all(_is_plain(layer) for layer in base.layers):
+        return f"the layers of {kind} are not those of a plain Llama-like decoder"
+    if not _looks_everywhere(config):
+        return f"{kind} has layers with a sliding window"
     if getattr(base.rotary_emb, "rope_type", "") not in ROTATIONS or not hasattr(base.rotary_emb, "inv_freq"):
-        return None
+        return f"the rotary embedding of {kind} depends on the length of the text"
     heads, kv_heads = config.num_attention_heads, getattr(config, "num_key_value_heads", config.num_attention_heads)
     width = base.layers[0].self_attn.q_proj.out_features // heads
     if base.rotary_emb.inv_freq.shape != (width // 2,) or len({_epsilon(n) for n in _norms(base)}) != 1:
-        return None
+        return f"{kind} rotates a part of each head, or its norms differ in epsilon"
     pairs = torch.arange(width).view(2, width // 2).T.flatten()  # (i, i + d / 2) become neighbours
     head_starts = torch.arange(heads + kv_heads)[:, None] * width
     turned = (head_starts + pairs).flatten()

@@ -26,7 +26,9 @@ from harness.engines.llama_cpu.scripted import scripted
 def hidden_states(decoder: Decoder, bank: Bank, wave: Wave) -> Tensor:
     """Hidden states [n, D] at the label positions of a wave; `bank` holds the wave's adapters, which are low-rank
     updates, or virtual tokens, or their keys and values, or several of these."""
-    packed = pack(wave.entries, wave.adapters, bank.prefix_tokens, bank.cached_tokens)
+    rows = [entry.row for entry in wave.entries]
+    inputs, reads = [row.inputs for row in rows], [row.positions for row in rows]
+    packed = pack(inputs, reads, wave.rows.tolist(), bank.prefix_tokens, bank.cached_tokens)
     prefix = bank.prefix(wave.rows)
     prefix = None if prefix is None else prefix.flatten(0, 1)
     return run(decoder, packed, prefix, bank.low_rank(), past_of(decoder, bank, wave.rows))
@@ -160,7 +162,7 @@ def forward_layer(
 ) -> tuple[Tensor, _Kept]:
     """One layer: x [R, D], which is used up, -> [R, D], or [n, D] on the label positions from the last one.
 
-    attention  mixes values; training's, or one that remembers keys and values (replies.cached_decoder)
+    attention  mixes values; training's, or one that remembers keys and values (cached_decoder)
     keep       whether attention is to keep what its backward needs
     """
     downs: dict[str, Tensor] = {}
@@ -227,7 +229,7 @@ def _backward(
     if narrow:
         qkv_grad = attention.back_to_prefix(kept.qkv, kept.weights, kept.mixed, mixed_grad)
     else:
-        qkv_grad = attention.back(kept.qkv, kept.weights, mixed_grad, last)
+        qkv_grad = attention.back(kept.qkv, kept.weights, kept.mixed, mixed_grad, last)
     _turned(decoder, qkv_grad, (rotation.index_select(0, packed.prefix_at) if narrow else rotation).conj())
     if last:  # the other positions have no part in the loss behind this layer's attention
         g = g.new_zeros(len(packed.positions), g.shape[1]).index_copy_(0, packed.labels, g)

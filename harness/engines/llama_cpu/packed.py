@@ -1,6 +1,6 @@
 """Rows of a wave one after the other, without padding: where every token, label and adapter lies.
 
-Rows and waves themselves are in batching. Legend: R tokens of a wave, B rows, P virtual tokens, T tokens, n labels.
+Legend: R tokens of a wave, B rows, P virtual tokens, T tokens, n labels.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-
-from harness.engines.batching import Entry, Row
 
 Run = tuple[int, int, int]  # (adapter, first, behind the last)
 
@@ -41,23 +39,26 @@ class Packed:
     label_runs: list[Run]
 
 
-def pack(entries: Sequence[Entry], adapters: Sequence[int], prefix: int, cached: int = 0) -> Packed:
-    """Lay out the rows of a wave, which come adapter by adapter, behind P = prefix + cached virtual tokens each.
+def pack(
+    inputs: Sequence[np.ndarray], reads: Sequence[np.ndarray], adapters: Sequence[int], prefix: int, cached: int = 0
+) -> Packed:
+    """Lay out rows, which come adapter by adapter, behind P = prefix + cached virtual tokens each.
 
-    cached   of these, as many as the label positions of the rows do not count (see `Bank.cached_tokens`)
+    inputs    token ids of each row
+    reads     of each row the positions whose hidden states are wanted, counted with the prefix's virtual tokens
+    adapters  of each row
+    cached    virtual tokens that are keys and values only (`Bank.cached_tokens`); `reads` does not count them
     """
     virtual = prefix + cached
     lengths: list[int] = []
     runs: list[Run] = []
     label_runs: list[Run] = []
     labels: list[np.ndarray] = []
-    local = {adapter: i for i, adapter in enumerate(adapters)}
     start = seen = 0
-    for entry in entries:
-        end, more = start + virtual + len(entry.row.inputs), seen + len(entry.row.positions)
+    for ids, positions, mine in zip(inputs, reads, adapters, strict=True):
+        end, more = start + virtual + len(ids), seen + len(positions)
         lengths.append(end - start)
-        labels.append(entry.row.positions + (start + cached))
-        mine = local[entry.adapter]
+        labels.append(positions + (start + cached))
         for found, first, last in ((runs, start, end), (label_runs, seen, more)):
             if found and found[-1][0] == mine:
                 found[-1] = (mine, found[-1][1], last)
@@ -70,7 +71,7 @@ def pack(entries: Sequence[Entry], adapters: Sequence[int], prefix: int, cached:
         lengths=lengths,
         prefix_at=torch.from_numpy(np.flatnonzero(is_virtual)),
         token_at=torch.from_numpy(np.flatnonzero(~is_virtual)),
-        ids=torch.from_numpy(np.concatenate([entry.row.inputs for entry in entries])),
+        ids=torch.from_numpy(np.concatenate(inputs)),
         positions=torch.from_numpy(positions),
         labels=torch.from_numpy(np.concatenate(labels)),
         label_counts=[len(part) for part in labels],
@@ -82,5 +83,4 @@ def pack(entries: Sequence[Entry], adapters: Sequence[int], prefix: int, cached:
 def pack_ids(ids: Tensor) -> Packed:
     """Rows of plain tokens [B, T], every position a label."""
     inputs = [row.numpy() for row in ids]
-    entries = [Entry(0, 0, i, Row(row, np.arange(len(row)), row)) for i, row in enumerate(inputs)]
-    return pack(entries, [0], 0)
+    return pack(inputs, [np.arange(len(row)) for row in inputs], [0] * len(inputs), 0)

@@ -10,16 +10,20 @@ import torch
 
 F = TypeVar("F", bound=Callable)
 
+# Function -> why it runs as plain Python: the same results to the bit, and slower. A run prints it.
+NOT_SCRIPTED: dict[str, str] = {}
+
 
 def scripted(function: F) -> F:
-    """The function compiled by TorchScript, or as it is where this torch or this Python has none: the same bits.
+    """The function compiled by TorchScript where this torch and this Python have it, else the function as it is.
 
-    With two threads of small operations the interpreter lock cost 17 % of training time, which torch.compile would
-    save only where a C++ compiler is at hand.
+    TorchScript is deprecated, and no right result needs it. With two threads of small operations the interpreter lock
+    cost 17 % of training time, which torch.compile would save only where a C++ compiler is at hand.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated, and there is no other way without a compiler
+        warnings.simplefilter("ignore", DeprecationWarning)
         try:
             return torch.jit.script(function)  # pyright: ignore[reportReturnType]
-        except Exception:  # whatever a later torch raises for it, the plain function is as good
+        except (AttributeError, RuntimeError, TypeError, ValueError, OSError) as fault:
+            NOT_SCRIPTED[function.__name__] = f"{type(fault).__name__}: {fault}"
             return function
