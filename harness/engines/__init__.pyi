@@ -13,7 +13,6 @@ from .engine import Engine as Engine, engine_for as engine_for, generate as gene
 from .fitted import Adapters as Adapters, FitCost as FitCost, Fitted as Fitted, Grouping as Grouping
 from .head import rows_of_logits as rows_of_logits
 from .llama_cpu.causal import BLOCK as BLOCK, LONGEST as LONGEST
-from .llama_cpu.scripted import NOT_SCRIPTED as NOT_SCRIPTED
 from .parallel import THREAD_NAME as THREAD_NAME, Each as Each, side_by_side as side_by_side
 from .serve import (
     Asked as Asked,

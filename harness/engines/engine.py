@@ -20,6 +20,7 @@ from harness.adapters import Bank
 from harness.engines.batching import Wave
 from harness.engines.decoding import BATCH_TOKENS, ProgressCallback, check_prompts
 from harness.engines.llama_cpu.engine import LlamaCpuEngine, laid_out
+from harness.engines.llama_cpu.scripted import slowed
 from harness.engines.transformers_engine import TransformersEngine
 from harness.errors import HarnessError
 from harness.model import ENGINES, Backbone
@@ -88,7 +89,7 @@ class Engine(Protocol):
 
 
 def engine_for(backbone: Backbone, bank: Bank | None = None, *, dropout: bool = False) -> tuple[Engine, str]:
-    """The engine that runs this backbone with this kind of adapters, and why it is not `llama_cpu` ("" where it is).
+    """The engine that runs this backbone with this kind of adapters, and why not a faster way ("": it is the fastest).
 
     Raises HarnessError where the configuration asks for `llama_cpu` and it cannot serve them.
     """
@@ -97,7 +98,7 @@ def engine_for(backbone: Backbone, bank: Bank | None = None, *, dropout: bool = 
     found = laid_out(backbone)
     why = found if isinstance(found, str) else found.why_not(bank, dropout)
     if not why and isinstance(found, LlamaCpuEngine):
-        return found, ""
+        return found, slowed()
     if backbone.engine == "llama_cpu":
         raise HarnessError(f"engine llama_cpu cannot be used: {why}; take --engine auto or transformers ({ENGINES})")
     return TransformersEngine(backbone), why

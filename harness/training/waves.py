@@ -16,6 +16,7 @@ from torch import Tensor
 from harness.adapters import Bank, key_seed
 from harness.engines import (
     Each,
+    Engine,
     Entry,
     Row,
     Wave,
@@ -49,6 +50,7 @@ class WaveRunner:
         self.backbone, self.bank, self.seed = backbone, bank, seed
         self.microbatch_tokens = microbatch_tokens
         self.prefix = bank.prefix_tokens
+        self.engine: Engine
         self.engine, self.why = engine_for(backbone, bank, dropout=bool(bank.dropout))
         self.without_dropout, _ = engine_for(backbone, bank)
         self.flat = Flat(bank.tensors)

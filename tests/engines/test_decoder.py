@@ -14,7 +14,7 @@ from harness.engines import TransformersEngine, engine_for, generate
 from harness.engines.batching import Entry, Row, collate, share_out
 from harness.engines.llama_cpu import causal, decoder_pass
 from harness.engines.llama_cpu.decoder import read_decoder
-from harness.engines.llama_cpu.scripted import scripted
+from harness.engines.llama_cpu.scripted import scripted, slowed
 from harness.errors import HarnessError
 from harness.model.prompts import Encoded
 from harness.training.bank_training import TrainOptions, fit_bank
@@ -204,4 +204,6 @@ def test_without_torchscript_the_plain_functions_run(monkeypatch):
     compiled = (causal._attend, causal._attend_back, decoder_pass._normalised_back, decoder_pass._gated_back)
     assert all(isinstance(function, torch.jit.ScriptFunction) for function in compiled)
     monkeypatch.setattr(torch.jit, "script", no)
+    monkeypatch.setattr("harness.engines.llama_cpu.scripted._PLAIN", {})
     assert scripted(double) is double
+    assert "double: RuntimeError: TorchScript is not supported" in slowed()

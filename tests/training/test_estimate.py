@@ -42,6 +42,10 @@ def test_every_architecture_gets_one_and_it_is_printed_before_the_first_step(mak
         announce=order.append, progress=lambda done, total, note: order.append("step"),
     )  # fmt: skip
     assert order[1:] == ["step"]
-    assert re.fullmatch(r"memory of a training step, estimated: \d+ MB \(weights .*, bank \d+ MB\)", order[0])
+    memory, _, engine = order[0].partition("; engine ")
+    assert re.fullmatch(r"memory of a training step, estimated: \d+ MB \(weights .*, bank \d+ MB\)", memory)
+    assert (
+        engine == "llama_cpu" if architecture != "gpt2" else engine.startswith("transformers (GPT2LMHeadModel has not")
+    )
     runner = WaveRunner(backbone, bank, 4096, 0)
     assert runner.packed == (architecture != "gpt2")

@@ -10,8 +10,7 @@ import torch
 
 F = TypeVar("F", bound=Callable)
 
-# Function -> why it runs as plain Python: the same results to the bit, and slower. A run prints it.
-NOT_SCRIPTED: dict[str, str] = {}
+_PLAIN: dict[str, str] = {}  # function -> why it runs as plain Python: the same results to the bit, and slower
 
 
 def scripted(function: F) -> F:
@@ -25,5 +24,13 @@ def scripted(function: F) -> F:
         try:
             return torch.jit.script(function)  # pyright: ignore[reportReturnType]
         except (AttributeError, RuntimeError, TypeError, ValueError, OSError) as fault:
-            NOT_SCRIPTED[function.__name__] = f"{type(fault).__name__}: {fault}"
+            _PLAIN[function.__name__] = f"{type(fault).__name__}: {fault}"
             return function
+
+
+def slowed() -> str:
+    """What a run says where functions could not be compiled; "" where all were."""
+    if not _PLAIN:
+        return ""
+    name, why = next(iter(_PLAIN.items()))
+    return f"{len(_PLAIN)} functions run without TorchScript, which is slower: {name}: {why}"
