@@ -1,8 +1,8 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
 from .bank import Bank as Bank, key_seed as key_seed
-from .cache import filled_cache as filled_cache, keys_and_values_only as keys_and_values_only
 from .create import AdapterSpec as AdapterSpec, create_bank as create_bank
 from .discrete_prompt import DiscretePromptBank as DiscretePromptBank
+from .kv_prefix import filled_cache as filled_cache, keys_and_values_only as keys_and_values_only
 from .lora import LoRABank as LoRABank
 from .merging import combine_loras as combine_loras, merged as merged
 from .peft_format import load_bank as load_bank, save_bank as save_bank

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from harness.adapters.bank import Bank, BaseFacts, check_keys, master_dtype, rows_of
-from harness.adapters.cache import filled_cache, keys_and_values_only
 from harness.adapters.soft_prompt import initial_vectors
 from harness.contract import SoftPrompt
 from harness.errors import HarnessError
@@ -90,3 +91,16 @@ def from_peft(stored: Tensor, layers: int, heads: int) -> tuple[Tensor, Tensor]:
     """The way back: (key, value) [L, H, P, d]."""
     both = stored.view(stored.shape[0], layers, 2, heads, -1).permute(1, 2, 3, 0, 4)
     return both[:, 0].contiguous(), both[:, 1].contiguous()
+
+
+def keys_and_values_only(model: Any) -> bool:
+    """Whether the model's cache is keys and values only, so that rows can be joined and tokens taken back."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+
+
+def filled_cache(model: Any, prefix: Sequence[tuple[Tensor, Tensor]] | None = None) -> DynamicCache:
+    """A cache for `model` that holds the (keys, values) [B, heads, P, d] of each layer; gradients flow back."""
+    cache = DynamicCache(config=model.config)
+    for layer, (keys, values) in enumerate(prefix or ()):
+        cache.update(keys, values, layer)
+    return cache

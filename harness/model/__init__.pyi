@@ -1,5 +1,4 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
-from .allocator import keep_memory as keep_memory
 from .backbone import (
     DTYPES as DTYPES,
     EMBEDDED_FOLDER as EMBEDDED_FOLDER,
@@ -27,4 +26,4 @@ from .prompts import (
     template_text as template_text,
     with_system_text as with_system_text,
 )
-from .repeatable import set_repeatable as set_repeatable
+from .repeatable import keep_memory as keep_memory, set_repeatable as set_repeatable

@@ -11,7 +11,12 @@ from .estimands import (
 from .family import FEWEST_FOR_VERDICT as FEWEST_FOR_VERDICT, family_comparison as family_comparison
 from .flips import sign_flip_p as sign_flip_p, sign_matrix as sign_matrix
 from .multiple import holm as holm
-from .paired import paired_comparison as paired_comparison, t_interval as t_interval
+from .paired import (
+    Equivalence as Equivalence,
+    equivalence as equivalence,
+    paired_comparison as paired_comparison,
+    t_interval as t_interval,
+)
 from .pooled import (
     f1 as f1,
     jackknife as jackknife,
@@ -46,5 +51,4 @@ from .seeds import (
 from .shrinkage import sampling_variances as sampling_variances, shrunken_estimates as shrunken_estimates
 from .subgroups import Subgroups as Subgroups, subgroup_comparison as subgroup_comparison
 from .table import compare as compare
-from .tost import Equivalence as Equivalence, equivalence as equivalence
 from .verdicts import FLAGS as FLAGS, quantity as quantity, verdict as verdict

@@ -1,6 +1,7 @@
 """One method against the measured baseline on the same personas: difference, error, interval, raw p-value.
 
-The decision for a family of methods (also of one) is `family`'s; p_raw here is shown, it decides nothing.
+Also equivalence within a margin, by two one-sided tests. `family` decides for a family of methods, also of one: p_raw is
+shown here and decides nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
+from harness.errors import HarnessError
 from harness.statistics.estimands import Estimand, differences, mean_and_se, weights
 from harness.statistics.flips import FLIPS, sign_flip_p, sign_matrix
 
@@ -67,3 +69,40 @@ def paired_comparison(
     delta, se = float(mean), float(error)
     p_raw = float(sign_flip_p(w * d, sign_matrix(personas, flips, seed)))
     return Paired(delta, se, personas - 1, t_interval(delta, se, personas - 1), p_raw, personas)
+
+
+@dataclass(frozen=True, slots=True)
+class Equivalence:
+    """ci90: the (1 - 2 alpha) interval; smallest_margin = max(|lo|, |hi|).
+
+    margin, p and equivalent are None without a margin.
+    """
+
+    ci90: tuple[float, float]
+    smallest_margin: float
+    margin: float | None
+    p: float | None
+    equivalent: bool | None
+
+
+def equivalence(delta: float, se: float, df: float, margin: float | None = None, alpha: float = 0.05) -> Equivalence:
+    """TOST: equivalent when the 90 % interval (1 - 2 alpha) lies inside +- margin.
+
+        p = max( P(T > (delta + margin)/se), P(T < (delta - margin)/se) ),  T ~ t(df)
+
+    All on one scale. Raises HarnessError for a margin that is not positive.
+    Source: Schuirmann 1987; STATISTICS.md, "Equivalence, power".
+    """
+    if margin is not None and not margin > 0:
+        raise HarnessError(
+            f"an equivalence margin must be positive, got {margin:g}: state it before the run, e.g. 0.01"
+        )
+    low, high = t_interval(delta, se, df, level=1 - 2 * alpha)
+    smallest = max(abs(low), abs(high))
+    if margin is None:
+        return Equivalence((low, high), smallest, None, None, None)
+    if se > 0:
+        p = max(float(scipy.stats.t.sf((delta + margin) / se, df)), float(scipy.stats.t.cdf((delta - margin) / se, df)))
+    else:
+        p = 0.0 if abs(delta) < margin else 1.0
+    return Equivalence((low, high), smallest, margin, p, bool(smallest < margin))

@@ -10,7 +10,7 @@ import torch
 
 from harness.adapters import merged
 from harness.adapters.create import create_bank
-from harness.adapters.dropout import dropped
+from harness.adapters.lora import dropped
 from harness.adapters.peft_format import load_bank, save_bank
 from harness.contract.specs import GatedPrefix, LoRA, SoftPrompt
 from harness.errors import ConfigError, HarnessError, StoreError

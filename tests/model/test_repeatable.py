@@ -1,4 +1,4 @@
-"""harness.model.allocator: what a thread gives back is there for its next piece of work."""
+"""harness.model.repeatable: what a thread gives back is there for its next piece of work."""
 
 import platform
 import subprocess
