@@ -59,7 +59,7 @@ def family_comparison(
     methods   K arrays of summed scores [S_m, G] (or [G])
     baseline  [S_b, G] (or [G]);  n [G] replies per persona
     signs     [R, G] from `sign_matrix`, to share between calls; drawn from `seed` otherwise
-    G < 6: descriptive only. 6 <= G <= 9: exact flips of the raw differences (`few`). Else max-T (`multiple`).
+    G < 6: descriptive only. 6 <= G <= 9: exact flips of the raw differences (`exact_max_t`). Else max-T.
     Source: STATISTICS.md, "K methods against one baseline", "Seeds", "Few personas".
     """
     if not methods:

@@ -1,6 +1,6 @@
 """Persona sign flips: the sign matrix, the p-value of one mean, and studentised statistics of many at once.
 
-What is done with the statistics of several methods lives in `multiple` (G >= 10) and `few` (6 <= G <= 9).
+`multiple` puts the statistics of several methods together.
 """
 
 from __future__ import annotations

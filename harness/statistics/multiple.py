@@ -1,6 +1,6 @@
 """K methods against one baseline: centred, studentised, single-step max-T, and Holm as an extra column.
 
-`exact_max_t` is the same for 6 to 9 personas. Estimates and standard errors come in; `family` puts the results together.
+`exact_max_t` is the same for 6 to 9 personas. Estimates and standard errors come in; `family` uses the results.
 """
 
 from __future__ import annotations

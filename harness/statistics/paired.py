@@ -1,7 +1,7 @@
 """One method against the measured baseline on the same personas: difference, error, interval, raw p-value.
 
-Also equivalence within a margin, by two one-sided tests. `family` decides for a family of methods, also of one: p_raw is
-shown here and decides nothing.
+Also equivalence within a margin, by two one-sided tests. `family` decides for a family of methods, also of one.
+p_raw is shown here and decides nothing.
 """
 
 from __future__ import annotations
