@@ -27,7 +27,7 @@ ASKED_ALONE = 1 / 1.1  # one adapter: the bank may take 10 % longer than the tun
 
 
 @dataclass(frozen=True)
-class Plan:
+class Measurements:
     """What is measured.
 
     ways     names from ways.WAYS
@@ -44,7 +44,7 @@ class Plan:
     ladder_epochs: int = LADDER_EPOCHS
 
 
-def cases(job: Job, plan: Plan) -> list[Case]:
+def cases(job: Job, plan: Measurements) -> list[Case]:
     """Every case once; the table of sizes shares the case with all personas with the table of ways."""
     people = len(job.keys)
     found = [_case(job, way, min(plan.subset.get(way, people), people), people) for way in plan.ways]
@@ -85,7 +85,7 @@ def _switched(way: str) -> bool:
 # ---- figures ----
 
 
-def tables(job: Job, plan: Plan, measured: Sequence[Measured]) -> dict[str, Any]:
+def tables(job: Job, plan: Measurements, measured: Sequence[Measured]) -> dict[str, Any]:
     """All figures as plain data: ways, sizes, ladder, and how equal the results are."""
     by_label = {m.case.label: m for m in measured}
     common = min((by_label[way].case.amount for way in plan.ways), default=0)
@@ -154,7 +154,7 @@ def _size(size: int, people: int, by_label: Mapping[str, Measured]) -> dict[str,
     }
 
 
-def _ladder(plan: Plan, by_label: Mapping[str, Measured]) -> list[dict[str, Any]]:
+def _ladder(plan: Measurements, by_label: Mapping[str, Measured]) -> list[dict[str, Any]]:
     found = []
     bottom = by_label[ways.LADDER + "none"].seconds() if "none" in plan.rungs else None
     labels = [ways.LADDER + rung for rung in plan.rungs]

@@ -112,7 +112,7 @@ def bench_train_command(
             print_json(found) if as_json else typer.echo(profiling.text(found))
             return
         steps = rungs() if ladder else []
-        plan = training.Plan(chosen, limits, numbers, steps, 2 if quick else training.LADDER_PERSONAS)
+        plan = training.Measurements(chosen, limits, numbers, steps, 2 if quick else training.LADDER_PERSONAS)
         measured = measure.measure(folder, training.cases(job, plan), repeats, settings.threads, show)
     table = {
         **report.heading(_command(), _facts(job, settings, shape, repeats), settings.device),

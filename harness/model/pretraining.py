@@ -30,7 +30,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 SNAPSHOT_TOKENS = 2_000_000
-Progress = Callable[[int, int, str], None]
+OnProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _write(model: Any, tokenizer: PreTrainedTokenizerFast, output: Path) -> None
 
 
 def pretrain(
-    recipe: Recipe, load: Callable[[str, Mapping[str, Any]], Dataset], output: Path, progress: Progress
+    recipe: Recipe, load: Callable[[str, Mapping[str, Any]], Dataset], output: Path, progress: OnProgress
 ) -> dict[str, Any]:
     """Run all stages of the recipe and write the folder; returns what it cost.
 
@@ -174,7 +174,7 @@ def run_stages(
     tokenizer: PreTrainedTokenizerFast,
     load: Callable[[str, Mapping[str, Any]], Dataset],
     output: Path,
-    progress: Progress,
+    progress: OnProgress,
     started: float,
 ) -> dict[str, Any]:
     """Train stage after stage, each with a fresh optimiser and one-cycle schedule, and write the folder."""

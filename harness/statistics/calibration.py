@@ -38,7 +38,7 @@ TARGETS: dict[str, tuple[float | None, float | None, float]] = {
     "false positives, 3 seeds against 3": (None, 0.07, ALPHA),
 }
 
-Progress = Callable[[int, int, str], None]  # simulated tests done, of how many, what is simulated now
+OnProgress = Callable[[int, int, str], None]  # simulated tests done, of how many, what is simulated now
 Step = Callable[[int], None]  # so many more are done
 Part = Callable[[int, str, Step], list[dict]]
 
@@ -95,7 +95,7 @@ def decide(
     return delta, se, p, c
 
 
-def run(n_experiments: int = 2_000, progress: Progress | None = None, *, flips: int = 9_999) -> list[dict]:
+def run(n_experiments: int = 2_000, progress: OnProgress | None = None, *, flips: int = 9_999) -> list[dict]:
     """All calibration targets: rows {what, target, measured, ok, experiments, first}.
 
     n_experiments  2 000 for the acceptance: the two-sided limits are its nominal level +- 3 Monte-Carlo

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import random
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,27 @@ class Trial:
         return [label for label, backbone, before in self.frozen if _state(backbone) != before]
 
 
+def fit_required(
+    methods: Mapping[str, Method],
+    method: Method,
+    options: Any,
+    study_of: Callable[[Method, Any, Mapping[str, Fitted]], Study],
+    known: dict[str, Fitted] | None = None,
+) -> dict[str, Fitted]:
+    """Fit what a method requires with these options, deepest first, each with its own defaults; by name.
+
+    methods   all that are required, by name (`harness.contract.load_with_required`)
+    study_of  (method, its options, what it requires by name) -> its study
+    known     what has been fitted so far, by name; grows
+    """
+    known = {} if known is None else known
+    for name in method.requires(options):
+        if name not in known:
+            base, given = methods[name], methods[name].card.options()
+            known[name] = fit_method(base, study_of(base, given, fit_required(methods, base, given, study_of, known)))
+    return {name: known[name] for name in method.requires(options)}
+
+
 class Lab:
     """A method with the tiny world; trials that several checks want are made once."""
 
@@ -125,7 +146,12 @@ class Lab:
         backbone = tiny_backbone()
         frozen = [("the backbone", backbone)]
         options = self.method.card.options() if options is None else options
-        required = {name: self._base(name, backbone, seed) for name in self.method.requires(options)}
+        required = fit_required(
+            self.methods,
+            self.method,
+            options,
+            lambda base, given, below: self._study(base, None, backbone, seed, below, given, Study, f"base {seed}"),
+        )
         frozen += [(f"the base of '{n}'", fitted.backbone) for n, fitted in required.items() if fitted.bank is None]
         frozen += [(f"the base of '{n}'", f.base()) for n, f in required.items() if _mergeable(f)]
         before = [(label, kept, _state(kept)) for label, kept in frozen]
@@ -174,14 +200,6 @@ class Lab:
     def of(self, personas: Sequence[str]) -> list[int]:
         """Places of the prompts that belong to these people."""
         return [i for i, prompt in enumerate(self.prompts) if prompt.persona in personas]
-
-    def _base(self, name: str, backbone: Backbone, seed: int) -> Fitted:
-        """A required method with its default options, fitted on the unchanged world."""
-        base = self.methods[name]
-        options = base.card.options()
-        below = {required: self._base(required, backbone, seed) for required in base.requires(options)}
-        study = self._study(base, None, backbone, seed, below, options, Study, f"base {seed}")
-        return fit_method(base, study)
 
     def _study(
         self,

@@ -25,9 +25,9 @@ from harness.training.fit_report import AdapterReport, FitReport
 from harness.training.joint_loop import JointLoop
 from harness.training.optimiser import Flat
 
-__all__ = ["AdapterReport", "FitReport", "Progress", "TrainOptions", "fit_bank", "fit_jointly"]
+__all__ = ["AdapterReport", "FitReport", "OnProgress", "TrainOptions", "fit_bank", "fit_jointly"]
 
-Progress = Callable[[int, int, str], None]
+OnProgress = Callable[[int, int, str], None]
 
 
 def fit_bank(
@@ -38,7 +38,7 @@ def fit_bank(
     options: TrainOptions,
     seed: int,
     *,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     announce: Callable[[str], None] | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = SECONDS_BETWEEN,
@@ -71,7 +71,7 @@ def fit_jointly(
     cluster_of: Sequence[int],
     vectors: Tensor | None = None,
     *,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     announce: Callable[[str], None] | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = SECONDS_BETWEEN,
@@ -96,7 +96,7 @@ def fit_jointly(
 def _to_the_end(
     fit: FitLoop,
     identity: str,
-    progress: Progress | None,
+    progress: OnProgress | None,
     announce: Callable[[str], None] | None,
     checkpoint: Path | None,
     checkpoint_seconds: float,
@@ -108,7 +108,7 @@ def _to_the_end(
     return fit.finish()
 
 
-def _train(fit: FitLoop, file: Checkpoint | None, progress: Progress | None) -> None:
+def _train(fit: FitLoop, file: Checkpoint | None, progress: OnProgress | None) -> None:
     if file and (state := file.read(fit.backbone.device)):
         fit.restore(*state)
     elif fit.options.keep_start:

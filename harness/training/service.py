@@ -33,8 +33,8 @@ Control = Literal["global", "swapped"]
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """A fit that is about to be made: what the control has left of it."""
+class _PlannedFit:
+    """A fit that is about to be made, as the control changes it."""
 
     backbone: Backbone
     grouping: Grouping
@@ -158,7 +158,7 @@ class Fitter:
     def _served(self, grouping: Grouping) -> Grouping:
         return _swapped(grouping, self.seed) if self.control == "swapped" else grouping
 
-    def _plan(self, backbone: Backbone, grouping: Grouping, train: TrainOptions) -> _Plan:
+    def _plan(self, backbone: Backbone, grouping: Grouping, train: TrainOptions) -> _PlannedFit:
         if self.control == "global":
             factor = len(set(grouping.values()))
             grouping = dict.fromkeys(grouping, "all")
@@ -167,9 +167,9 @@ class Fitter:
         data = {split: self.encoded(backbone, grouping, split) for split in ("train", "validation")}
         if not any(data["train"].values()):
             raise HarnessError("no persona has train dialogues; nothing can be fitted (check the splits of the data)")
-        return _Plan(backbone, grouping, train, keys, data)
+        return _PlannedFit(backbone, grouping, train, keys, data)
 
-    def _identity(self, plan: _Plan, spec: AdapterSpec, more: Mapping[str, Any]) -> dict[str, Any]:
+    def _identity(self, plan: _PlannedFit, spec: AdapterSpec, more: Mapping[str, Any]) -> dict[str, Any]:
         """Everything that decides on fitted adapters."""
         numbers = {s: {k: [[e.ids, e.labels] for e in v] for k, v in d.items()} for s, d in plan.data.items()}
         return {
@@ -186,7 +186,7 @@ class Fitter:
 
     def _made(
         self,
-        plan: _Plan,
+        plan: _PlannedFit,
         spec: AdapterSpec,
         identity: Mapping[str, Any],
         make: _Make,

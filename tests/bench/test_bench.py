@@ -328,7 +328,9 @@ def test_a_way_that_fails_is_named_with_its_last_words(job):
 
 
 def test_a_subset_is_scaled_by_dialogues(job):
-    plan = training.Plan(["bank", "trainer"], {"trainer": 1}, sizes=[1, 3, 50], rungs=["none"], ladder_personas=2)
+    plan = training.Measurements(
+        ["bank", "trainer"], {"trainer": 1}, sizes=[1, 3, 50], rungs=["none"], ladder_personas=2
+    )
     cases = {case.label: case for case in training.cases(job, plan)}
     assert list(cases) == ["bank", "trainer", "bank 1", "plain_loop 1", "ladder:none", "bank 2 short"]
     assert (cases["trainer"].amount, cases["trainer"].of, cases["trainer"].scale) == (1, 3, 12 / 7)

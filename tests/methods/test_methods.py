@@ -23,6 +23,7 @@ from harness.model.prompts import encode_prompt, protocol_hash, split_examples
 from harness.progress import Progress
 from harness.store.disk import Store
 from harness.study import Study, fit_method, make_study
+from harness.testkit.lab import fit_required
 from harness.testkit.tiny_world import tiny_backbone, tiny_dataset
 from harness.training.service import Fitter
 
@@ -50,13 +51,16 @@ class Bench:
         method: Method = methods[name]
         chosen = replace(method.card.options(), **options)
         if options or name not in self.found:
-            required = {other: self.fit(other) for other in method.requires(chosen)}
-            self.studies[name] = make_study(
-                method, self.dataset, [p.id for p in self.dataset.personas], backbone=self.backbone, options=chosen,
-                seed=0, required=required, store=self.store, progress=Progress("silent"),
-            )  # fmt: skip
+            required = fit_required(methods, method, chosen, self._study, self.found)
+            self.studies[name] = self._study(method, chosen, required)
             self.found[name] = fit_method(method, self.studies[name])
         return self.found[name]
+
+    def _study(self, method: Method, options, required) -> Study:
+        return make_study(
+            method, self.dataset, [p.id for p in self.dataset.personas], backbone=self.backbone, options=options,
+            seed=0, required=required, store=self.store, progress=Progress("silent"),
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
