@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from harness.adapters import Bank, LoRABank, load_bank, merged
 from harness.contract import Message, Prompt
@@ -80,10 +81,14 @@ class Adapters:
             return "the stored adapters have other keys or another shape than those in use"
         there = stored.served()
         for name, used in self.bank.served().items():
-            for row, key in enumerate(stored.keys):
-                if not torch.allclose(used[row], there[name][row], rtol=0, atol=0, equal_nan=True):
-                    return f"the tensor '{name}' of the adapter of '{key}' is not as it was saved"
+            if not _equal(used, there[name]):
+                key = next(key for row, key in enumerate(stored.keys) if not _equal(used[row], there[name][row]))
+                return f"the tensor '{name}' of the adapter of '{key}' is not as it was saved"
         return ""
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one, other) or torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 class Replier(NamedTuple):
