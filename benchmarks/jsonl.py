@@ -25,8 +25,8 @@ from harness import (
     did_you_mean,
     hookimpl,
 )
-from harness.contract import Split
-from harness.scoring import METRICS, expand_metrics, metric_named
+from harness.contract import CORE_METRICS, Split
+from harness.scoring import expand_metrics, metric_named
 
 from .choices import as_numbers, parse_choices
 from .reading import Faults, read_context, read_messages, read_objects, read_text, shuffled, split_names
@@ -236,8 +236,9 @@ def _metrics(names: tuple[str, ...], choices: tuple[str, ...]) -> tuple[str, ...
     chosen = expand_metrics(names)
     for name in chosen:
         if "schema" in metric_named(name).needs:
-            usable = [known for known, metric in METRICS.items() if "schema" not in metric.needs]
-            raise ConfigError(f"metric '{name}' needs a device schema; {did_you_mean(name, usable)}")
+            raise ConfigError(
+                f"metric '{name}' needs a schema, and this benchmark has none; {did_you_mean(name, CORE_METRICS)}"
+            )
         if name == "mae" and not as_numbers(choices):
             raise ConfigError("metric 'mae' needs numbers to choose from, such as --set choices=1..5")
     return chosen

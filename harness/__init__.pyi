@@ -1,12 +1,12 @@
 # What a plugin author imports; `__init__.py` reads this list and imports on first use.
 from .contract import (
     SPLITS as SPLITS,
+    AdapterKind as AdapterKind,
     BenchmarkCard as BenchmarkCard,
     Ceiling as Ceiling,
     Clusters as Clusters,
     Coefficients as Coefficients,
     Dataset as Dataset,
-    Device as Device,
     Dialogue as Dialogue,
     Example as Example,
     FromVector as FromVector,
@@ -15,7 +15,8 @@ from .contract import (
     LoRA as LoRA,
     Message as Message,
     MethodCard as MethodCard,
-    Parameter as Parameter,
+    Metric as Metric,
+    MetricBatch as MetricBatch,
     Persona as Persona,
     Prompt as Prompt,
     Protocol as Protocol,

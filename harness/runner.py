@@ -42,9 +42,9 @@ from harness.runs import (
     score_lines,
     write_run,
 )
-from harness.scoring import Evaluation
+from harness.scoring import Evaluation, metric_sources
 from harness.statistics import ComparisonRow, ScoreRow
-from harness.store import Store, canonical_hash, link_tree, numerics, source_hash
+from harness.store import Store, canonical_hash, link_tree, numerics, plugin_hash, source_hash
 from harness.study import Study, check_adapters, check_backbone, fit_method, make_study, predict_in_order
 from harness.training import Control
 
@@ -255,7 +255,7 @@ class Session:
 
     def _identity(self, method: Method, options: Any, control: Control | None) -> dict[str, Any]:
         """Everything that decides on a run's scores."""
-        chain = {name: self.methods[name].source.sha256 for name in _chain(method, options, self.methods)}
+        chain = {name: plugin_hash(self.methods[name].source) for name in _chain(method, options, self.methods)}
         return {
             "methods": chain,
             "options": plain(options),
@@ -264,11 +264,14 @@ class Session:
             "hashes": self.hashes,
             "numerics": numerics(self.backbone),
             "code": source_hash("harness.study", "harness.scoring.evaluation"),
+            "benchmark": plugin_hash(self.benchmark.source),  # its schema is in no other hash
+            "metrics": metric_sources(self.evaluation.names),
         }
 
     def ceilings(self) -> list[Ceiling]:
         """Scores of the benchmark's oracles on this example set, computed once and cached; empty without oracles."""
-        parts = [*(self.hashes[name] for name in ("examples", "protocol", "scorer")), self.benchmark.source.sha256]
+        parts = [*(self.hashes[name] for name in ("examples", "protocol", "scorer"))]
+        parts += [plugin_hash(self.benchmark.source), *metric_sources(self.evaluation.names)]
         found = self.evaluation.oracles([self.examples[i] for i in self.seen], parts)
         return [Ceiling.model_validate(one) for one in found]
 

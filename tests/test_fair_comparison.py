@@ -19,6 +19,7 @@ from harness.adapters.create import create_bank
 from harness.adapters.lora import LoRABank
 from harness.adapters.merging import combine_loras
 from harness.benchmarks.devices import DEVICES
+from harness.benchmarks.devices.actions import Counts, count_actions
 from harness.compare.guard import Family, NotComparableError, check_comparable, comparison_rows, families
 from harness.compare.joint_tables import as_json, joint
 from harness.compare.run_view import view
@@ -33,7 +34,6 @@ from harness.model.prompts import dialogue_messages, encode_dialogue, encode_pro
 from harness.progress import Progress
 from harness.runs.importing import Source, import_scores
 from harness.runs.stored import all_runs
-from harness.scoring.actions import Counts, count_actions
 from harness.statistics.rows import score_row
 from harness.statistics.scores import PersonaScores
 from harness.statistics.table import compare

@@ -12,6 +12,7 @@ from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, example, 
 from harness.errors import HarnessError, did_you_mean
 
 SUFFIXES = {".md": "md", ".csv": "csv", ".json": "json", ".tex": "latex"}
+LISTED = ("methods", "benchmarks", "metrics", "backbones", "runs")
 BOARD = Path("leaderboard/README.md")
 
 
@@ -104,12 +105,12 @@ def _table_text(board: Any, form: str) -> str:
 @app.command("list")
 @example("list")
 def list_command(
-    what: Annotated[str, typer.Argument(help="methods, benchmarks, backbones or runs.")] = "methods",
+    what: Annotated[str, typer.Argument(help=f"{', '.join(LISTED[:-1])} or {LISTED[-1]}.")] = "methods",
     plugin: Plugins = None,
     runs_dir: RunsDir = RUNS,
     as_json: Json = False,
 ) -> None:
-    """List methods, benchmarks, backbones or runs, with where each comes from."""
+    """List what is installed or stored, with where it comes from."""
     rows = _listing(what, plugin or [], runs_dir)
     if as_json:
         print_json(rows)
@@ -125,6 +126,12 @@ def _listing(what: str, files: list[Path], runs_dir: Path) -> list[dict[str, Any
             from harness.contract import list_plugins
 
             return [dataclasses.asdict(x) for x in list_plugins("method" if what == "methods" else "benchmark", files)]
+        case "metrics":
+            from harness.contract import load_extensions
+            from harness.scoring import list_metrics
+
+            load_extensions(files)
+            return [dataclasses.asdict(x) for x in list_metrics()]
         case "backbones":
             from harness.model import EMBEDDED_FOLDER, embedded_names
 
@@ -133,7 +140,7 @@ def _listing(what: str, files: list[Path], runs_dir: Path) -> list[dict[str, Any
             from harness.runs import all_runs
 
             return [show.run_line(run) for run in all_runs(runs_dir)]
-    raise HarnessError(f"cannot list '{what}'; {did_you_mean(what, ['methods', 'benchmarks', 'backbones', 'runs'])}")
+    raise HarnessError(f"cannot list '{what}'; {did_you_mean(what, LISTED)}")
 
 
 @app.command("show")

@@ -4,12 +4,10 @@ from .data import (
     BenchmarkCard as BenchmarkCard,
     Ceiling as Ceiling,
     Dataset as Dataset,
-    Device as Device,
     Dialogue as Dialogue,
     Example as Example,
     Message as Message,
     MethodCard as MethodCard,
-    Parameter as Parameter,
     Persona as Persona,
     Prompt as Prompt,
     Protocol as Protocol,
@@ -17,11 +15,24 @@ from .data import (
     Role as Role,
     Split as Split,
 )
+from .extensions import (
+    extensions_of as extensions_of,
+    list_extensions as list_extensions,
+    of_the_core as of_the_core,
+)
 from .hooks import (
     BenchmarkHooks as BenchmarkHooks,
     MethodHooks as MethodHooks,
     hook_arguments as hook_arguments,
     hookimpl as hookimpl,
+)
+from .metric import (
+    CORE_METRICS as CORE_METRICS,
+    Columns as Columns,
+    Metric as Metric,
+    MetricBatch as MetricBatch,
+    TextEmbedder as TextEmbedder,
+    Unit as Unit,
 )
 from .options import (
     Plain as Plain,
@@ -30,15 +41,18 @@ from .options import (
     read_value as read_value,
     resolve as resolve,
 )
+from .plugin_import import Listing as Listing, Source as Source
 from .plugins import (
     Benchmark as Benchmark,
     Method as Method,
     list_plugins as list_plugins,
     load_benchmark as load_benchmark,
+    load_extensions as load_extensions,
     load_plugin as load_plugin,
     load_with_required as load_with_required,
 )
 from .specs import (
+    AdapterKind as AdapterKind,
     Clusters as Clusters,
     Coefficients as Coefficients,
     FromVector as FromVector,

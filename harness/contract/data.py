@@ -108,37 +108,6 @@ class ReferenceScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
-    """A device setting: a number in [low, high], or one of `values`.
-
-    aliases   other words for the parameter, e.g. "tone" for a colour
-    unit      a unit that by itself tells this parameter within the schema, e.g. "degrees"
-    synonyms  (phrase, value): other ways to say a value, e.g. ("hdmi 1", "HDMI1")
-    """
-
-    name: str
-    low: int | None = None
-    high: int | None = None
-    values: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
-    unit: str = ""
-    synonyms: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def numeric(self) -> bool:
-        return not self.values
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """A device with its parameters and the words by which people name it."""
-
-    name: str
-    parameters: tuple[Parameter, ...]
-    aliases: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Ceiling:
     """An oracle's replies on the test examples: how well one could do knowing exactly `knows`."""
 
@@ -151,9 +120,9 @@ class Ceiling:
 class Dataset:
     """Everything a benchmark's `load` returns.
 
-    metrics   names in `harness.scoring.registry`; the first one decides the verdict
+    metrics   names as in `harness list metrics`; the first one decides the verdict
     reference published score on the deciding metric, if there is one
-    schema    devices, for the action metrics; empty where they do not apply
+    schema    what the benchmark's own metrics read replies against; any object that they understand
     ceilings  oracles, computed when asked for (they may cost a little)
     write     writes the data set to a new folder in the benchmark's own file format; returns counts to print
     facts     what the benchmark wants printed beside its rows, e.g. {"signal": "1.0"}
@@ -165,7 +134,7 @@ class Dataset:
     protocol: Protocol
     metrics: tuple[str, ...]
     reference: ReferenceScore | None = None
-    schema: tuple[Device, ...] = ()
+    schema: Any = None
     ceilings: Callable[[], Sequence[Ceiling]] | None = None
     write: Callable[[Path], Mapping[str, int]] | None = None
     facts: Mapping[str, str] = field(default_factory=dict)

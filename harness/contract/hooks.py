@@ -1,4 +1,4 @@
-"""The contract between the harness and its plugins: hooks of a method and of a benchmark.
+"""The contract between the harness and its plugins: hooks of methods, benchmarks, metrics and kinds of adapters.
 
 The docstrings below are the plugin manual. Loading and checking plugins is `harness.contract.plugins`; what a study
 offers is `harness.study`. No torch here.
@@ -7,17 +7,18 @@ offers is `harness.study`. No torch here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
 if TYPE_CHECKING:
     from harness.contract.data import BenchmarkCard, Dataset, MethodCard, Prompt
+    from harness.contract.metric import Metric
+    from harness.contract.specs import AdapterKind
     from harness.study import Fitted, Study
 
 PROJECT = "harness"
-METHOD_GROUP = "harness.methods"
-BENCHMARK_GROUP = "harness.benchmarks"
+Kind = Literal["method", "benchmark", "metric", "adapter"]  # of plugins; the entry-point group is harness.<kind>s
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -131,7 +132,8 @@ class BenchmarkHooks:
                      world; of any other benchmark the first N personas are taken.
         Returns
             a `harness.Dataset`: personas, dialogues with their splits, protocol (prompt, decoding, splits),
-            metrics of which the first decides, and optionally a reference score, a device schema, ceilings.
+            metrics of which the first decides, and optionally a reference score, a schema for the benchmark's
+            own metrics, ceilings.
         Raises
             `harness.DataError` naming the file and, where there is one, the line.
         Same options, same data set, to the byte: its hash goes into every record.
@@ -139,8 +141,55 @@ class BenchmarkHooks:
         raise NotImplementedError
 
 
+class MetricHooks:
+    """Metrics of replies, for benchmarks to ask for by name.
+
+    Declared as an entry point of the group ``harness.metrics``, or given as ``--plugin FILE``; the file may be
+    that of a method or benchmark as well.
+    """
+
+    @hookspec(firstresult=True)
+    def metrics(self) -> Sequence[Metric]:
+        """Name the metrics, without scoring anything: called when a metric is looked up.
+
+        Returns
+            a list of `harness.Metric`, each with a name that no other metric has. The first column of every
+            plain metric has the metric's own name.
+        Raises
+            nothing, as `card` of methods.
+        """
+        raise NotImplementedError
+
+
+class AdapterHooks:
+    """Kinds of adapters, for methods to fit.
+
+    Declared as an entry point of the group ``harness.adapters``, or given as ``--plugin FILE``; the file may be
+    that of a method as well.
+    """
+
+    @hookspec(firstresult=True)
+    def adapters(self) -> Sequence[AdapterKind]:
+        """Name the kinds, without making any adapter: called when a kind is looked up.
+
+        Returns
+            a list of `harness.AdapterKind`, each with a name and a spec that no other kind has.
+        Raises
+            nothing, as `card` of methods.
+        """
+        raise NotImplementedError
+
+
+HOOKS: dict[Kind, type] = {
+    "method": MethodHooks,
+    "benchmark": BenchmarkHooks,
+    "metric": MetricHooks,
+    "adapter": AdapterHooks,
+}
+
+
 def hook_arguments(hooks: type) -> dict[str, tuple[str, ...]]:
-    """Hook name -> argument names, of one of the two classes above."""
+    """Hook name -> argument names, of one of the classes above."""
     found = {}
     for name, function in vars(hooks).items():
         if callable(function) and hasattr(function, PROJECT + "_spec"):

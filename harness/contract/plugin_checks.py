@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -17,20 +18,24 @@ from pydantic import TypeAdapter
 
 from harness.contract.data import BenchmarkCard, MethodCard, ValidationUse
 from harness.contract.hooks import OPTIONAL, PROJECT, hook_arguments
+from harness.contract.metric import CORE_METRICS, Metric, Need, Unit
+from harness.contract.specs import CORE_ADAPTERS, AdapterKind
 from harness.errors import did_you_mean
 
 _MARK = PROJECT + "_impl"  # the attribute that hookimpl sets
 _SHARES = ("persona", "cluster", "all")
 _VALIDATION = typing.get_args(ValidationUse)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # a name is also a folder and a row
 
 
-def hook_faults(plugin: Any, hooks: type) -> list[str]:
+def hook_faults(plugin: Any, hooks: type, beside: Collection[str] = ()) -> list[str]:
     """Faults of the hook functions of `plugin` (a module or an object) against a class of hook
     specifications.
 
     pluggy ignores a marked function with an unknown name, a missing hook, a hook that is not marked, a marked
     thing that is no function, and an argument with a default (it is never filled). Each is a fault here. A hook
     that may be left out is missing only where another function's name reads like it.
+    beside  hooks of other kinds of plugins that may stand in the same module
     """
     if inspect.isclass(plugin):
         return [f"{plugin.__name__} is a class: point the entry point at a module or at an instance of it"]
@@ -38,8 +43,10 @@ def hook_faults(plugin: Any, hooks: type) -> list[str]:
     faults, implemented = [], set()
     for attribute, function in _marked(plugin):
         name = getattr(function, _MARK).get("specname") or attribute
+        if name in beside:
+            continue
         if name not in arguments:
-            faults.append(f"unknown hook '{name}'{_line(function)}; {did_you_mean(name, arguments)}")
+            faults.append(f"unknown hook '{name}'{_line(function)}; {did_you_mean(name, [*arguments, *beside])}")
         elif not inspect.isroutine(function):
             faults.append(f"hook '{name}' is a {type(function).__name__}, not a function: pluggy would pass it over")
         else:
@@ -85,7 +92,7 @@ def card_faults(name: str, card: Any, wanted: type) -> list[str]:
         return [f"card() returned {_kind(card)}, not {wanted.__name__}(summary=..., options=...)"]
     assert isinstance(card, MethodCard | BenchmarkCard)
     faults = []
-    if not isinstance(card.summary, str) or not card.summary.strip() or "\n" in card.summary:
+    if not _is_line(card.summary):
         faults.append("card().summary must be one line of text")
     if isinstance(card, MethodCard):
         requires = card.requires
@@ -137,10 +144,72 @@ def option_faults(options: Any) -> list[str]:
     return faults
 
 
-def hook_names_near(plugin: Any, hooks: type) -> set[str]:
-    """Names of the hooks in `hooks` that some function of `plugin` seems to mean, exactly or misspelt."""
+def metric_faults(items: Any) -> list[str]:
+    """Faults of what a plugin's `metrics()` returned."""
+    faults = _item_faults(items, Metric, "metrics", CORE_METRICS)
+    if faults:
+        return faults
+    names = {metric.name for metric in items}
+    for metric in items:
+        here = f"metric '{metric.name}'"
+        if not _is_line(metric.summary):
+            faults.append(f"{here}: summary must be one line of text")
+        if metric.unit not in typing.get_args(Unit):
+            faults.append(f"{here}: unit is {metric.unit!r}; known: {', '.join(typing.get_args(Unit))}")
+        if unknown := [need for need in metric.needs if need not in typing.get_args(Need)]:
+            faults.append(f"{here}: needs has {unknown[0]!r}; {did_you_mean(str(unknown[0]), typing.get_args(Need))}")
+        if not callable(metric.compute) or not (metric.figure is None or callable(metric.figure)):
+            faults.append(f"{here}: compute and figure must be functions")
+        if metric.figure is None and metric.columns != (metric.name,):
+            faults.append(f"{here}: a mean has one column of its own name; give `figure` for counts, or leave it out")
+        if metric.group and (metric.group in names | CORE_METRICS or not NAME.fullmatch(metric.group)):
+            faults.append(f"{here}: group '{metric.group}' must be a word, and no metric's name")
+    return faults
+
+
+def adapter_faults(items: Any) -> list[str]:
+    """Faults of what a plugin's `adapters()` returned."""
+    faults = _item_faults(items, AdapterKind, "adapters", CORE_ADAPTERS)
+    for kind in [] if faults else items:
+        here = f"adapter kind '{kind.name}'"
+        if not _is_line(kind.summary):
+            faults.append(f"{here}: summary must be one line of text")
+        if not callable(kind.create):
+            faults.append(f"{here}: create must be a function")
+        if not (isinstance(kind.spec, type) and dataclasses.is_dataclass(kind.spec)):
+            faults.append(f"{here}: spec must be a dataclass, not {kind.spec!r}")
+        elif not kind.spec.__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
+            faults.append(f"{here}: {kind.spec.__name__} can be changed; put @dataclass(frozen=True) above it")
+        elif unknown := kind.when.keys() - {item.name for item in dataclasses.fields(kind.spec)}:
+            faults.append(f"{here}: {kind.spec.__name__} has no field '{min(unknown)}' to tell kinds apart by")
+    return faults
+
+
+def _item_faults(items: Any, wanted: type, hook: str, taken: Collection[str]) -> list[str]:
+    """What metrics and kinds of adapters have in common: a list of them, with names of their own."""
+    if not isinstance(items, list | tuple) or not items or not all(isinstance(item, wanted) for item in items):
+        return [f"{hook}() returned {_kind(items)}; it must return a list of harness.{wanted.__name__}"]
+    names = [item.name for item in items]
+    faults = [f"{hook}() names '{name}' twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+    faults += [f"the name '{name}' is taken by the harness; choose another" for name in names if name in taken]
+    return faults + [f"{name!r}: use letters, digits, '_', '-' and '.' in a name" for name in names if not _named(name)]
+
+
+def _named(name: Any) -> bool:
+    return isinstance(name, str) and NAME.fullmatch(name) is not None
+
+
+def _is_line(text: Any) -> bool:
+    return isinstance(text, str) and bool(text.strip()) and "\n" not in text
+
+
+def hook_names_near(plugin: Any, hooks: type, *, marked: bool = False) -> set[str]:
+    """Names of the hooks in `hooks` that some function of `plugin` seems to mean, exactly or misspelt.
+
+    marked  only functions with the mark count
+    """
     names = {getattr(item, _MARK).get("specname") or name for name, item in _marked(plugin)}
-    names |= {name for name, _ in _unmarked(plugin)}
+    names |= set() if marked else {name for name, _ in _unmarked(plugin)}
     known = hook_arguments(hooks)
     return {near for name in names for near in difflib.get_close_matches(name, known, n=1, cutoff=0.75)}
 

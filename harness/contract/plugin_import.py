@@ -1,6 +1,7 @@
-"""Importing a plugin's code: a loose file under a private name; exceptions get the plugin's file and line.
+"""Finding and importing a plugin's code: entry points, and loose files under a private name.
 
-Which plugin is meant and whether it keeps the contract is decided in `harness.contract.plugins`. No torch here.
+Exceptions get the plugin's file and line. Whether a plugin keeps the contract is decided in `plugins` and
+`extensions`. No torch here.
 """
 
 from __future__ import annotations
@@ -11,10 +12,86 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from harness.contract.hooks import Kind
 from harness.errors import HarnessError, PluginError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a plugin comes from: goes into every record, so that a row can be traced to its code.
+
+    file     absolute path of the module that holds the hooks
+    sha256   of that file; of all Python files below it if it is a package
+    distribution, version   None for a loose file
+    module   the module's name; empty for a loose file
+    """
+
+    file: str
+    sha256: str
+    distribution: str | None = None
+    version: str | None = None
+    module: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version} ({self.file})" if self.distribution else self.file
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One line of `harness list`: a plugin, a metric or a kind of adapter, or the reason why it cannot be used
+    (`error`)."""
+
+    name: str
+    kind: Kind
+    summary: str
+    distribution: str | None
+    version: str | None
+    file: str | None
+    error: str | None = None
+
+
+def points_of(kind: Kind) -> list[EntryPoint]:
+    """The entry points of a kind of plugin."""
+    return list(entry_points(group=f"harness.{kind}s"))
+
+
+def origin(point: EntryPoint) -> str:
+    """The distribution of an entry point, in words."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else f"an unnamed distribution ({point.value})"
+
+
+def load_point(kind: Kind, point: EntryPoint) -> tuple[Any, Source]:
+    """What an entry point names, and where it comes from. Raises PluginError."""
+    with plugin_faults(f"{kind} '{point.name}' of {origin(point)}", _file_of(point)):
+        plugin = point.load()
+    module = sys.modules[point.module]
+    distribution = (point.dist.name, point.dist.version) if point.dist else (None, None)
+    return plugin, Source(str(module.__file__), sha256_of(module), *distribution, module=point.module)
+
+
+def broken(kind: Kind, point: EntryPoint, error: HarnessError) -> Listing:
+    """The line of a plugin that cannot be used."""
+    distribution = (point.dist.name, point.dist.version) if point.dist else (None, None)
+    return Listing(point.name, kind, "", *distribution, _file_of(point), str(error))
+
+
+def _file_of(point: EntryPoint) -> str | None:
+    try:
+        spec = importlib.util.find_spec(point.module)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return spec.origin if spec else None
+
+
+def contract_error(here: str, faults: list[str]) -> PluginError:
+    """One error with every fault of a plugin."""
+    return PluginError("\n  ".join([f"{here} does not keep the contract:", *faults]))
 
 
 @contextlib.contextmanager
@@ -38,7 +115,7 @@ def plugin_faults(here: str, file: str | None) -> Iterator[None]:
         raise PluginError(f"{here} cannot be loaded: {where}{type(error).__name__}: {error}") from error
 
 
-def import_file(path: Path) -> tuple[ModuleType, str]:
+def import_file(path: Path) -> tuple[ModuleType, Source]:
     """Execute a loose file as a module under a private name (it cannot shadow, or be taken for, another
     module).
 
@@ -59,7 +136,7 @@ def import_file(path: Path) -> tuple[ModuleType, str]:
         except BaseException:
             del sys.modules[name]
             raise
-    return sys.modules[name], sha256
+    return sys.modules[name], Source(str(path), sha256)
 
 
 def sha256_of(module: ModuleType) -> str:

@@ -6,49 +6,35 @@ No plugin has privileges: ours are found by their entry points as a stranger's a
 
 from __future__ import annotations
 
-import importlib.util
-import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
 from harness.contract.data import BenchmarkCard, Dataset, MethodCard, Prompt
-from harness.contract.hooks import BENCHMARK_GROUP, METHOD_GROUP, PROJECT, BenchmarkHooks, MethodHooks
-from harness.contract.plugin_checks import card_faults, hook_faults, hook_names_near
-from harness.contract.plugin_import import import_file, plugin_faults, sha256_of
+from harness.contract.extensions import EXTENSIONS, Extension, ExtensionKind, keep_loose, read_extensions
+from harness.contract.hooks import HOOKS, PROJECT, hook_arguments
+from harness.contract.plugin_checks import NAME, card_faults, hook_faults, hook_names_near
+from harness.contract.plugin_import import (
+    Listing,
+    Source,
+    broken,
+    contract_error,
+    import_file,
+    load_point,
+    origin,
+    plugin_faults,
+    points_of,
+)
 from harness.errors import HarnessError, PluginError, did_you_mean
 
 if TYPE_CHECKING:
     from harness.study import Fitted, Study
 
-Kind = Literal["method", "benchmark"]
-_GROUP: dict[Kind, str] = {"method": METHOD_GROUP, "benchmark": BENCHMARK_GROUP}
-_HOOKS: dict[Kind, type] = {"method": MethodHooks, "benchmark": BenchmarkHooks}
-_CARD: dict[Kind, type] = {"method": MethodCard, "benchmark": BenchmarkCard}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # a name is also a folder and a row
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a plugin comes from: goes into every record, so that a row can be traced to its code.
-
-    file     absolute path of the module that holds the hooks
-    sha256   of that file; of all Python files below it if it is a package
-    distribution, version   None for a loose file
-    """
-
-    file: str
-    sha256: str
-    distribution: str | None = None
-    version: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.distribution} {self.version} ({self.file})" if self.distribution else self.file
+PluginKind = Literal["method", "benchmark"]
+_CARD: dict[PluginKind, type] = {"method": MethodCard, "benchmark": BenchmarkCard}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,31 +96,21 @@ class Benchmark:
         return dataset
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """One line of `harness list`: a plugin, or the reason why it cannot be used (`error`)."""
+def load_plugin(kind: PluginKind, name: str, files: Sequence[str | Path] = ()) -> Method | Benchmark:
+    """The plugin of that kind and name; `.card.options` is what a configuration needs. Raises PluginError.
 
-    name: str
-    kind: Kind
-    summary: str
-    distribution: str | None
-    version: str | None
-    file: str | None
-    error: str | None = None
-
-
-def load_plugin(kind: Kind, name: str, files: Sequence[str | Path] = ()) -> Method | Benchmark:
-    """The plugin of that kind and name; `.card.options` is what a configuration needs. Raises PluginError."""
+    Metrics and kinds of adapters in the loose `files` are known to this process from here on.
+    """
     wanted = Method if kind == "method" else Benchmark
-    loose = [plugin for plugin in map(load_file, _resolved(files)) if isinstance(plugin, wanted)]
+    loose = [plugin for plugin in _load_loose(files) if isinstance(plugin, wanted)]
     found = [plugin for plugin in loose if plugin.name == name]
     if len(found) > 1:
         raise PluginError(f"two files are named '{name}': {' and '.join(p.source.file for p in found)}; rename one")
     if found:
         return found[0]
-    points = [point for point in _entry_points(kind) if point.name == name]
+    points = [point for point in points_of(kind) if point.name == name]
     if not points:
-        known = [point.name for point in _entry_points(kind)] + [plugin.name for plugin in loose]
+        known = [point.name for point in points_of(kind)] + [plugin.name for plugin in loose]
         raise PluginError(f"there is no {kind} '{name}'; {did_you_mean(name, known)} (`harness list {kind}s`)")
     return _from_entry_points(kind, name, points)
 
@@ -170,100 +146,104 @@ def load_benchmark(name: str, files: Sequence[str | Path] = ()) -> Benchmark:
 
 
 def load_file(file: str | Path) -> Method | Benchmark:
-    """The plugin in a loose file: hooks tell the kind, its stem is the name. Raises PluginError."""
+    """The method or benchmark in a loose file: hooks tell which, its stem is the name. Raises PluginError."""
+    plugin, _ = _read_file(file)
+    if plugin is None:
+        raise PluginError(f"{file}: no hooks of a method or benchmark found")
+    return plugin
+
+
+def list_plugins(kind: PluginKind, files: Sequence[str | Path] = ()) -> list[Listing]:
+    """All plugins of a kind by name. A broken one is listed with its error instead of ending the list."""
+    listings = []
+    names = {point.name for point in points_of(kind)}
+    for name in sorted(names):
+        points = [point for point in points_of(kind) if point.name == name]
+        for point in points:
+            try:
+                plugin = _from_entry_points(kind, name, points)
+                source = plugin.source
+                where = source.distribution, source.version, source.file
+                listings.append(Listing(name, kind, plugin.card.summary, *where))
+            except HarnessError as error:
+                listings.append(broken(kind, point, error))
+    for path in _resolved(files):
+        try:
+            plugin, _ = _read_file(path)
+            if plugin is not None and isinstance(plugin, Method) == (kind == "method"):
+                listings.append(Listing(path.stem, kind, plugin.card.summary, None, None, str(path)))
+        except HarnessError as error:
+            listings.append(Listing(path.stem, kind, "", None, None, str(path), str(error)))
+    return listings
+
+
+def load_extensions(files: Sequence[str | Path]) -> None:
+    """Make the metrics and kinds of adapters in loose files known to this process. Raises PluginError."""
+    _load_loose(files)
+
+
+def _load_loose(files: Sequence[str | Path]) -> list[Method | Benchmark]:
+    """The methods and benchmarks in loose files; what else they bring becomes known to this process."""
+    read = [_read_file(path) for path in _resolved(files)]
+    first: dict[tuple[str, str], Extension] = {}
+    for _, found in read:
+        for item in found:
+            for name in item.names:
+                other = first.setdefault(name, item).source
+                if other.file != item.source.file:
+                    raise PluginError(f"two files bring the {item.kind} '{name[1]}': {other} and {item.source}")
+    for path, (_, found) in zip(_resolved(files), read, strict=True):
+        keep_loose(str(path), found)
+    return [plugin for plugin, _ in read if plugin is not None]
+
+
+def _read_file(file: str | Path) -> tuple[Method | Benchmark | None, list[Extension]]:
+    """What a loose file holds: at most one method or benchmark, and any metrics and kinds of adapters."""
     path = Path(file).expanduser()
     if not path.is_file() or path.suffix != ".py":
         near = [item.name for item in path.parent.glob("*.py")] if path.parent.is_dir() else []
         problem = "is not a Python file" if path.exists() else "does not exist"
         raise PluginError(f"--plugin {file} {problem}; {did_you_mean(path.name, near)}")
-    module, sha256 = import_file(path.resolve())
-    means = {kind: hook_names_near(module, hooks) - {"card"} for kind, hooks in _HOOKS.items()}
-    kind: Kind = "benchmark" if len(means["benchmark"]) > len(means["method"]) else "method"
-    if not any(means.values()):
-        raise PluginError(f"{file}: no hooks found; a method has card and fit, a benchmark card and load")
-    for point in _entry_points(kind):
-        if point.name == path.stem:
-            raise PluginError(f"{file}: the name '{path.stem}' is taken by {_origin(point)}; rename the file")
-    return _checked(kind, path.stem, module, Source(str(path.resolve()), sha256))
+    module, source = import_file(path.resolve())
+    brought: list[ExtensionKind] = [kind for kind in EXTENSIONS if hook_names_near(module, HOOKS[kind], marked=True)]
+    means = {kind: hook_names_near(module, HOOKS[kind]) - {"card"} for kind in _CARD}
+    if not brought and not any(means.values()):
+        wanted = "a method has card and fit, a benchmark card and load; metrics and adapters have a hook of that name"
+        raise PluginError(f"{file}: no hooks found; {wanted}")
+    plugin = None
+    if any(means.values()):
+        kind: PluginKind = "benchmark" if len(means["benchmark"]) > len(means["method"]) else "method"
+        for point in points_of(kind):
+            if point.name == path.stem:
+                raise PluginError(f"{file}: the name '{path.stem}' is taken by {origin(point)}; rename the file")
+        plugin = _checked(kind, path.stem, module, source)
+    return plugin, [item for kind in brought for item in read_extensions(kind, path.stem, module, source)]
 
 
-def list_plugins(kind: Kind, files: Sequence[str | Path] = ()) -> list[Listing]:
-    """All plugins of a kind by name. A broken one is listed with its error instead of ending the list."""
-    listings = []
-    loose = {path: path.stem for path in _resolved(files)}
-    names = {point.name for point in _entry_points(kind)}
-    for name in sorted(names):
-        points = [point for point in _entry_points(kind) if point.name == name]
-        for point in points:
-            distribution = (point.dist.name, point.dist.version) if point.dist else (None, None)
-            try:
-                plugin = _from_entry_points(kind, name, points)
-                listings.append(Listing(name, kind, plugin.card.summary, *distribution, plugin.source.file))
-            except HarnessError as error:
-                listings.append(Listing(name, kind, "", *distribution, _file_of(point), str(error)))
-    for path, name in loose.items():
-        try:
-            plugin = load_file(path)
-            if isinstance(plugin, Method) == (kind == "method"):
-                listings.append(Listing(name, kind, plugin.card.summary, None, None, str(path)))
-        except HarnessError as error:
-            listings.append(Listing(name, kind, "", None, None, str(path), str(error)))
-    return listings
-
-
-def _from_entry_points(kind: Kind, name: str, points: Sequence[EntryPoint]) -> Method | Benchmark:
+def _from_entry_points(kind: PluginKind, name: str, points: Sequence[Any]) -> Method | Benchmark:
     if len(points) > 1:
-        raise PluginError(
-            f"{kind} '{name}' is registered twice, by {' and '.join(map(_origin, points))}; uninstall one"
-        )
+        raise PluginError(f"{kind} '{name}' is registered twice, by {' and '.join(map(origin, points))}; uninstall one")
     (point,) = points
-    if not _NAME.fullmatch(name):
-        raise PluginError(f"{kind} '{name}' of {_origin(point)}: use letters, digits, '_', '-' and '.' in a name")
-    with plugin_faults(f"{kind} '{name}' of {_origin(point)}", _file_of(point)):
-        plugin = point.load()
-    module = sys.modules[point.module]
-    distribution = (point.dist.name, point.dist.version) if point.dist else (None, None)
-    source = Source(str(module.__file__), sha256_of(module), *distribution)
-    return _checked(kind, name, plugin, source)
+    if not NAME.fullmatch(name):
+        raise PluginError(f"{kind} '{name}' of {origin(point)}: use letters, digits, '_', '-' and '.' in a name")
+    return _checked(kind, name, *load_point(kind, point))
 
 
-def _checked(kind: Kind, name: str, plugin: Any, source: Source) -> Method | Benchmark:
+def _checked(kind: PluginKind, name: str, plugin: Any, source: Source) -> Method | Benchmark:
     """Register with a manager of its own, ask for the card, and raise one error with every fault."""
     here = f"{kind} '{name}' ({source.file})"
-    faults = hook_faults(plugin, _HOOKS[kind])
-    if faults:
-        raise _contract_error(here, faults)
+    beside = {hook for other in EXTENSIONS for hook in hook_arguments(HOOKS[other])}
+    if faults := hook_faults(plugin, HOOKS[kind], beside):
+        raise contract_error(here, faults)
     manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(_HOOKS[kind])
+    manager.add_hookspecs(HOOKS[kind])
     with plugin_faults(here, source.file):
         manager.register(plugin, name)
-        manager.check_pending()
         card = manager.hook.card()
-    faults = card_faults(name, card, _CARD[kind])
-    if faults:
-        raise _contract_error(here, faults)
+    if faults := card_faults(name, card, _CARD[kind]):
+        raise contract_error(here, faults)
     return (Method if kind == "method" else Benchmark)(name, card, source, manager.hook)
-
-
-def _contract_error(here: str, faults: Sequence[str]) -> PluginError:
-    return PluginError("\n  ".join([f"{here} does not keep the contract:", *faults]))
 
 
 def _resolved(files: Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(Path(file).expanduser().resolve() for file in files))
-
-
-def _entry_points(kind: Kind) -> list[EntryPoint]:
-    return list(entry_points(group=_GROUP[kind]))
-
-
-def _origin(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else f"an unnamed distribution ({point.value})"
-
-
-def _file_of(point: EntryPoint) -> str | None:
-    try:
-        spec = importlib.util.find_spec(point.module)
-    except (ImportError, ValueError, AttributeError):
-        return None
-    return spec.origin if spec else None

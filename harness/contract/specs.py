@@ -6,8 +6,9 @@ Plain dataclasses without torch, so that listing methods stays quick. The adapte
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from harness.errors import ConfigError, did_you_mean
 
@@ -16,6 +17,27 @@ INITS = ("random", "vocab_sample", "text")
 Schedule = Literal["linear", "cosine", "constant"]
 SOURCES = ("given", "description", "behaviour")
 SCHEDULES = ("linear", "cosine", "constant")
+# No plugin may take these names.
+CORE_ADAPTERS = frozenset({"soft_prompt", "kv_prefix", "discrete_prompt", "gated_prefix", "lora"})
+
+
+@dataclass(frozen=True)
+class AdapterKind:
+    """A kind of adapter, from its shape to its files.
+
+    name     as it stands in the index of stored adapters and in `harness list adapters`
+    summary  one line for the list
+    spec     a frozen dataclass: the adapter's shape, which a method gives to `study.fit_adapters`
+    create   (backbone, spec, keys, seed) -> `harness.adapters.Bank` of N fresh adapters; row i follows from the spec,
+             the seed and keys[i] alone. What a bank does, in the model and in files, is the manual of `Bank`
+    when     field of the spec -> value, for kinds that share a spec; this one is meant where all are equal
+    """
+
+    name: str
+    summary: str
+    spec: type[Any]
+    create: Callable[..., Any]
+    when: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Evaluation:
         self.names = expand_metrics(dataset.metrics)
         for name in self.names:
             if "schema" in metric_named(name).needs and not dataset.schema:
-                raise ConfigError(f"metric '{name}' needs a device schema, and {dataset.name} has none")
+                raise ConfigError(f"metric '{name}' needs a schema, and {dataset.name} has none")
         self._embedder: Embedder | None = None
         if needs_embedder(dataset):
             cache = store.cache / "embeddings"

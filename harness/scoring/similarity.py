@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.contract import TextEmbedder
 from harness.errors import HarnessError
 from harness.scoring.vectors import VectorStore
 
@@ -233,7 +234,7 @@ class Embedder:
         self._model = model.to(self.device).eval()
 
 
-def similarity(embedder: Embedder, texts: Sequence[str], others: Sequence[str]) -> list[float]:
+def similarity(embedder: TextEmbedder, texts: Sequence[str], others: Sequence[str]) -> list[float]:
     """Cosine of the embeddings of texts[i] and others[i], in [-1, 1]; an empty text has one, too."""
     if len(texts) != len(others):
         raise ValueError(f"{len(texts)} texts against {len(others)}")

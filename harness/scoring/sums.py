@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, model_validator
 
-from harness.contract import Dataset, Example
-from harness.scoring.registry import MetricBatch, expand_metrics, metric_named, score_columns
+from harness.contract import Dataset, Example, MetricBatch
+from harness.scoring.registry import expand_metrics, metric_named, score_columns
 from harness.scoring.similarity import Embedder
 
 EMPTY_SHARE_FLAGGED = 0.05  # FAIR_COMPARISON row 8

@@ -15,4 +15,8 @@ from .machine import (
     peak_memory_bytes as peak_memory_bytes,
     versions as versions,
 )
-from .sources import imported_sources as imported_sources, source_hash as source_hash
+from .sources import (
+    imported_sources as imported_sources,
+    plugin_hash as plugin_hash,
+    source_hash as source_hash,
+)

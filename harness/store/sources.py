@@ -12,6 +12,7 @@ import importlib.util
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from harness.contract import Source
 from harness.errors import HarnessError
 
 
@@ -25,6 +26,11 @@ def source_hash(*modules: str) -> str:
     for name, path in sorted(imported_sources(modules).items()):
         digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def plugin_hash(source: Source) -> str:
+    """SHA-256 (hex) of a plugin's code: its file, and all that an installed plugin imports from its own package."""
+    return source_hash(source.module) if source.module else source.sha256
 
 
 def imported_sources(modules: Iterable[str]) -> dict[str, Path]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness import statistics
 from harness.benchmarks.devices import DEVICES
-from harness.scoring.actions import Counts, count_actions
+from harness.benchmarks.devices.actions import Counts, count_actions
 
 
 def counts(reply: str, reference: str, kind: str) -> Counts:

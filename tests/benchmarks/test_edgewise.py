@@ -10,8 +10,8 @@ import pytest
 from harness import DataError, Dialogue, Message, Persona
 from harness.benchmarks import edgewise
 from harness.benchmarks.devices import DEVICES
+from harness.benchmarks.devices.settings import parse
 from harness.benchmarks.edgewise import EdgewiseOptions, read_edgewise, write_edgewise
-from harness.scoring.settings import parse
 
 
 def session(number: int, **changes):

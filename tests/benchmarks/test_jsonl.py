@@ -165,7 +165,7 @@ def test_dialogues_without_a_reply_are_refused(write):
         ({"splits": "a/b/c"}, "30/10/10"),
         ({"splits": "1/0/1"}, "30/10/10"),
         ({"metrics": ("acuracy",)}, "did you mean 'accuracy'"),
-        ({"metrics": ("device_f1",)}, "device schema"),
+        ({"metrics": ("device_f1",)}, "needs a schema"),
         ({"metrics": ("mae",)}, "choices=1..5"),
         ({"choices": "5..1"}, "smaller to a larger"),
     ],

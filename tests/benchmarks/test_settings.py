@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import Device, Parameter
-from harness.benchmarks.devices import DEVICES
-from harness.scoring.settings import parse, same_settings
+from harness.benchmarks.devices import DEVICES, Device, Parameter
+from harness.benchmarks.devices.settings import parse, same_settings
 
 SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "edgewise_sample.jsonl"
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from harness import ConfigError
+from harness.benchmarks.devices.settings import parse
 from harness.benchmarks.edgewise import read_edgewise
 from harness.benchmarks.smarthome import Options, card, load, make
 from harness.benchmarks.smarthome.simulator import render_reply
 from harness.benchmarks.smarthome.world import CLUSTER_SIZES, cluster_sizes
 from harness.model.prompts import example_set_hash, split_examples, split_hash
-from harness.scoring.actions import parse
 
 SMALL = Options(personas=12)
 

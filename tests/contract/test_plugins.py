@@ -46,29 +46,6 @@ def write(folder: Path, *parts: str, name: str = "echo.py") -> Path:
     return path
 
 
-@pytest.fixture
-def site(tmp_path, monkeypatch):
-    """A function that installs a made-up distribution with one method module under an entry-point name."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    made = []
-
-    def install(name: str, source: str, distribution: str = "strange", group: str = "harness.methods") -> str:
-        module = f"{distribution}_{name}"
-        write(tmp_path, source, name=f"{module}.py")
-        info = tmp_path / f"{distribution}-1.5.dist-info"
-        info.mkdir(exist_ok=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n")
-        points = info / "entry_points.txt"
-        known = points.read_text() if points.exists() else f"[{group}]\n"
-        points.write_text(f"{known}{name} = {module}\n")
-        made.append(module)
-        return str(tmp_path / f"{module}.py")
-
-    yield install
-    for module in made:
-        sys.modules.pop(module, None)
-
-
 def test_entry_point_of_a_stranger_is_found_with_its_source(site):
     file = site("echo", METHOD)
     method = load_method("echo")

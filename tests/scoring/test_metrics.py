@@ -1,4 +1,4 @@
-"""The registry of metrics: names, one signature, what is undefined, and that nothing heavy is imported."""
+"""Metrics by name: those of the core, one signature, what is undefined, and that nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -9,9 +9,22 @@ import sys
 import numpy as np
 import pytest
 
-from harness import ConfigError, Dataset, Example, Message, Persona, Prompt, Protocol
+from harness import (
+    ConfigError,
+    Dataset,
+    Example,
+    Message,
+    Metric,
+    MetricBatch,
+    Persona,
+    PluginError,
+    Prompt,
+    Protocol,
+)
 from harness.benchmarks.devices import DEVICES
+from harness.contract.metric import CORE_METRICS
 from harness.scoring import registry as metrics, text
+from harness.statistics import f1
 
 
 def batch(replies, references, choices=(), **given):
@@ -20,24 +33,19 @@ def batch(replies, references, choices=(), **given):
         Example(Prompt(f"a/{i}#0", "a", 0, (Message("user", "?"),)), reference)
         for i, reference in enumerate(references)
     ]
-    return metrics.MetricBatch(dataset, found, replies, **given)
+    return MetricBatch(dataset, found, replies, **given)
 
 
 def test_a_typo_gets_the_nearest_name():
     with pytest.raises(ConfigError, match="did you mean 'similarity'"):
         metrics.metric_named("similarty")
-    with pytest.raises(ConfigError, match="did you mean 'actions'"):
-        metrics.expand_metrics(["action"])
 
 
-def test_a_group_expands_in_place_and_once():
-    names = metrics.expand_metrics(["nll", "actions", "device_f1"])
-    assert names[0] == "nll"
-    assert names.count("device_f1") == 1
-    assert len(names) == 1 + 12
+def test_no_plugin_may_take_the_name_of_a_metric_of_the_core():
+    assert set(metrics.CORE) == CORE_METRICS
 
 
-@pytest.mark.parametrize("name", sorted(metrics.METRICS))
+@pytest.mark.parametrize("name", [line.name for line in metrics.list_metrics()])
 def test_every_metric_returns_its_columns_at_full_length(name):
     class Embedder:
         def embed(self, texts):
@@ -84,33 +92,6 @@ def test_nll_is_per_token_and_undefined_without_likelihood():
     assert math.isnan(metrics.value("nll", {"nll": [math.nan]}))
 
 
-def test_settings_exact_counts_where_the_reference_sets_something():
-    scored = metrics.score_columns(
-        ["settings_exact"],
-        batch(
-            ["TV volume 30.", "Volume up: TV volume 31.", "TV volume 9.", "Sure."],
-            ["The TV volume is now at 30.", "TV volume 30.", "Sure.", "What volume?"],
-        ),
-    )["settings_exact"]
-    assert scored[:2] == [1.0, 0.0]
-    assert all(math.isnan(score) for score in scored[2:])
-    assert metrics.value("settings_exact", {"settings_exact": scored}) == 0.5
-
-
-def test_pooled_figures_follow_from_summed_counts():
-    columns = metrics.score_columns(
-        ["numeric_f1", "numeric_precision", "numeric_recall"],
-        batch(["TV volume 30.", "AC to 22 degrees."], ["TV volume 30, brightness 5.", "AC to 23 degrees."]),
-    )
-    assert [columns[c] for c in metrics.metric_named("numeric_f1").columns] == [[1, 0], [0, 1], [1, 1]]
-    assert metrics.value("numeric_precision", columns) == 1 / 2
-    assert metrics.value("numeric_recall", columns) == 1 / 3
-    assert metrics.value("numeric_f1", columns) == 2 / 5
-    figure = metrics.metric_named("numeric_f1").figure
-    assert figure is not None
-    np.testing.assert_allclose(figure(np.array([[[1, 0, 1]], [[0, 0, 0]]])), [[2 / 3], [np.nan]])
-
-
 def test_a_batch_of_unlike_lengths_is_refused():
     with pytest.raises(ValueError, match="replies"):
         batch(["a"], ["a", "b"])
@@ -118,6 +99,26 @@ def test_a_batch_of_unlike_lengths_is_refused():
 
 def test_importing_the_registry_does_not_import_torch():
     code = (
-        "import sys; from harness.scoring import METRICS; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+        "import sys; from harness.scoring import metric_named; metric_named('nll'); "
+        "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_metric_returns_is_checked_before_it_is_used(monkeypatch):
+    def brief(batch):
+        return {"brief": [1.0]}
+
+    monkeypatch.setitem(metrics.CORE, "brief", Metric("brief", "too short", brief))
+    with pytest.raises(PluginError, match="1 values for column 'brief', wanted 2"):
+        metrics.score_columns(["brief"], batch(["a", "b"], ["a", "b"]))
+    monkeypatch.setitem(metrics.CORE, "brief", Metric("brief", "of another name", lambda batch: {"brie": [1.0, 1.0]}))
+    with pytest.raises(PluginError, match="nothing for column 'brief'"):
+        metrics.score_columns(["brief"], batch(["a", "b"], ["a", "b"]))
+    counts = ("tp", "fp", "fn")
+    for name in ("one", "two"):
+        columns = {c: [1.0, 1.0] for c in counts}
+        metric = Metric(name, "counts", lambda batch, c=columns: c, columns=counts, figure=f1)
+        monkeypatch.setitem(metrics.CORE, name, metric)
+    with pytest.raises(PluginError, match="another metric has a column 'tp' too"):
+        metrics.score_columns(["one", "two"], batch(["a", "b"], ["a", "b"]))

@@ -12,11 +12,11 @@ import json
 import sys
 from dataclasses import replace
 
+from harness.benchmarks.devices.settings import parse
 from harness.benchmarks.smarthome import Options, load, make
 from harness.engines.engine import generate
 from harness.model.backbone import load_backbone
 from harness.model.prompts import encode_prompt, end_of_turn_id, split_examples
-from harness.scoring.actions import parse
 
 UNSEEN = Options(personas=40, world_seed=424242, describe="facts", profile=True, dialogues=(0, 0, 5), own=1.0)
 

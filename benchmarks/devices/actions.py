@@ -1,6 +1,6 @@
 """Device settings in a reply, right and wrong, as counts that can be summed before dividing.
 
-Reading the reply is `harness.scoring.settings`; precision, recall and F1 are `harness.statistics.pooled`.
+Reading the reply is in `settings`; precision, recall and F1 are `harness.statistics.pooled`.
 """
 
 from __future__ import annotations
@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from harness.contract import Device
-from harness.scoring.settings import Key, Settings, Value, parse, same_settings
-
-__all__ = ["KINDS", "Counts", "Kind", "count_actions", "parse", "same_settings"]
+from .schema import Device
+from .settings import Key, Settings, Value, parse
 
 Kind = Literal["device", "parameter", "numeric", "categorical"]
 KINDS: tuple[Kind, ...] = ("device", "parameter", "numeric", "categorical")

@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.contract import Device
-from harness.scoring import words
-from harness.scoring.lexicon import Key, Lexicon, Meaning, lexicon_of, token_matches
+from . import words
+from .lexicon import Key, Lexicon, Meaning, lexicon_of, token_matches
+from .schema import Device
 
 Value = float | str
 

@@ -1,6 +1,6 @@
 """A device schema as a dictionary of phrases, and the splitting of a text into the tokens those are made of.
 
-Phrases and what they may mean; which meaning holds in a sentence is decided in `harness.scoring.settings`.
+Phrases and what they may mean; which meaning holds in a sentence is decided in `settings`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import functools
 import re
 from dataclasses import dataclass
 
-from harness.contract import Device, Parameter
+from .schema import Device, Parameter
 
 Key = tuple[str, str]  # (device, parameter); the device is "" where a text does not tell it
 

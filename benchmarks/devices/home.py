@@ -1,11 +1,11 @@
 """The smart-home devices of EdgeWisePersona as a typed schema, with the words by which people name them.
 
-Only the vocabulary: the parser that reads replies against it is `harness.scoring.settings`.
+The parser that reads replies against them is in `settings`.
 """
 
 from __future__ import annotations
 
-from harness import Device, Parameter
+from .schema import Device, Parameter
 
 _LINKS = ("", "to", "is", ":", "=")  # between a yes/no parameter and its value
 _VOLUME = Parameter("volume", 0, 100, aliases=("sound level", "volume level"))

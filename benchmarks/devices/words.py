@@ -1,6 +1,6 @@
 """The small English words by which a setting is recognised: what ends a clause, what links, what denies.
 
-Sets of lower-case tokens only; how they are used is `harness.scoring.settings`.
+Sets of lower-case tokens only; `settings` says how they are used.
 """
 
 from __future__ import annotations

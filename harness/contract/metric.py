@@ -1,0 +1,99 @@
+"""What a metric is, and the batch of replies that it scores. Finding metrics by name is `harness.scoring`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from harness.contract.data import Dataset, Example
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Need = Literal["embedder", "nll", "choices", "schema"]
+Unit = Literal["pt", "raw", "nats"]
+Columns = dict[str, list[float]]
+CORE_METRICS = frozenset({"similarity", "exact_match", "accuracy", "mae", "nll"})  # no plugin may take these names
+
+
+class TextEmbedder(Protocol):
+    """Sentence embeddings: texts -> unit vectors [len(texts), 384]."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class MetricBatch:
+    """Replies to score, with all that any metric may need. N examples.
+
+    examples          prompts with their references, N
+    replies           one per example, N
+    nll               the reference's (summed nats, number of tokens) per example, or None where the method
+                      has no likelihood
+    choice_log_probs  [N, C] log probabilities of `dataset.protocol.choices`, or None
+    embedder          sentence embeddings, or None if no metric asks for them
+    """
+
+    dataset: Dataset
+    examples: Sequence[Example]
+    replies: Sequence[str]
+    nll: Sequence[tuple[float, int]] | None = None
+    choice_log_probs: NDArray[np.float64] | None = None
+    embedder: TextEmbedder | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {"replies": len(self.replies)}
+        if self.nll is not None:
+            sizes["nll"] = len(self.nll)
+        if self.choice_log_probs is not None:
+            sizes["choice_log_probs"] = len(self.choice_log_probs)
+        wrong = {name: size for name, size in sizes.items() if size != len(self.examples)}
+        if wrong:
+            raise ValueError(f"{len(self.examples)} examples, but {wrong}")
+
+    @property
+    def references(self) -> list[str]:
+        return [example.reference for example in self.examples]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """(reply, reference) of each example."""
+        return list(zip(self.replies, self.references, strict=True))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of replies, by name.
+
+    name              as data sets ask for it; also the column in tables and files
+    summary           one line for the tables' legend
+    compute           MetricBatch -> column -> N floats; nan where a plain metric is undefined for an example. Metrics
+                      with the same function share its result
+    unit              "pt": a share in 0..1, shown x 100; "nats"; "raw": in the unit of the data
+    higher_is_better  direction of improvement
+    needs             what the batch must hold for it: "embedder", "nll", "choices"; "schema": the data set's schema
+    columns           names of the columns that it uses of those that `compute` returns; left out: its own name
+    figure            None: the mean over the examples. Else the columns are counts, which are summed over examples
+                      (of a persona, of the whole run) first: summed counts [..., C] -> values [...], nan where
+                      undefined
+    group             a name that asks for this metric and all others of the group
+    """
+
+    name: str
+    summary: str
+    compute: Callable[[MetricBatch], Columns]
+    unit: Unit = "pt"
+    higher_is_better: bool = True
+    needs: tuple[Need, ...] = ()
+    columns: tuple[str, ...] = ()
+    figure: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", self.columns or (self.name,))
+
+    @property
+    def pooled(self) -> bool:
+        """Whether counts are summed before the figure is computed, in place of a mean over examples."""
+        return self.figure is not None
