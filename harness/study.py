@@ -8,10 +8,10 @@ without references.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,36 +20,13 @@ from torch import Tensor
 from harness.adapters import AdapterSpec
 from harness.config import fitted_for, held_out
 from harness.contract import Clusters, Dataset, Dialogue, Method, Persona, Prompt, Protocol, Split, TrainOptions
-from harness.engines import (
-    Adapters,
-    Asked,
-    FitCost,
-    Fitted,
-    Grouping,
-    Ids,
-    Predicted,
-    ask,
-    choice_log_probs,
-    decide,
-    generate_replies,
-    reply_nll,
-)
+from harness.engines import Adapters, FitCost, Fitted, Grouping, Predicted, Transcript, reply_nll
 from harness.errors import HarnessError, PluginError, did_you_mean
 from harness.model import Backbone, dialogue_examples, fingerprint
 from harness.progress import Progress
 from harness.scoring import Embedder, locate_scorer
 from harness.store import Store
 from harness.training import Control, DesignSpec, Fitter, cluster_personas
-
-
-class _Answer(NamedTuple):
-    """What `generate` replied, and how it came about."""
-
-    fitted: Fitted
-    prompt: Prompt
-    asked: Asked
-    reply: str
-    log_probs: NDArray[np.float64] | None
 
 
 class Study:
@@ -97,9 +74,10 @@ class Study:
         self._scorer = scorer
         self._embedder: Embedder | None = None  # one of its own: the scorer's leads back to what it scores
         self._cache = store.cache / "embeddings"
-        self._ids: Ids = {}  # a prompt is tokenised once
-        self._answers: dict[str, _Answer] = {}  # by the prompt's id, as `generate` gave them
+        self._transcript = Transcript(protocol, progress)
         self._fits: dict[Path | None, FitCost] = {}  # by the folder of the adapters: asked for twice, made once
+        self._seconds = 0.0  # that these calls took here; those found in the store took longer when they were made
+        self._own_fits = 0
         self._fitter = Fitter(self.personas, self._dialogues, protocol, seed, store, progress, control)
 
     # ---- people and their data ----
@@ -208,7 +186,8 @@ class Study:
         fitted or who is served (`global`: one adapter on everybody's data in as many steps; `swapped`: another
         persona's adapter). Raises HarnessError if no persona of the grouping has train dialogues.
         """
-        return self._counted(self._fitter.adapters(self._base(base), spec, grouping, train, start, fallback))
+        model = self._base(base)
+        return self._counted(lambda: self._fitter.adapters(model, spec, grouping, train, start, fallback))
 
     def fit_jointly(
         self,
@@ -232,8 +211,10 @@ class Study:
         labels: Mapping[str, int] = {}
         if vectors is None and (clusters or all(p.cluster is not None for p in self.personas)):
             labels = self.clusters(clusters)
-        made = self._fitter.jointly(self._base(base), design, spec, people, train, labels, vectors, fallback)
-        return self._counted(made)
+        model = self._base(base)
+        return self._counted(
+            lambda: self._fitter.jointly(model, design, spec, people, train, labels, vectors, fallback)
+        )
 
     def combine(
         self, fitted: Fitted, recipes: Mapping[str, Mapping[str, float]], fallback: Fitted | None = None
@@ -261,23 +242,15 @@ class Study:
         grouping  persona id -> adapter key; None: the keys are personas
         The rest is as in `fit_adapters`. Raises HarnessError with the names and shapes that are wrong.
         """
-        return self._fitter.given(self._base(base), spec, tensors, grouping, fallback)
+        fitted = self._fitter.given(self._base(base), spec, tensors, grouping, fallback)
+        self._own_fits += 1
+        return fitted
 
     # ---- replies ----
 
     def generate(self, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
         """Replies to prompts by the protocol: greedy text, or the decision over the closed set of choices."""
-        asked = ask(self.protocol, fitted, prompts, self._ids)
-        log_probs = None
-        if self.protocol.choices:
-            log_probs = choice_log_probs(self.protocol, asked, self.progress)
-            replies = decide(self.protocol, log_probs)
-        else:
-            replies = generate_replies(self.protocol, asked, self.progress)
-        for i, prompt in enumerate(prompts):
-            row = None if log_probs is None else log_probs[i]
-            self._answers[prompt.id] = _Answer(fitted, prompt, asked[i], replies[i], row)
-        return replies
+        return self._transcript.generate(fitted, prompts)
 
     def validation_losses(self, fitted: Fitted) -> dict[str, NDArray[np.float64]]:
         """Persona id -> [replies, 2]: summed nats and tokens of each of its validation replies under `fitted`.
@@ -292,7 +265,7 @@ class Study:
             if d.split == "validation" and d.persona in people
             for example in dialogue_examples(self.protocol, people[d.persona], d)
         ]
-        asked = ask(self.protocol, fitted, [e.prompt for e in examples], self._ids)
+        asked = self._transcript.ask(fitted, [e.prompt for e in examples])
         nats = reply_nll(asked, [e.reference for e in examples], self.progress)
         found: dict[str, list[tuple[float, int]]] = {}
         for example, pair in zip(examples, nats, strict=True):
@@ -301,35 +274,26 @@ class Study:
 
     # ---- inside ----
 
-    def _counted(self, fitted: Fitted) -> Fitted:
+    def _counted(self, make: Callable[[], Fitted]) -> Fitted:
+        started = time.perf_counter()
+        fitted = make()
+        self._seconds += time.perf_counter() - started
         self._fits[fitted.folder] = fitted.cost
         return fitted
-
-    def _predicted(self, fitted: Fitted, prompts: Sequence[Prompt], replies: list[str]) -> Predicted:
-        """What `predict` returned, with how the model was asked if it made every one of these replies."""
-        given = [self._answers.get(prompt.id) for prompt in prompts]
-        self._answers.clear()
-        self._ids.clear()
-        cut = sum(answer.asked.cut for answer in given if answer)
-        generated = [
-            answer
-            for answer, prompt, reply in zip(given, prompts, replies, strict=True)
-            if answer and answer.fitted is fitted and answer.prompt == prompt and answer.reply == reply
-        ]
-        if len(generated) < len(replies):
-            return Predicted(replies, cut=cut)
-        weights = [answer.log_probs for answer in generated if answer.log_probs is not None]
-        return Predicted(replies, [answer.asked for answer in generated], np.stack(weights) if weights else None, cut)
 
     def _costs(self, seconds: float) -> tuple[FitCost, dict[str, FitCost]]:
         """What the method's fits took, and by name what each method took that it stands on.
 
-        seconds  that its hook took: the cost of a method that has made no fit
+        seconds  that its hook took. What of them is not the harness's fits is the cost of a method's own fits, and of
+                 a method that has made none
         """
+        cost = sum(self._fits.values(), FitCost())
+        if self._own_fits or not self._fits:
+            cost += FitCost(self._own_fits, seconds - self._seconds)
         below: dict[str, FitCost] = {}
         for name, fitted in self._required.items():
             below |= {name: fitted.cost, **fitted.stands_on}
-        return sum(self._fits.values(), FitCost()) if self._fits else FitCost(seconds=seconds), below
+        return cost, below
 
     def _base(self, base: Fitted | None) -> Backbone:
         return self.backbone if base is None else base.base()
@@ -412,9 +376,9 @@ def predict_in_order(method: Method, study: Study, fitted: Fitted, prompts: Sequ
     How the fitted model was asked is known only where every reply is what `study.generate` made with it.
     """
     replies: dict[int, str] = {}
-    study._answers.clear()
+    study._transcript.clear()
     for depth in sorted({p.depth for p in prompts}):
         places = [i for i, p in enumerate(prompts) if p.depth == depth]
         given = method.predict(study, fitted, [prompts[i] for i in places])
         replies.update(zip(places, given, strict=True))
-    return study._predicted(fitted, prompts, [replies[i] for i in range(len(prompts))])
+    return study._transcript.predicted(fitted, prompts, [replies[i] for i in range(len(prompts))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.contract.specs import LoRA, SoftPrompt
+from harness.contract.specs import LoRA, SoftPrompt, TrainOptions
 from harness.engines import likelihood, serve
 from harness.errors import HarnessError, PluginError
 from harness.model.prompts import split_examples
@@ -136,6 +137,25 @@ def test_a_bank_that_is_changed_after_it_was_saved_is_refused(world):
     fitted = fit_method(method(fit), world.study())
     with pytest.raises(PluginError, match=r"'sample', after fit: the tensor 'prompt_embeddings' .* of 'person_01'"):
         check_adapters("sample", fitted)
+
+
+def test_a_methods_own_fit_costs_the_time_that_it_took_beside_the_harness(world):
+    def fit(study):
+        below = study.fit_adapters(SoftPrompt(2), study.for_all(), None, TrainOptions(epochs=1))
+        time.sleep(0.3)
+        return study.fitted_from(SoftPrompt(2), own(study), fallback=below)
+
+    started = time.perf_counter()
+    first = fit_method(method(fit), world.study()).cost
+    wall = time.perf_counter() - started
+    again = fit_method(method(fit), world.study()).cost
+    trained = fit_method(
+        method(lambda s: s.fit_adapters(SoftPrompt(2), s.for_all(), None, TrainOptions(epochs=1))), world.study()
+    ).cost
+    assert (trained.fits, first.fits, again.fits) == (1, 2, 2)
+    assert first.tokens == again.tokens == trained.tokens > 0
+    assert min(first.seconds, again.seconds) > trained.seconds + 0.29
+    assert first.seconds < wall, "the harness's own fit counts once"
 
 
 # ---- how replies came about ----

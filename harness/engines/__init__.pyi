@@ -15,13 +15,8 @@ from .head import rows_of_logits as rows_of_logits
 from .llama_cpu.causal import BLOCK as BLOCK, LONGEST as LONGEST
 from .parallel import THREAD_NAME as THREAD_NAME, Each as Each, side_by_side as side_by_side
 from .serve import (
-    Asked as Asked,
-    Ids as Ids,
     Predicted as Predicted,
-    ask as ask,
-    choice_log_probs as choice_log_probs,
-    decide as decide,
-    generate_replies as generate_replies,
+    Transcript as Transcript,
     reply_nll as reply_nll,
 )
 from .transformers_engine import TransformersEngine as TransformersEngine

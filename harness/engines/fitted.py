@@ -29,7 +29,7 @@ def as_asked(prompt: Prompt) -> tuple[Message, ...]:
 class FitCost:
     """What fits took; costs add up.
 
-    fits     how many banks of adapters were trained; 0: none, then `seconds` is the time of the method's own work
+    fits     how many banks of adapters were trained; 0: none, and `seconds` is what the method did in their place
     seconds  wall-clock; a fit that is found in the store counts with the time that it took when it was made
     steps    optimiser steps, summed over the adapters
     tokens   trained on, summed over the adapters, without padding

@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,11 @@ from harness.contract import Message, Prompt, Protocol
 from harness.engines import likelihood
 from harness.engines.engine import engine_for, generate
 from harness.engines.fitted import Adapters, Fitted, Replier
+from harness.engines.likelihood import decide
 from harness.model import Backbone, encode_prompt, encode_reply, end_of_turn_id
 from harness.progress import Progress
 
 T = TypeVar("T")
-Ids = dict[tuple[Any, tuple[Message, ...]], tuple["array[int]", bool]]  # (tokenizer, messages) -> ids, cut
 _Report = Callable[[int, int], None]
 # (backbone, bank, rows, prompt ids, places, report) -> one result a prompt
 _Work = Callable[[Backbone, Bank | None, list[int], list[list[int]], list[int], _Report], Sequence[T]]
@@ -57,18 +57,68 @@ class Predicted:
     cut: int = 0
 
 
-def ask(protocol: Protocol, fitted: Fitted, prompts: Sequence[Prompt], known: Ids | None = None) -> list[Asked]:
-    """The prompts as they reach the models; `known` remembers token ids between calls of one study."""
-    known = {} if known is None else known
-    asked = []
-    for prompt in prompts:
-        replier = fitted.who(prompt.persona)
-        tokenizer, messages = replier.adapters.backbone.tokenizer, tuple(replier.messages(prompt))
-        if (tokenizer, messages) not in known:
-            ids, cut = encode_prompt(tokenizer, messages, protocol.max_prompt_tokens)
-            known[tokenizer, messages] = array("i", ids), cut
-        asked.append(Asked(replier, *known[tokenizer, messages]))
-    return asked
+class _Answer(NamedTuple):
+    fitted: Fitted
+    prompt: Prompt
+    asked: Asked
+    reply: str
+    log_probs: NDArray[np.float64] | None
+
+
+class Transcript:
+    """Prompts to the models of one study, and their replies: kept, so that scoring knows how replies came about."""
+
+    def __init__(self, protocol: Protocol, progress: Progress) -> None:
+        self.protocol, self.progress = protocol, progress
+        self._answers: dict[str, _Answer] = {}  # by the prompt's id
+        self._known: dict[tuple[Any, tuple[Message, ...]], tuple[array[int], bool]] = {}
+
+    def ask(self, fitted: Fitted, prompts: Sequence[Prompt]) -> list[Asked]:
+        """The prompts as they reach the models; each is tokenised once."""
+        asked = []
+        for prompt in prompts:
+            replier = fitted.who(prompt.persona)
+            tokenizer, messages = replier.adapters.backbone.tokenizer, tuple(replier.messages(prompt))
+            if (tokenizer, messages) not in self._known:
+                ids, cut = encode_prompt(tokenizer, messages, self.protocol.max_prompt_tokens)
+                self._known[tokenizer, messages] = array("i", ids), cut
+            asked.append(Asked(replier, *self._known[tokenizer, messages]))
+        return asked
+
+    def generate(self, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
+        """Replies by the protocol: greedy text, or the decision over the closed set of choices."""
+        asked = self.ask(fitted, prompts)
+        log_probs = None
+        if self.protocol.choices:
+            log_probs = choice_log_probs(self.protocol, asked, self.progress)
+            decided = decide(log_probs, self.protocol.choices, self.protocol.decision)
+            replies = [self.protocol.choices[i] for i in decided]
+        else:
+            replies = generate_replies(self.protocol, asked, self.progress)
+        for i, prompt in enumerate(prompts):
+            row = None if log_probs is None else log_probs[i]
+            self._answers[prompt.id] = _Answer(fitted, prompt, asked[i], replies[i], row)
+        return replies
+
+    def predicted(self, fitted: Fitted, prompts: Sequence[Prompt], replies: list[str]) -> Predicted:
+        """Replies of a method to all its prompts, with how `fitted` was asked if it made every one of them."""
+        given = [self._answers.get(prompt.id) for prompt in prompts]
+        self.clear()
+        cut = sum(answer.asked.cut for answer in given if answer)
+        generated = [
+            answer
+            for answer, prompt, reply in zip(given, prompts, replies, strict=True)
+            if answer and answer.fitted is fitted and answer.prompt == prompt and answer.reply == reply
+        ]
+        if len(generated) < len(replies):
+            return Predicted(replies, cut=cut)
+        weights = [answer.log_probs for answer in generated if answer.log_probs is not None]
+        return Predicted(replies, [answer.asked for answer in generated], np.stack(weights) if weights else None, cut)
+
+    def clear(self) -> None:
+        """Forget everything: what comes next is another question."""
+        self._answers.clear()
+        self._known.clear()
 
 
 def generate_replies(protocol: Protocol, asked: Sequence[Asked], progress: Progress) -> list[str]:
@@ -97,11 +147,6 @@ def choice_log_probs(protocol: Protocol, asked: Sequence[Asked], progress: Progr
 
     found = _through(asked, progress, "weigh choices", work)
     return np.stack(found) if found else np.zeros((0, len(protocol.choices)))
-
-
-def decide(protocol: Protocol, log_probs: NDArray[np.float64]) -> list[str]:
-    """The choice that is the reply, for each row of log probabilities [n, C]."""
-    return [protocol.choices[i] for i in likelihood.decide(log_probs, protocol.choices, protocol.decision)]
 
 
 def reply_nll(asked: Sequence[Asked], references: Sequence[str], progress: Progress) -> list[tuple[float, int]]:

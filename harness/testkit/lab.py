@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from harness.contract import Dataset, Method, Prompt
-from harness.engines import Fitted, ask, reply_nll
+from harness.engines import Fitted, Transcript, reply_nll
 from harness.model import Backbone, fingerprint, split_examples
 from harness.progress import Progress
 from harness.store import Store
@@ -78,7 +78,7 @@ class Trial:
 
     def nll(self, prompts: Sequence[Prompt], references: Sequence[str]) -> np.ndarray:
         """Summed nats [n] of each reference after its prompt: finer than replies, it sees any change of numbers."""
-        asked = ask(self.study.protocol, self.fitted, prompts)
+        asked = Transcript(self.study.protocol, self.study.progress).ask(self.fitted, prompts)
         nats = reply_nll(asked, references, self.study.progress)
         return np.array([value for value, _ in nats])
 
