@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from harness.adapters import Bank, LoRABank
 from harness.contract import Message, Prompt, Protocol
-from harness.engines import likelihood
 from harness.engines.engine import engine_for, generate
 from harness.engines.fitted import Adapters, Fitted, Replier
 from harness.engines.likelihood import decide
