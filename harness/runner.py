@@ -39,7 +39,7 @@ from harness.runs import (
     opening,
     plain,
     read_run,
-    score_lines,
+    write_replies,
     write_run,
 )
 from harness.scoring import Evaluation, metric_sources
@@ -181,9 +181,7 @@ class Session:
         )
 
         def fill(folder: Path) -> None:
-            with (folder / "scores.jsonl").open("w", encoding="utf-8", newline="\n") as lines:
-                for line in score_lines(self.examples, predicted.replies, columns):
-                    lines.write(line + "\n")
+            write_replies(folder, self.examples, predicted.replies, columns, self.config.texts)
             if fitted.folder:
                 link_tree(fitted.folder, folder / "adapters")
 

@@ -162,6 +162,16 @@
     );
   }
 
+  function givenCard(title, given, more) {
+    if (given === null) return "";
+    return make(
+      "article", { class: "reply given" },
+      make("h4", {}, title),
+      make("p", { dir: "auto" }, given.text),
+      given.left_out ? make("p", { class: "facts" }, whole(given.left_out) + " " + more + " characters left out") : null,
+    );
+  }
+
   function drawExample(part) {
     if (!part.picker) return;
     const { group, picker, shown } = part;
@@ -175,8 +185,12 @@
     const base = example.replies.find((reply) => group.rows[reply.line].kind === "baseline");
     shown.replaceChildren(
       make("p", { class: "facts" }, "Persona " + example.persona + ", example " + example.id),
-      example.user ? make("p", { dir: "auto" }, "Asked: " + example.user) : "",
-      make("div", { class: "replies" }, ...example.replies.map((reply) => replyCard(group, reply, base))),
+      make(
+        "div", { class: "replies" },
+        givenCard("Prompt", example.prompt, "earlier"),
+        givenCard("Reference: the reply that the person got", example.reference, "more"),
+        ...example.replies.map((reply) => replyCard(group, reply, base)),
+      ),
     );
   }
 
@@ -204,9 +218,10 @@
     part.before.addEventListener("click", () => pick(group, Number(part.picker.value) - 1));
     part.after.addEventListener("click", () => pick(group, Number(part.picker.value) + 1));
     part.shown = make("div", { "aria-live": "polite" });
+    const texts = chosen.some((example) => example.prompt === null) ? " Prompts and references are not shown: these runs keep their hashes, not their texts." : "";
     const words = chosen.length + " of " + whole(of) + " examples, " + data.rule + "; of several seeds the first.";
     box.append(
-      make("p", { class: "note" }, words + " Scores are those of the reply alone. Runs keep a hash of the prompt, not its text." + missing + (missing ? " " + data.words : "")),
+      make("p", { class: "note" }, words + " Scores are those of the reply alone." + texts + missing + (missing ? " " + data.words : "")),
       make("div", { class: "picker" }, part.before, part.picker, part.after),
       part.shown,
     );

@@ -33,8 +33,10 @@ def _settings(record: RunRecord) -> list[str]:
     words = []
     narrowed = bool(config.persona) or config.cluster is not None
     for name, value in sorted(config.model_dump(mode="json").items()):
-        told = name in ("method", "protocol", "engine") or (name == "personas" and narrowed)
-        if not told and value not in (None, []) and value != defaults.get(name):
+        told = name in ("method", "protocol") or (name == "personas" and narrowed)
+        if name == "texts":
+            words += [] if value else ["--no-texts"]
+        elif not told and value not in (None, []) and value != defaults.get(name):
             words += [f"--{name.replace('_', '-')}", _text(value)]
     size = record.benchmark.options.get("personas")
     if config.personas is None and isinstance(size, int):

@@ -8,15 +8,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from harness.show import clean
+
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
-# Controls but tab and newline, half surrogates and two that XML refuses; and what turns the direction of text, which
-# makes it read as something else and is no part of any name.
-_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def clean(text: object) -> str:
-    """The text with nothing that XML or a terminal cannot hold: controls but tab and newline, half surrogates."""
-    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
 def line(text: object) -> str:

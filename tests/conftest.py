@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from harness.cli import main
+from harness.contract.data import Example, Message, Prompt
 from harness.runs.record import RunRecord
+from harness.runs.replies import write_replies
 from harness.runs.stored import StoredRun, write_run
 from harness.store.disk import Store
 
@@ -67,7 +69,17 @@ HASHES = {"protocol": "p" * 64, "examples": "e" * 64, "split": "s" * 64, "backbo
 
 
 def stored(
-    folder: Path, method: str, means, *, seed: int = 0, hashes=None, n: int = 10, control=None, clusters=None, **changes
+    folder: Path,
+    method: str,
+    means,
+    *,
+    seed: int = 0,
+    hashes=None,
+    n: int = 10,
+    control=None,
+    clusters=None,
+    personas=None,
+    **changes,
 ) -> StoredRun:
     """A run with per-persona mean similarity `means` (0-1), n replies each; `changes`: fields, parts of cost."""
     means = np.asarray(means, dtype=float)
@@ -102,7 +114,7 @@ def stored(
             "peak_memory_bytes": 1,
         },
         "per_persona": {
-            "personas": [f"p{i:03d}" for i in range(len(means))],
+            "personas": personas or [f"p{i:03d}" for i in range(len(means))],
             "clusters": clusters,
             "replies": [n] * len(means),
             "metrics": {"similarity": sums},
@@ -120,26 +132,30 @@ def stored_fixture():
     return stored
 
 
-def written(folder: Path, method: str, scores, **changes) -> StoredRun:
-    """As `stored`, with scores [G] or [G, n], written to `folder` with a line per reply.
+def written(folder: Path, method: str, scores, *, texts=("ask", "right", "scored"), **changes) -> StoredRun:
+    """As `stored`, with scores [G] or [G, n], written to `folder` with all its examples.
 
-    Two replies make a dialogue, so `n` should be even; a reply's text tells its score.
+    Two replies make a dialogue, so `n` should be even. texts: how prompts, references and replies begin; a reply
+    ends with its score.
     """
     scores = np.asarray(scores, dtype=float)
     replies = scores if scores.ndim == 2 else np.repeat(scores[:, None], changes.get("n", 10), axis=1)
     changes = {"clusters": [i % 2 for i in range(len(replies))], **changes, "n": replies.shape[1]}
     run = stored(folder, method, replies.mean(1), **changes)
 
+    examples = [
+        Example(
+            Prompt(f"{persona}/d{i // 2}#{i % 2}", persona, i % 2, (Message("user", f"{texts[0]} {i}"),)),
+            f"{texts[1]} {i}",
+        )
+        for persona in run.record.sums.personas
+        for i in range(replies.shape[1])
+    ]
+    values = [float(value) for value in replies.ravel()]
+    said = [f"{texts[2]} {value:.3f}" for value in values]
+
     def fill(folder: Path) -> None:
-        lines = [
-            {
-                "id": f"{persona}/d{i // 2}#{i % 2}", "persona": persona, "prompt": "q", "reference": "r",
-                "reply": f"scored {value:.3f}", "similarity": float(value),
-            }
-            for persona, row in zip(run.record.sums.personas, replies, strict=True)
-            for i, value in enumerate(row)
-        ]  # fmt: skip
-        (folder / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_replies(folder, examples, said, {run.record.metric: values}, texts=True)
 
     return write_run(Store(folder), run.record, fill)
 

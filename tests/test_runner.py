@@ -326,6 +326,27 @@ def test_the_command_behind_a_row_names_the_loose_files_that_it_needs(lab, monke
     assert "harness run --plugin other.py --method other " in commands
 
 
+def test_texts_are_kept_unless_they_are_not_wanted_and_are_no_part_of_the_id(lab, tmp_path):
+    source = BARE + "@hookimpl\ndef predict(study, prompts):\n    return ['ok'] * len(prompts)\n"
+    path = lab.write("parrot", source)
+    runs = []
+    for texts in (True, False):
+        config = lab.config("parrot", [path], baseline=None, texts=texts, runs_dir=str(tmp_path / str(texts)))
+        runs.append(Session(config, [path], Progress("silent")).run("parrot"))
+    kept, left_out = (run.replies() for run in runs)
+    assert kept
+    assert left_out
+    assert runs[0].id == runs[1].id
+    asked = Session(lab.config("parrot", [path]), [path], Progress("silent")).examples
+    assert kept.column("reference") == [example.reference for example in asked]
+    last = [example.prompt.messages[-1].text for example in asked]
+    assert all(prompt.endswith(f"user: {text}") for prompt, text in zip(kept.column("prompt"), last, strict=True))
+    assert set(left_out.column("prompt")) == set(left_out.column("reference")) == {None}
+    assert left_out.column("prompt_hash") == kept.column("prompt_hash")
+    commands = [render(board_of([run])).partition("### How to reproduce")[2] for run in runs]
+    assert ["--no-texts" in command for command in commands] == [False, True]
+
+
 def test_controls(lab):
     plain = lab.own("persona_prefix")
     swapped = lab.own("persona_prefix", control="swapped")

@@ -31,6 +31,12 @@ RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of the stored 
 Json = Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A plugin in a loose file; repeatable.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="key=value: an option of method, benchmark or protocol.")]
+Texts = Annotated[
+    bool | None,
+    typer.Option(
+        "--texts/--no-texts", help="Keep the texts of prompts and references with the replies. [default: texts]"
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 RUNS = Path(str(DEFAULTS.get("runs_dir", "runs")))
 

@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from harness import show
-from harness.commands.common import Json, Plugins, Quiet, Sets, app, example, options_of, print_json, progress, shown
+from harness.commands.common import (
+    Json,
+    Plugins,
+    Quiet,
+    Sets,
+    Texts,
+    app,
+    example,
+    options_of,
+    print_json,
+    progress,
+    shown,
+)
 from harness.config import load_config
 
 
@@ -37,6 +49,7 @@ def run_command(
     engine: Annotated[str | None, typer.Option(help=f"auto, transformers, llama_cpu.{shown('engine')}")] = None,
     scorer: Annotated[str | None, typer.Option(help="Folder of all-MiniLM-L6-v2, if it is not installed.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file, or the name of a ready-made run.")] = None,
+    texts: Texts = None,
     margin: Annotated[
         float | None, typer.Option(help="Equivalence margin in points, stated before the scores are seen.")
     ] = None,
@@ -50,7 +63,7 @@ def run_command(
     flags = {
         "method": method, "benchmark": benchmark, "backbone": backbone, "baseline": baseline, "personas": personas,
         "persona": persona, "cluster": cluster, "control": control, "seed": seed, "threads": threads, "dtype": dtype,
-        "device": device, "engine": engine, "scorer": scorer, "margin": margin,
+        "device": device, "engine": engine, "scorer": scorer, "texts": texts, "margin": margin,
         "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
     files = plugin or []

@@ -166,6 +166,12 @@ def show_command(
     replies = sampled(stored, samples, seen.metric) if seen else []
     if as_json:
         record = stored.record.model_dump(mode="json", exclude={"per_persona"})
-        print_json({**record, "view": dataclasses.asdict(seen) if seen else None, "samples": replies})
+        print_json(
+            {
+                **record,
+                "view": dataclasses.asdict(seen) if seen else None,
+                "samples": list(map(dataclasses.asdict, replies)),
+            }
+        )
     else:
         typer.echo(run_text(stored, seen, replies, top))

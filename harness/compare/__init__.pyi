@@ -11,4 +11,12 @@ from .guard import (
 )
 from .joint_tables import Joint as Joint, as_json as as_json, joint as joint
 from .planning import Plan as Plan, Spread as Spread, plan as plan, spread_of as spread_of
-from .run_view import Diff as Diff, View as View, diff as diff, samples as samples, view as view
+from .run_view import (
+    Diff as Diff,
+    Sample as Sample,
+    View as View,
+    diff as diff,
+    evenly as evenly,
+    samples as samples,
+    view as view,
+)

@@ -53,7 +53,7 @@ def row_name(record: RunRecord) -> str:
 def differences(a: StoredRun, b: StoredRun, *, detail: bool = False) -> list[str]:
     """What keeps two runs from being compared, in words; empty if nothing does.
 
-    detail   also say how many replies both have, from scores.jsonl where both runs have one
+    detail   also say how many replies both have, where both runs store their examples
     """
     found = []
     ours, theirs = a.record.hashes, b.record.hashes
@@ -110,9 +110,11 @@ def _shared_examples(a: StoredRun, b: StoredRun) -> str:
     """How many replies two runs have in common; empty where one has only sums."""
     sets = []
     for run in (a, b):
-        if not (run.path / "scores.jsonl").is_file():
+        replies = run.replies()
+        if replies is None:
             return ""
-        sets.append({line["id"]: (line.get("prompt"), line.get("reference")) for line in run.scores()})
+        hashes = zip(replies.column("prompt_hash"), replies.column("reference_hash"), strict=True)
+        sets.append(dict(zip(replies.column("id"), hashes, strict=True)))
     ours, theirs = sets
     shared = ours.keys() & theirs.keys()
     ours_is, theirs_is = _called(a, b)

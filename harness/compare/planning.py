@@ -113,21 +113,15 @@ def spread_of(
 
 def _reply_sd(method: Family, baseline: Family, metric: str) -> float | None:
     """Sd of one reply's paired difference around its persona's, dialogues taken as wholes; None without scores."""
-    a, b = method.first, baseline.first
-    if not all((run.path / "scores.jsonl").is_file() for run in (a, b)):
+    ours, theirs = method.first.replies(), baseline.first.replies()
+    if ours is None or theirs is None:
         return None
-    other = {line["id"]: line.get(metric) for line in b.scores()}
-    values, owner, units = [], [], []
-    personas: dict[str, int] = {}
-    dialogues: dict[str, int] = {}
-    for line in a.scores():
-        if line.get(metric) is None or other.get(line["id"]) is None:
-            continue
-        values.append(line[metric] - other[line["id"]])
-        owner.append(personas.setdefault(line["persona"], len(personas)))
-        units.append(dialogues.setdefault(line["id"].rpartition("#")[0] or line["id"], len(dialogues)))
+    other = dict(zip(theirs.column("id"), theirs.scores(metric), strict=True))
+    values = ours.scores(metric) - [other.get(name, math.nan) for name in ours.column("id")]
+    known = ~np.isnan(values)
+    owner = np.unique(ours.owners[known], return_inverse=True)[1]  # numbered without gaps
     try:
-        _, variances, n = sampling_variances(np.array(values), np.array(owner), np.array(units))
+        _, variances, n = sampling_variances(values[known], owner, ours.dialogues[known])
     except HarnessError:
         return None
     return float(np.sqrt((variances * n).mean()))

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.compare.guard import Family, NotComparableError, check_comparable, persona_scores
 from harness.errors import HarnessError, StoreError, did_you_mean
-from harness.runs import StoredRun
+from harness.runs import Replies, StoredRun
 from harness.scoring import metric_named, scale
 from harness.statistics import mean_and_se, sampling_variances, shrunken_estimates, t_interval
 
@@ -95,18 +95,15 @@ def view(run: StoredRun, metric: str | None = None) -> View:
 def _shrunken(run: StoredRun, metric: str, personas: Sequence[str]) -> tuple[Any, float | None, list[str]]:
     if len(personas) < FEWEST:
         return None, None, [f"{len(personas)} personas: plain means, too few to tell spread from noise"]
-    if not (run.path / "scores.jsonl").is_file():
+    replies = run.replies()
+    if replies is None:
         return None, None, ["no scores per reply are stored: plain means, which hold reply noise and have no interval"]
     place = {persona: i for i, persona in enumerate(personas)}
-    lines = [line for line in run.scores() if line.get(metric) is not None]
-    values = np.array([line[metric] for line in lines], dtype=float)
-    owner = np.array([place[line["persona"]] for line in lines])
-    names: dict[tuple[str, str], int] = {}
-    # Replies of one dialogue share its luck; an example id is `<dialogue id>#<turn>`.
-    dialogues = [names.setdefault((line["persona"], line["id"].rpartition("#")[0] or line["id"]), len(names))
-                 for line in lines]  # fmt: skip
+    owner = np.array([place.get(persona, -1) for persona in replies.column("persona")])
+    values = replies.scores(metric)
+    known = ~np.isnan(values) & (owner >= 0)  # held-out personas have no sums here
     try:
-        means, variances, _ = sampling_variances(values, owner, np.array(dialogues))
+        means, variances, _ = sampling_variances(values[known], owner[known], replies.dialogues[known])
         if not (variances > 0).all():
             return None, None, ["all replies of a persona score the same: there is no noise to take out"]
         shrunk = shrunken_estimates(means, variances)
@@ -134,36 +131,61 @@ def _clusters(
     return tuple(rows)
 
 
-def samples(run: StoredRun, count: int, metric: str) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One reply, what was asked and what the person really got; None where the run keeps no texts. Score as shown."""
+
+    id: str
+    persona: str
+    prompt: str | None
+    reference: str | None
+    reply: str
+    score: float | None
+
+
+def samples(run: StoredRun, count: int, metric: str) -> list[Sample]:
     """Replies spread evenly over the run: the first ones alone would all be one persona's."""
-    if count <= 0 or not (run.path / "scores.jsonl").is_file():
+    replies = run.replies() if count > 0 else None
+    if replies is None:
         return []
-    lines = [line for line in run.scores() if line.get("reply") is not None]
-    count = min(count, len(lines))
-    picked = sorted({round(i * (len(lines) - 1) / max(count - 1, 1)) for i in range(count)})
-    factor = scale(metric_named(metric).unit)
+    known = [place for place, reply in enumerate(replies.column("reply")) if reply is not None]
+    picked = [known[place] for place in evenly(len(known), count)]
+    scores = replies.scores(metric) * scale(metric_named(metric).unit)
     return [
-        {"id": x["id"], "persona": x["persona"], "score": None if x.get(metric) is None else x[metric] * factor,
-         "user": x.get("user"), "reply": x["reply"]}
-        for x in (lines[i] for i in picked)
-    ]  # fmt: skip
+        Sample(row.id, row.persona, row.prompt, row.reference, row.reply or "", _known(scores[place]))
+        for place, row in zip(picked, replies.rows(picked), strict=True)
+    ]
+
+
+def evenly(size: int, count: int) -> list[int]:
+    """At most `count` of so many places, evenly spread, the first and the last included."""
+    count = min(count, size)
+    return [round(i * (size - 1) / max(count - 1, 1)) for i in range(count)]
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One example in two runs; scores and delta (second minus first) in shown units. user: if the run stored it."""
+    """One example in two runs; scores and delta (second minus first) in shown units. Texts: None if not stored."""
 
     id: str
     persona: str
     scores: tuple[float, float]
     delta: float
     replies: tuple[str | None, str | None]
-    user: str | None
+    prompt: str | None
+    reference: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """Two runs example by example, largest difference first. same_replies counts equal texts."""
+    """Two runs example by example, largest difference first. same_replies counts equal texts.
+
+    n          examples that are compared;  undefined: those left out, where the metric has no value in one of the runs
+    """
 
     metric: str
     unit: str
@@ -172,6 +194,7 @@ class Diff:
     higher: int
     lower: int
     equal: int
+    undefined: int
     same_replies: int | None
     mean_delta: float
     examples: tuple[Difference, ...]
@@ -184,32 +207,28 @@ def diff(a: StoredRun, b: StoredRun, metric: str | None = None) -> Diff:
     check_comparable(a, b)
     metric = _plain_metric(a, metric)
     _plain_metric(b, metric)
-    for run in (a, b):
-        if not (run.path / "scores.jsonl").is_file():
-            raise StoreError(
-                f"{run.id} stores no scores per reply (only sums per persona), so there is nothing to diff"
-            )
+    ours, theirs = _replies(a), _replies(b)
+    places = theirs.places
+    if unlike := sorted(ours.places.keys() ^ places.keys()):
+        has, lacks = (a, b) if unlike[0] not in places else (b, a)
+        raise NotComparableError(f"{lacks.id} has no example '{unlike[0]}', which {has.id} has")
+    at = [places[name] for name in ours.column("id")]
     unit = metric_named(metric).unit
-    factor = scale(unit)
-    others = {line["id"]: line for line in b.scores()}
-    found, undefined = [], 0
-    for line in a.scores():
-        other = others.pop(line["id"], None)
-        if other is None:
-            raise NotComparableError(f"{b.id} has no example '{line['id']}', which {a.id} has")
-        if line.get(metric) is None or other.get(metric) is None:
-            undefined += 1
-            continue
-        pair = (float(line[metric]) * factor, float(other[metric]) * factor)
-        replies = (line.get("reply"), other.get("reply"))
-        user = line.get("user") or other.get("user")
-        found.append(Difference(line["id"], line["persona"], pair, pair[1] - pair[0], replies, user))
-    if others:
-        raise NotComparableError(f"{a.id} has no example '{min(others)}', which {b.id} has")
-    if not found:
+    pairs = np.stack([ours.scores(metric), theirs.scores(metric)[at]], 1) * scale(unit)  # [N, 2]
+    defined = np.flatnonzero(~np.isnan(pairs).any(axis=1))
+    if not len(defined):
         raise HarnessError(f"'{metric}' is undefined for every example of these runs; choose another --metric")
+    found = [
+        Difference(
+            own.id, own.persona, (float(first), float(second)), float(second - first), (own.reply, other.reply),
+            own.prompt or other.prompt, own.reference or other.reference,
+        )
+        for (first, second), own, other in zip(
+            pairs[defined], ours.rows(defined), theirs.rows([at[i] for i in defined]), strict=True
+        )
+    ]  # fmt: skip
     found.sort(key=lambda x: (-abs(x.delta), x.id))
-    pairs = [x for x in found if None not in x.replies]
+    told = [x for x in found if None not in x.replies]
     return Diff(
         metric,
         unit,
@@ -218,10 +237,17 @@ def diff(a: StoredRun, b: StoredRun, metric: str | None = None) -> Diff:
         sum(x.delta > 0 for x in found),
         sum(x.delta < 0 for x in found),
         sum(x.delta == 0 for x in found),
-        sum(x.replies[0] == x.replies[1] for x in pairs) if pairs else None,
+        len(pairs) - len(found),
+        sum(x.replies[0] == x.replies[1] for x in told) if told else None,
         math.fsum(x.delta for x in found) / len(found),
         tuple(found),
     )
+
+
+def _replies(run: StoredRun) -> Replies:
+    if (found := run.replies()) is None:
+        raise StoreError(f"{run.id} stores no scores per reply (only sums per persona), so there is nothing to diff")
+    return found
 
 
 def _check(run: StoredRun) -> None:

@@ -48,6 +48,7 @@ class RunConfig:
     persona    only these are fitted and scored, in the full world (empty: all)
     cluster    only this cluster is fitted and scored, in the full world
     threads    CPU threads of torch: part of the result's last bits, therefore part of the configuration
+    texts      whether the run keeps the texts of prompts and references beside the replies
     control    a control in place of the method itself: one shared adapter, or each persona gets another's
     margin     of equivalence in the deciding metric's unit (points for pt), stated before the scores are seen
     scorer     sentence encoder of the similarity metric: its name, or a local folder that holds it
@@ -68,6 +69,7 @@ class RunConfig:
     engine: Literal["auto", "transformers", "llama_cpu"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 2
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    texts: bool = True
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "cpu"
     control: Literal["global", "swapped"] | None = None
     margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

@@ -5,7 +5,6 @@ from .making import (
     flags_of as flags_of,
     opening as opening,
     plain as plain,
-    score_lines as score_lines,
 )
 from .record import (
     Base as Base,
@@ -14,6 +13,7 @@ from .record import (
     RunRecord as RunRecord,
     Unseen as Unseen,
 )
+from .replies import Replies as Replies, Reply as Reply, write_replies as write_replies
 from .stored import (
     StoredRun as StoredRun,
     all_runs as all_runs,

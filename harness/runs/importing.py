@@ -6,7 +6,6 @@ Reading the file is `score_file`.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from harness.errors import DataError, HarnessError, StoreError
 from harness.runs.record import BenchmarkSource, Imported, ImportedFile, PluginSource, RunRecord, Settings
+from harness.runs.replies import write_scores
 from harness.runs.score_file import ScoreLine, Unit, read_scores
 from harness.runs.stored import StoredRun, all_runs, write_run
 from harness.scoring import MetricSums, PersonaSums, metric_named, overall
@@ -134,10 +134,8 @@ def _write(source: Source, unit: Unit, lines: Sequence[ScoreLine], digest: str, 
 
     def fill(folder: Path) -> None:
         if lines[0].example is not None:
-            with (folder / "scores.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-                for line in lines:
-                    value = {"id": _example_id(line), "persona": line.persona, source.metric: line.score}
-                    file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+            ids, personas = [_example_id(line) for line in lines], [line.persona for line in lines]
+            write_scores(folder, ids, personas, {source.metric: [line.score for line in lines]})
 
     return write_run(store, record, fill)
 

@@ -1,4 +1,4 @@
-"""Making the record of a run: what is known before it begins, then cost and flags; one line per example.
+"""Making the record of a run: what is known before it begins, then cost and flags.
 
 What the fields mean is `record`. No decisions here.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import RunConfig
-from harness.contract import Benchmark, Dataset, Example, Method
+from harness.contract import Benchmark, Dataset, Method
 from harness.engines import FitCost, Fitted
 from harness.model import Backbone
 from harness.runs.record import (
@@ -31,7 +31,7 @@ from harness.runs.record import (
     Settings,
 )
 from harness.scoring import EMPTY_SHARE_FLAGGED, expand_metrics
-from harness.store import canonical_hash, git_state, hardware, numerics, peak_memory_bytes, versions
+from harness.store import git_state, hardware, numerics, peak_memory_bytes, versions
 
 
 def opening(
@@ -206,22 +206,3 @@ def flags_of(fitted: Fitted, replies: Sequence[str]) -> list[Flag]:
     if fitted.adds_text:
         flags.append(AddsText())
     return flags
-
-
-def score_lines(
-    examples: Sequence[Example], replies: Sequence[str], columns: Mapping[str, Sequence[float]]
-) -> list[str]:
-    """scores.jsonl: one JSON object per example."""
-    lines = []
-    for i, example in enumerate(examples):
-        values = {name: (None if v[i] != v[i] else v[i]) for name, v in columns.items()}
-        line = {
-            "id": example.prompt.id,
-            "persona": example.prompt.persona,
-            "prompt": canonical_hash([[m.role, m.text] for m in example.prompt.messages])[:16],
-            "reference": canonical_hash(example.reference)[:16],
-            "reply": replies[i],
-            **values,
-        }
-        lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False))
-    return lines

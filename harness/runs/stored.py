@@ -7,14 +7,13 @@ What run.json says is `record`, the replies are `replies`; how a folder is writt
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.errors import StoreError, did_you_mean
 from harness.runs.record import BenchmarkSource, PluginSource, RunRecord, Settings, parse_record
+from harness.runs.replies import Replies, read_replies
 from harness.runs.upgrade import upgraded
 from harness.store import Store, read_json, write_atomically
 
@@ -36,18 +35,9 @@ class StoredRun:
     def complete(self) -> bool:
         return self.record.status == "ok"
 
-    def scores(self) -> Iterator[dict[str, Any]]:
-        """The lines of scores.jsonl, one per example."""
-        path = self.path / "scores.jsonl"
-        try:
-            with path.open(encoding="utf-8") as lines:
-                for number, line in enumerate(lines, 1):
-                    try:
-                        yield json.loads(line)
-                    except ValueError as error:
-                        raise StoreError(f"{path}:{number}: not JSON: {error}") from error
-        except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+    def replies(self) -> Replies | None:
+        """The run's examples; None where only sums are stored. Raises StoreError for a file that cannot be read."""
+        return read_replies(self.path)
 
 
 def read_record(path: Path) -> RunRecord:

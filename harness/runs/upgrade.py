@@ -28,6 +28,8 @@ def upgraded(value: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """
     old = dict(value)
     source = old.get("plugin") or {}
+    if isinstance(old.get("config"), dict):  # its only engine was called "local"
+        old["config"] = {name: value for name, value in old["config"].items() if name != "engine"}
     found: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "flags": [_flag(words, path) for words in old.pop("flags", [])],

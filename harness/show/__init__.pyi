@@ -1,5 +1,6 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
 from .printing import (
+    clean as clean,
     interval as interval,
     metric_head as metric_head,
     number as number,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ from harness.statistics import ComparisonRow, row_json
 
 if TYPE_CHECKING:
     from harness.runner import Outcome
+
+# Controls but tab and newline, half surrogates and two that XML refuses; and what turns the direction of text, which
+# makes it read as something else and is no part of any name.
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
@@ -47,6 +52,11 @@ def table(rows: Sequence[Mapping[str, Any]], form: str = "simple") -> str:
         tablefmt=form,
         disable_numparse=True,
     )
+
+
+def clean(text: object) -> str:
+    """The text with nothing that XML or a terminal cannot hold: controls but tab and newline, half surrogates."""
+    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
 def shown(name: str, value: float | None) -> float | None:

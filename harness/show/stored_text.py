@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.compare import Diff, Joint, Plan, View, row_name
+from harness.compare import Diff, Joint, Plan, Sample, View, row_name
 from harness.runs import Cost, StoredRun
 from harness.scoring import scale
-from harness.show.printing import interval, number, p_value, shown, table
+from harness.show.printing import clean, interval, number, p_value, shown, table
 
 
 def _digits(unit: str) -> int:
@@ -80,7 +80,7 @@ def _clusters(groups, unit: str) -> list[str]:
     return [f"  {groups.sentence}", *("  " + line for line in table(rows).splitlines())]
 
 
-def run_text(run: StoredRun, seen: View | None, sampled: Sequence[dict], top: int) -> str:
+def run_text(run: StoredRun, seen: View | None, sampled: Sequence[Sample], top: int) -> str:
     """A stored run for reading: what it is, scores, cost, flags, clusters, best and worst personas, replies."""
     record = run.record
     if seen is None:
@@ -101,11 +101,21 @@ def run_text(run: StoredRun, seen: View | None, sampled: Sequence[dict], top: in
     if sampled:
         lines += ["", "replies:"]
         for sample in sampled:
-            lines.append(f"  {sample['id']}  {seen.metric} {number(sample['score'], _digits(seen.unit))}")
-            if sample["user"]:
-                lines.append(f"    user:  {sample['user']!r}")
-            lines.append(f"    reply: {sample['reply']!r}")
+            lines.append(f"  {clean(sample.id)}  {seen.metric} {number(sample.score, _digits(seen.unit))}")
+            lines += _texts(sample.prompt, sample.reference, [("reply", sample.reply)])
     return "\n".join(lines)
+
+
+def _texts(prompt: str | None, reference: str | None, replies: Sequence[tuple[str, str | None]]) -> list[str]:
+    """What was asked, what the person really got and what was replied, one under the other for the eye to compare."""
+    known = [(name, text) for name, text in (("prompt", prompt), ("reference", reference)) if text is not None]
+    named = [*known, *((name, "(no reply stored)" if text is None else text) for name, text in replies)]
+    wide = max(len(name) for name, _ in named) + 2
+    return [
+        f"    {name + ':' if i == 0 else '':<{wide}}{line}"
+        for name, text in named
+        for i, line in enumerate(clean(text).split("\n"))
+    ]
 
 
 def _cost(cost: Cost) -> str:
@@ -164,19 +174,17 @@ def diff_text(found: Diff, top: int) -> str:
         f"{second} minus {first}, {found.metric}: {number(found.mean_delta, digits, sign=True)}{unit} "
         f"on {found.n} examples; {found.higher} higher, {found.lower} lower, {found.equal} equal"
     ]
+    if found.undefined:
+        lines.append(f"{found.undefined} further examples are left out: {found.metric} is undefined in one of the runs")
     if found.same_replies is not None:
         lines.append(f"{found.same_replies} replies are the same text")
     for x in found.examples[:top]:
         if x.delta == 0:
             break
         lines.append("")
-        lines.append(f"{x.id} ({x.persona}): {number(x.delta, digits, sign=True)}")
-        if x.user:
-            lines.append(f"  user: {x.user!r}")
-        for run, score, reply in zip(found.runs, x.scores, x.replies, strict=True):
-            lines.append(
-                f"  {number(score, digits):>6}  {run}: {'(no reply stored)' if reply is None else repr(reply)}"
-            )
+        lines.append(f"{clean(x.id)} ({clean(x.persona)}): {number(x.delta, digits, sign=True)}")
+        names = [f"{run} ({number(score, digits)})" for run, score in zip(found.runs, x.scores, strict=True)]
+        lines += _texts(x.prompt, x.reference, list(zip(names, x.replies, strict=True)))
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from scipy import stats
 
@@ -347,12 +348,52 @@ def test_diff_shows_where_two_runs_differ_most(put, harness, tmp_path):
 
 def test_diff_needs_the_same_examples(put):
     a, b = put("a", noisy(0.05, 0.1)), put("b", noisy(0.05, 0.1))
-    lines = (b.path / "scores.jsonl").read_text().splitlines()
-    (b.path / "scores.jsonl").write_text("\n".join(lines[1:]))
+    path = b.path / "replies.parquet"
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).slice(1), path)
     with pytest.raises(NotComparableError, match="has no example 'p000/d0#0'"):
         diff(a, b)
     with pytest.raises(HarnessError, match="no metric 'nll'"):
         diff(a, b, "nll")
+
+
+def test_show_and_diff_print_what_was_asked_and_the_reply_that_the_person_got(put, tmp_path, harness):
+    a = noisy(0.05, 0.1)
+    b = a.copy()
+    b[7, 3] += 0.5
+    put("a", a, texts=("dim \x1b[31m it", "done, 30 %", "said"))
+    put("b", b, texts=("dim \x1b[31m it", "done, 30 %", "said"))
+    code, out, _ = harness("diff", "a", "b", "--runs-dir", tmp_path / "runs")
+    assert code == 0
+    shown = out.partition("p007/d1#1")[2].splitlines()[1:5]
+    heads = [line.split(":")[0].strip() for line in shown]
+    assert heads == ["prompt", "reference", f"a-x-0 ({100 * a[7, 3]:.2f})", f"b-x-0 ({100 * b[7, 3]:.2f})"]
+    assert shown[0].endswith("user: dim \N{REPLACEMENT CHARACTER}[31m it 3"), "nothing moves the cursor"
+    assert shown[1].endswith("done, 30 % 3")
+    assert shown[3].endswith(f"said {b[7, 3]:.3f}")
+    found = json.loads(harness("diff", "a", "b", "--runs-dir", tmp_path / "runs", "--json")[1])["examples"][0]
+    assert (found["prompt"], found["reference"]) == ("user: dim \x1b[31m it 3", "done, 30 % 3")
+    code, out, _ = harness("show", "a", "--runs-dir", tmp_path / "runs", "--samples", "2")
+    assert code == 0
+    assert out.count("reference: done, 30 %") == 2
+    assert "\x1b" not in out
+
+
+def test_diff_says_how_many_examples_have_no_value(put, tmp_path, harness):
+    a = noisy(0.05, 0.1)
+    b = a + 0.1
+    run = put("a", a)
+    put("b", b)
+    path = run.path / "replies.parquet"
+    table = pyarrow.parquet.read_table(path)
+    scores = [None if i < 3 else score for i, score in enumerate(table["score_similarity"].to_pylist())]
+    place = table.column_names.index("score_similarity")
+    pyarrow.parquet.write_table(table.set_column(place, "score_similarity", [scores]), path)
+    code, out, _ = harness("diff", "a", "b", "--runs-dir", tmp_path / "runs")
+    assert code == 0
+    assert "on 597 examples" in out
+    assert "3 further examples are left out: similarity is undefined in one of the runs" in out
+    found = json.loads(harness("diff", "a", "b", "--runs-dir", tmp_path / "runs", "--json")[1])
+    assert (found["n"], found["undefined"]) == (597, 3)
 
 
 # ---- power ----
@@ -385,7 +426,7 @@ def test_power_plans_for_the_estimand(put, tmp_path, harness, changed_sums):
             n = list(range(1, 25))
             entry = sums["metrics"]["similarity"]
             sums["replies"], entry["n"], entry["sum"] = n, n, [float(s * k) for s, k in zip(scores, n, strict=True)]
-        (run.path / "scores.jsonl").unlink()
+        (run.path / "replies.parquet").unlink()
     arguments = ["power", "--method", "b", "--baseline", "a", "--runs-dir", tmp_path / "runs", "--json", "--estimand"]
     macro, micro = (json.loads(harness(*arguments, kind)[1])["spread"]["sd"] for kind in ("macro", "micro"))
     assert macro == pytest.approx(100 * (GOOD - BASE).std(ddof=1))

@@ -9,6 +9,7 @@ import re
 from importlib.resources import files
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from harness.errors import StoreError
@@ -32,15 +33,13 @@ def board(put, tmp_path):
     reference = {"score": 82.14, "se": 0.33, "source": EVIL, "aggregation": "micro", "note": CLOSER}
     ceilings = [{"name": f"oracle {EVIL}", "knows": CLOSER, "scores": {"similarity": 0.95}}]
     more = {"benchmark": hostile, "reference": reference, "ceilings": ceilings}
+    more |= {"personas": [EVIL, *(f"p{i:03d}" for i in range(1, 24))], "texts": (CLOSER, CLOSER, CLOSER)}
     put("base", BASE, **more)
     put("good", BASE + 0.03 + NOISE, flags=[Rewaved()], **more)
     put(EVIL, BASE - 0.03 + NOISE, id="evil", summary=CLOSER, **more)
     put("base", BASE[:12], id="second-base", hashes={"examples": "f" * 64})
     put("other", BASE[:12] + 0.001, id="second-other", hashes={"examples": "f" * 64})
     put("half", BASE, id="half", status="failed", error=CLOSER)
-    for path in (tmp_path / "runs").glob("*/*.json*"):
-        text = path.read_text().replace('"p000', json.dumps(EVIL)[:-1]).replace('"scored', json.dumps(CLOSER)[:-1])
-        path.write_text(text)
     return board_of(all_runs(tmp_path / "runs"))
 
 
@@ -107,23 +106,22 @@ def test_examples_are_spread_evenly_and_bounded(board):
 
 def test_the_number_of_examples_is_an_option_and_long_replies_are_cut(harness, put, tmp_path):
     put("base", BASE)
-    run = put("good", BASE + 0.03 + NOISE)
-    path = run.path / "scores.jsonl"
-    path.write_text(path.read_text().replace('"reply": "', '"reply": "' + "x" * 3000))
+    put("good", BASE + 0.03 + NOISE, texts=("q" * 3000, "r" * 3000, "x" * 3000))
     words = ["leaderboard", "--runs-dir", tmp_path / "runs", "--output", tmp_path / "README.md"]
     assert harness(*words, "--examples", "3")[0] == 0
     (group,) = data_of((tmp_path / "index.html").read_text())["groups"]
     assert len(group["examples"]["chosen"]) == 3
     reply = next(r for r in group["examples"]["chosen"][0]["replies"] if r["text"].startswith("x"))
     assert len(reply["text"]) == MOST_CHARACTERS
-    assert reply["left_out"] == 3000 + len("scored 0.700") - MOST_CHARACTERS
+    assert reply["left_out"] == 3000 + len(" 0.700") - MOST_CHARACTERS
 
 
 def test_runs_in_another_order_are_matched_by_the_examples_name(put, tmp_path):
     put("base", BASE)
     run = put("good", BASE + 0.03 + NOISE)
-    path = run.path / "scores.jsonl"
-    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True)[5:])))
+    path = run.path / "replies.parquet"
+    table = pyarrow.parquet.read_table(path)
+    pyarrow.parquet.write_table(table.take(list(range(len(table) - 1, 4, -1))), path)
     (group,) = board_of(all_runs(tmp_path / "runs")).groups
     found = examples(group, 240)
     for example in found.chosen[5:]:
@@ -134,12 +132,12 @@ def test_runs_in_another_order_are_matched_by_the_examples_name(put, tmp_path):
     assert [len(example.replies) for example in found.chosen[:5]] == [1] * 5, "what one run lacks is not made up"
 
 
-def test_a_broken_line_names_file_and_line(put, tmp_path):
+def test_a_broken_file_of_replies_is_named(put, tmp_path):
     run = put("base", BASE)
     put("good", BASE + 0.03 + NOISE)
-    (run.path / "scores.jsonl").write_text("{oops\n")
+    (run.path / "replies.parquet").write_text("oops\n")
     (group,) = board_of(all_runs(tmp_path / "runs")).groups
-    with pytest.raises(StoreError, match=r"scores\.jsonl:1"):
+    with pytest.raises(StoreError, match=r"cannot read .*base-x-0/replies\.parquet"):
         examples(group)
 
 
@@ -189,7 +187,8 @@ def test_hostile_text_is_shown_and_inert(page):
     text = seen.js("document.body.innerText")
     assert EVIL in text, "the name is shown as it is"
     assert EVIL in column(seen, "method")
-    assert seen.js("document.querySelector('.reply p').textContent").startswith(CLOSER[:20])
+    assert seen.js("document.querySelector('.reply.given p').textContent").startswith("user: " + CLOSER[:20])
+    assert seen.js("document.querySelector('.reply:not(.given) p').textContent").startswith(CLOSER[:20])
     # Were a script to get in, the policy would stop it.
     seen.js("document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.hacked=5'}))")
     seen.js("document.body.insertAdjacentHTML('beforeend', '<img src=data:, onerror=window.hacked=6>')")
@@ -298,7 +297,7 @@ def test_replies_stand_side_by_side(page, board):
     group = next(g for g in board.groups if g.key == key)
     chosen = examples(group).chosen
     cards = (
-        "[...document.querySelectorAll('main > section:first-of-type .reply')]"
+        "[...document.querySelectorAll('main > section:first-of-type .reply:not(.given)')]"
         ".map(c => ['h4', 'p'].map(x => c.querySelector(x).textContent))"
     )
     for place in (0, 1):
@@ -310,6 +309,10 @@ def test_replies_stand_side_by_side(page, board):
     assert [text for _, text in seen.js(cards)] == [reply.text for reply in chosen[19].replies]
     assert seen.js("[...document.querySelectorAll('main > section:first-of-type .picker button')].at(-1).disabled")
     assert "20 of 240 examples" in seen.js("document.body.innerText")
+    given = "[...document.querySelectorAll('main > section:first-of-type .given p')].map(p => p.textContent)"
+    last = chosen[19]
+    assert seen.js(given) == [last.prompt and last.prompt.text, last.reference and last.reference.text]
+    assert seen.js(given)[0].startswith("user: "), "what was asked stands beside the replies"
 
 
 def test_published_records_say_that_they_have_no_replies(chromium, board, tmp_path):

@@ -317,5 +317,5 @@ def test_a_runs_id_and_scores_are_those_that_run_gives_alone(sweep_lab):
     (sharp,) = (row for row in found["rows"] if row["label"] == "sharp")
     assert sharp["runs"] == [result["run"]]
     assert sharp["p_adj"] == result["p_adj"]
-    name = f"{result['run']}/scores.jsonl"
+    name = f"{result['run']}/replies.parquet"
     assert (alone / name).read_bytes() == (sweep_lab.runs / name).read_bytes()
