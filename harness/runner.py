@@ -174,7 +174,7 @@ class Session:
             notes=plain(notes),
             cut_prompts=predicted.cut,
             adds_text=fitted.adds_text,
-            cost=cost_of(fitted, self._below(method, options), predict_seconds, score_seconds),
+            cost=cost_of(fitted, predict_seconds, score_seconds),
             flags=flags_of(fitted, predicted.replies),
             ceilings=self.ceilings(),
             base=fitted.backbone.fingerprint,  # what the adapters stand on
@@ -239,14 +239,6 @@ class Session:
             control=control,
             scorer=self.config.scorer,
         )
-
-    def _below(self, method: Method, options: Any) -> dict[str, Fitted]:
-        """All methods that this one stands on, as they were fitted for it, deepest last."""
-        found = {}
-        for name in _chain(method, options, self.methods)[1:]:
-            base = self.methods[name]
-            found[name], _ = self._fitted[name, self._fit_key(base, base.card.options(), None)]
-        return found
 
     def _fit_key(self, method: Method, options: Any, control: Control | None) -> str:
         return canonical_hash([method.name, plain(options), control, self.config.seed])

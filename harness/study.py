@@ -77,7 +77,7 @@ class Study:
         self._transcript = Transcript(protocol, progress)
         self._fits: dict[Path | None, FitCost] = {}  # by the folder of the adapters: asked for twice, made once
         self._seconds = 0.0  # that these calls took here; those found in the store took longer when they were made
-        self._own_fits = 0
+        self._own_work = False  # whether the method made adapters by itself
         self._fitter = Fitter(self.personas, self._dialogues, protocol, seed, store, progress, control)
 
     # ---- people and their data ----
@@ -243,7 +243,8 @@ class Study:
         The rest is as in `fit_adapters`. Raises HarnessError with the names and shapes that are wrong.
         """
         fitted = self._fitter.given(self._base(base), spec, tensors, grouping, fallback)
-        self._own_fits += 1
+        self._fits[fitted.folder] = fitted.cost
+        self._own_work = True
         return fitted
 
     # ---- replies ----
@@ -288,8 +289,8 @@ class Study:
                  a method that has made none
         """
         cost = sum(self._fits.values(), FitCost())
-        if self._own_fits or not self._fits:
-            cost += FitCost(self._own_fits, seconds - self._seconds)
+        if self._own_work or not self._fits:
+            cost += FitCost(seconds=seconds - self._seconds)
         below: dict[str, FitCost] = {}
         for name, fitted in self._required.items():
             below |= {name: fitted.cost, **fitted.stands_on}

@@ -153,6 +153,8 @@ def test_a_methods_own_fit_costs_the_time_that_it_took_beside_the_harness(world)
         method(lambda s: s.fit_adapters(SoftPrompt(2), s.for_all(), None, TrainOptions(epochs=1))), world.study()
     ).cost
     assert (trained.fits, first.fits, again.fits) == (1, 2, 2)
+    hidden = world.backbone.hidden
+    assert first.parameters == 2 * hidden + 2 * hidden * len(world.people)
     assert first.tokens == again.tokens == trained.tokens > 0
     assert min(first.seconds, again.seconds) > trained.seconds + 0.29
     assert first.seconds < wall, "the harness's own fit counts once"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,27 +29,29 @@ def as_asked(prompt: Prompt) -> tuple[Message, ...]:
 class FitCost:
     """What fits took; costs add up.
 
-    fits     how many banks of adapters were trained; 0: none, and `seconds` is what the method did in their place
-    seconds  wall-clock; a fit that is found in the store counts with the time that it took when it was made
-    steps    optimiser steps, summed over the adapters
-    tokens   trained on, summed over the adapters, without padding
+    fits        how many banks of adapters were trained; 0: none, and `seconds` is what the method did in their place
+    seconds     wall-clock; a fit that is found in the store counts with the time that it took when it was made
+    steps       optimiser steps, summed over the adapters
+    tokens      trained on, summed over the adapters, without padding
+    parameters  numbers that were trained, summed over the banks
     """
 
     fits: int = 0
     seconds: float = 0.0
     steps: int = 0
     tokens: int = 0
+    parameters: int = 0
 
     def __add__(self, other: FitCost) -> FitCost:
-        return FitCost(
-            self.fits + other.fits, self.seconds + other.seconds, self.steps + other.steps, self.tokens + other.tokens
-        )
+        return FitCost(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     @classmethod
-    def of_report(cls, report: Mapping[str, Any]) -> FitCost:
+    def of_fit(cls, bank: Bank, report: Mapping[str, Any]) -> FitCost:
         """Of one fit, from its report (training.FitReport as plain data)."""
         steps = sum(adapter["steps"] for adapter in report["adapters"].values())
-        return cls(1, float(report["seconds"]), steps, report["tokens"])
+        each = report.get("personal_numbers", bank.trainable_per_adapter)  # of functions of shared parameters: fewer
+        parameters = report.get("shared_numbers", 0) + each * len(bank)
+        return cls(1, float(report["seconds"]), steps, report["tokens"], parameters)
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,17 +102,13 @@ def _as_given(file: str | Path) -> str:
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
 
 
-def cost_of(fitted: Fitted, below: Mapping[str, Fitted], predict: float, score: float) -> Cost:
-    """What the method's own fits and replies cost, and apart what it stands on.
-
-    below            the methods that it stands on, directly or through another, as fitted
-    predict, score   seconds as measured here
-    """
+def cost_of(fitted: Fitted, predict: float, score: float) -> Cost:
+    """What the method's own fits and replies cost, and apart what it stands on; times of replies as measured here."""
     bank = fitted.bank
     adapters = fitted.report.get("adapters", {}).values()
     return Cost(
-        trainable_parameters=_trained(fitted),
-        parameters_per_adapter=_per_adapter(fitted),
+        trainable_parameters=fitted.cost.parameters,
+        parameters_per_adapter=fitted.report.get("personal_numbers", bank.trainable_per_adapter if bank else 0),
         adapters=len(bank) if bank else 0,
         stored_bytes=bank.stored_bytes if bank else 0,
         fits=fitted.cost.fits,
@@ -124,32 +120,20 @@ def cost_of(fitted: Fitted, below: Mapping[str, Fitted], predict: float, score: 
         tokens=fitted.cost.tokens,
         validation_loss=_validation_loss(adapters),
         peak_memory_bytes=peak_memory_bytes(),
-        stands_on=_base_of(below) if below else None,
+        stands_on=_base_of(fitted.stands_on) if fitted.stands_on else None,
     )
 
 
-def _base_of(below: Mapping[str, Fitted]) -> Base:
-    total = sum((fitted.cost for fitted in below.values()), FitCost())
+def _base_of(costs: Mapping[str, FitCost]) -> Base:
+    total = sum(costs.values(), FitCost())
     return Base(
-        methods=tuple(below),
-        trainable_parameters=sum(map(_trained, below.values())),
+        methods=tuple(costs),
+        trainable_parameters=total.parameters,
         fits=total.fits,
         fit_seconds=round(total.seconds, 2),
         steps=total.steps,
         tokens=total.tokens,
     )
-
-
-def _per_adapter(fitted: Fitted) -> int:
-    own = fitted.bank.trainable_per_adapter if fitted.bank else 0
-    return fitted.report.get("personal_numbers", own)  # where adapters are functions of shared parameters
-
-
-def _trained(fitted: Fitted) -> int:
-    """Numbers that the method trained; 0 where it made no fit and answers with what it stands on."""
-    if fitted.bank is None or (not fitted.cost.fits and fitted.stands_on):
-        return 0
-    return fitted.report.get("shared_numbers", 0) + _per_adapter(fitted) * len(fitted.bank)
 
 
 def _validation_loss(adapters: Iterable[Mapping[str, Any]]) -> float | None:

@@ -139,7 +139,8 @@ class Fitter:
             raise HarnessError("the control 'global' needs a method whose adapters the harness fits; leave it out")
         bank = _filled(create_bank(backbone, spec, list(tensors), self.seed), tensors)
         adapters = self._kept(backbone, bank, _own_key(bank))
-        return Fitted.of(adapters, self._served(grouping or {key: key for key in tensors}), None, fallback)
+        fitted = Fitted.of(adapters, self._served(grouping or {key: key for key in tensors}), None, fallback)
+        return replace(fitted, cost=FitCost(fits=1, parameters=bank.trainable_per_adapter * len(bank)))
 
     def saved(self, fitted: Fitted) -> Fitted:
         """The same with every bank in the store; one that is not there yet is saved, and served as it was saved."""
@@ -207,12 +208,13 @@ class Fitter:
         folder = self.store.cached("adapters", key, fit)
         shutil.rmtree(self.store.partial(key), ignore_errors=True)
         report = read_json(folder / "report.json")
-        adapters = Adapters(plan.backbone, load_bank(folder / "adapters", plan.backbone), folder / "adapters")
+        bank = load_bank(folder / "adapters", plan.backbone)
+        adapters = Adapters(plan.backbone, bank, folder / "adapters")
         without = {k for k, state in report["adapters"].items() if state["status"] == "no data" and not serve_all}
         served = self._served({p: k for p, k in plan.grouping.items() if k not in without})
         otherwise = "all" if set(plan.keys) == {"all"} and self.control is None else None
         fitted = Fitted.of(adapters, served, otherwise, fallback, report)
-        return replace(fitted, cost=FitCost.of_report(report))
+        return replace(fitted, cost=FitCost.of_fit(bank, report))
 
     def encoded(self, backbone: Backbone, grouping: Grouping, split: Split) -> dict[str, list[Encoded]]:
         """The dialogues of a split by adapter key; a dialogue without anything to learn is left out."""

@@ -223,6 +223,8 @@ def test_a_cost_is_the_sum_of_all_fits_and_beside_it_stands_what_each_method_bel
     assert fitted.cost.seconds == pytest.approx(sum(report["seconds"] for report in reports))
     steps = [adapter["steps"] for report in reports for adapter in report["adapters"].values()]
     assert fitted.cost.steps == sum(steps)
+    numbers = [fit.bank.trainable_per_adapter * len(fit.bank) for fit in made]
+    assert fitted.cost.parameters == sum(numbers) > numbers[-1], "the prompts of the levels above were trained, too"
     assert fitted.stands_on == {"unified": unified.cost}
     assert (unified.cost.fits, unified.stands_on) == (1, {})
     again = bench.fit("hierarchical_prefix", train=options.train)
@@ -238,7 +240,7 @@ def test_what_chooses_or_merges_stands_on_all_that_it_chooses_from_or_merges(ben
     assert routed.cost.seconds > 0, "its validation took time"
     merged = bench.fit("merge_lora")
     assert merged.stands_on == {name: bench.fit(name).cost for name in ("persona_lora", "unified")}
-    assert merged.cost.fits == 0
+    assert (merged.cost.fits, merged.cost.parameters) == (0, 0)
 
 
 # ---- their files ----
