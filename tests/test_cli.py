@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.run_config import default_values
+from harness.commands.run import run_command
+from harness.config.run_config import SETTINGS, default_values
 
 METHOD = "persona_prefix"
 SMALL = ["--set", "dialogues=4,2,2", "--set", "train.epochs=2", "--personas", "6", "--quiet"]
@@ -206,3 +208,7 @@ def test_a_run_stopped_half_way_goes_on_and_ends_with_the_same_scores(tmp_path, 
     for output in outputs:
         output.pop("cost")
     assert outputs[0] == outputs[1]
+
+
+def test_every_setting_of_a_run_is_a_flag_as_its_description_says():
+    assert set(SETTINGS) <= set(inspect.signature(run_command).parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -174,3 +175,15 @@ def test_unknown_dtype_and_device_are_explained(folder):
         backbone.load_backbone(str(folder), dtype="float23")
     with pytest.raises(HarnessError, match="device 'gpu' cannot be used"):
         backbone.load_backbone(str(folder), device="gpu")
+
+
+def test_a_model_that_needs_code_of_its_own_is_refused_without_advice_that_nobody_can_follow(tmp_path):
+    for file in (backbone.EMBEDDED_FOLDER / "tiny").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "strange", "auto_map": own}))
+    (tmp_path / "own.py").write_text("raise SystemExit('run')\n")
+    with pytest.raises(HarnessError, match="Python code of its own, which is never run") as refused:
+        backbone.load_backbone(str(tmp_path))
+    assert "trust" not in str(refused.value)
