@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.adapters import kind_sources
 from harness.compare import Family, comparison_rows, row_name
 from harness.config import RunConfig, held_out, scope_of, with_config
 from harness.contract import Method, load_benchmark, load_with_required
@@ -256,6 +257,7 @@ class Session:
             "code": source_hash("harness.study", "harness.scoring.evaluation"),
             "benchmark": plugin_hash(self.benchmark.source),  # its schema is in no other hash
             "metrics": metric_sources(self.evaluation.names),
+            "adapters": kind_sources(self.methods[name].source for name in chain),
         }
 
     def ceilings(self) -> list[Ceiling]:

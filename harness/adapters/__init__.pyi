@@ -1,6 +1,20 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
-from .bank import Bank as Bank, key_seed as key_seed
-from .create import AdapterSpec as AdapterSpec, create_bank as create_bank
+from .bank import (
+    Bank as Bank,
+    BaseFacts as BaseFacts,
+    check_keys as check_keys,
+    key_seed as key_seed,
+    master_dtype as master_dtype,
+    rows_of as rows_of,
+    runs_of as runs_of,
+)
+from .create import (
+    AdapterSpec as AdapterSpec,
+    create_bank as create_bank,
+    kind_source as kind_source,
+    kind_sources as kind_sources,
+    list_adapters as list_adapters,
+)
 from .discrete_prompt import DiscretePromptBank as DiscretePromptBank
 from .kv_prefix import filled_cache as filled_cache, keys_and_values_only as keys_and_values_only
 from .lora import LoRABank as LoRABank

@@ -47,7 +47,10 @@ class BaseFacts:
 class Bank(ABC):
     """N adapters of one kind on one backbone. Row i belongs to keys[i].
 
-    spec     the adapter's shape (SoftPrompt, GatedPrefix or LoRA)
+    A kind of adapter is a subclass, made by the `create` of its `harness.AdapterKind`. It must say what `applied` does
+    in the model; the other methods have defaults for a kind that only does that.
+
+    spec     the adapter's shape, an instance of the kind's spec
     keys     N distinct names, e.g. persona ids; any text
     tensors  name -> [N, ...]; fp32, or fp64 on an fp64 backbone, whatever the backbone computes in
     base     the backbone they were made for
@@ -59,10 +62,6 @@ class Bank(ABC):
     base: BaseFacts
 
     @abstractmethod
-    def prefix(self, rows: Tensor) -> Tensor | None:
-        """Input embeddings [B, P, D] that stand in front of the tokens, for bank rows [B]; None: nothing."""
-
-    @abstractmethod
     def applied(self, model: Any, rows: Tensor, *, dropout_seeds: Tensor | None = None) -> AbstractContextManager[None]:
         """While open, a forward of `model` on B rows uses adapter rows[b] in row b.
 
@@ -70,17 +69,14 @@ class Bank(ABC):
         dropout_seeds  [B] int64, only while training with dropout: row b's masks follow from its number
         """
 
-    @abstractmethod
-    def weight_deltas(self, row: int) -> dict[str, Tensor]:
-        """Module name -> what adapter `row` adds to that layer's weight [out, in], in the bank's dtype.
-
-        Raises HarnessError for a kind of adapter that is no change of weights.
-        """
+    def prefix(self, rows: Tensor) -> Tensor | None:
+        """Input embeddings [B, P, D] that stand in front of the tokens, for bank rows [B]; None: nothing."""
+        return None
 
     @property
-    @abstractmethod
     def prefix_tokens(self) -> int:
         """P, virtual tokens that are fed in front of every row and have hidden states; 0 for a kind without any."""
+        return 0
 
     @property
     def cached_tokens(self) -> int:
@@ -90,6 +86,14 @@ class Bank(ABC):
     def cache_prefix(self, rows: Tensor) -> list[tuple[Tensor, Tensor]] | None:
         """(keys, values) of each layer, [B, heads, P, d] each, that stand first in the cache; None: nothing."""
         return None
+
+    def weight_deltas(self, row: int) -> dict[str, Tensor]:
+        """Module name -> what adapter `row` adds to that layer's weight [out, in], in the bank's dtype.
+
+        Raises HarnessError for a kind of adapter that is no change of weights.
+        """
+        kind = type(self.spec).__name__
+        raise HarnessError(f"a {kind} is no change of weights and cannot be merged; a LoRA can")
 
     def served(self) -> dict[str, Tensor]:
         """The tensors as they are used and saved: those of the bank, unless its kind trains others than it serves."""
@@ -111,6 +115,20 @@ class Bank(ABC):
     def words(self, row: int, tokenizer: Any) -> list[str] | None:
         """What adapter `row` reads as, a text a virtual token; None for a kind that is no text."""
         return None
+
+    # ---- files: one folder per adapter, in PEFT's format where PEFT has the kind ----
+
+    def peft_config(self) -> dict[str, Any]:
+        """What adapter_config.json says of these adapters besides the base model; `peft_type` may be left out."""
+        return {}
+
+    def to_file(self, adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of one adapter, without their leading dimension, as its file names and shapes them."""
+        return dict(adapter)
+
+    def from_file(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The way back: the tensors of one adapter from those of its file."""
+        return {name: stored[name] for name in self.tensors}
 
     def __len__(self) -> int:
         return len(self.keys)

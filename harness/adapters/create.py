@@ -1,21 +1,22 @@
-"""A new bank from a specification, fresh or started from fitted adapters."""
+"""Kinds of adapters by name and by spec, those of the core and of plugins; a new bank of any kind."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any, TypeAlias
 
+from harness.adapters import discrete_prompt, gated_prefix, kv_prefix, lora, soft_prompt
 from harness.adapters.bank import Bank
-from harness.adapters.discrete_prompt import create_discrete_prompts
-from harness.adapters.gated_prefix import create_gated_prefixes
-from harness.adapters.kv_prefix import create_kv_prefixes
-from harness.adapters.lora import create_loras
-from harness.adapters.soft_prompt import create_soft_prompts
-from harness.contract import GatedPrefix, LoRA, SoftPrompt
-from harness.errors import HarnessError
+from harness.contract import AdapterKind, Listing, Source, extensions_of, list_extensions, of_the_core
+from harness.errors import HarnessError, did_you_mean
 from harness.model import Backbone
+from harness.store import own_files, plugin_hash
 
-AdapterSpec = SoftPrompt | GatedPrefix | LoRA
+AdapterSpec: TypeAlias = Any  # an instance of the spec of a kind: SoftPrompt, GatedPrefix, LoRA, or a plugin's
+_MODULES = (soft_prompt, kv_prefix, discrete_prompt, gated_prefix, lora)
+CORE = [module.KIND for module in _MODULES]
 
 
 def create_bank(
@@ -25,21 +26,63 @@ def create_bank(
 
     seed   with a key it decides on that key's initial values; neither order nor company matters
     start  fitted adapters to begin from: one row (all begin there) or N rows (row i begins at row i)
-    Raises HarnessError for equal keys, a model that cannot take this kind of adapter, a start of another shape or
-    backbone.
+    Raises HarnessError for a spec of no kind, equal keys, a model that cannot take this kind of adapter, a start of
+    another shape or backbone.
     """
-    match spec:
-        case SoftPrompt(kind="kv"):
-            bank: Bank = create_kv_prefixes(backbone, spec, keys, seed)
-        case SoftPrompt(kind="discrete"):
-            bank = create_discrete_prompts(backbone, spec, keys, seed)
-        case SoftPrompt():
-            bank = create_soft_prompts(backbone, spec, keys, seed)
-        case GatedPrefix():
-            bank = create_gated_prefixes(backbone, spec, keys, seed)
-        case LoRA():
-            bank = create_loras(backbone, spec, keys, seed)
+    kind = kind_of(spec)
+    bank = kind.create(backbone, spec, keys, seed)
+    if not isinstance(bank, Bank) or bank.keys != tuple(keys):
+        raise HarnessError(
+            f"adapter kind '{kind.name}': create must return a harness.adapters.Bank with the given keys"
+        )
     return bank if start is None else _started(bank, start)
+
+
+def kind_of(spec: AdapterSpec) -> AdapterKind:
+    """The kind that a spec means. Raises HarnessError if it means none."""
+    kinds = _kinds()
+    for cls in type(spec).__mro__:
+        for kind in kinds:
+            if kind.spec is cls and all(getattr(spec, name) == value for name, value in kind.when.items()):
+                return kind
+    known = ", ".join(sorted({kind.spec.__name__ for kind in kinds}))
+    raise HarnessError(
+        f"{spec!r} is the spec of no kind of adapter; known: {known}. A plugin's kind is declared as an entry point of "
+        "the group harness.adapters, or by a hook `adapters` in the --plugin file"
+    )
+
+
+def kind_named(name: str) -> AdapterKind:
+    """The kind of that name. Raises HarnessError with the nearest known name otherwise."""
+    kinds = {kind.name: kind for kind in _kinds()}
+    if name not in kinds:
+        hint = f"{did_you_mean(name, kinds)} Is the plugin that brings it installed?"
+        raise HarnessError(f"there is no kind of adapter '{name}'; {hint}")
+    return kinds[name]
+
+
+def list_adapters() -> list[Listing]:
+    """A line for each kind of adapter, and for each plugin of kinds that cannot be used."""
+    core = [of_the_core("adapter", module.KIND, str(module.__file__)).listing() for module in _MODULES]
+    return [*core, *list_extensions("adapter")]
+
+
+def kind_source(spec: AdapterSpec) -> str | None:
+    """Hash of the code of the plugin that brings the kind of a spec; None for a kind of the core."""
+    kind = kind_of(spec)
+    return next((plugin_hash(found.source) for found in extensions_of("adapter") if found.item is kind), None)
+
+
+def kind_sources(methods: Iterable[Source]) -> list[str]:
+    """Hashes of the code of the plugins whose specs are named in the code of these methods."""
+    brought = extensions_of("adapter")
+    texts = [path.read_text("utf-8") for source in methods for path in own_files(source)] if brought else []
+    used = (one for one in brought if any(re.search(rf"\b{one.item.spec.__name__}\b", text) for text in texts))
+    return sorted({plugin_hash(one.source) for one in used})
+
+
+def _kinds() -> list[AdapterKind]:
+    return [*CORE, *(found.item for found in extensions_of("adapter"))]
 
 
 def _started(bank: Bank, start: Bank) -> Bank:

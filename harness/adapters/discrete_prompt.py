@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.adapters.bank import rows_of
 from harness.adapters.soft_prompt import PROMPT, SoftPromptBank, create_soft_prompts, ordinary_tokens
-from harness.contract import SoftPrompt
+from harness.contract import AdapterKind, SoftPrompt
 from harness.model import Backbone
 
 BLOCK_NUMBERS = 2**22  # numbers of the embedding matrix that are looked at together
@@ -79,3 +79,12 @@ def create_discrete_prompts(backbone: Backbone, spec: SoftPrompt, keys: Sequence
     usable = ordinary_tokens(backbone).to(table.device)
     norms[usable] = table[usable].double().square().sum(1)
     return DiscretePromptBank(spec, bank.keys, bank.tensors, bank.base, table, norms)
+
+
+KIND = AdapterKind(
+    "discrete_prompt",
+    "virtual tokens, each held to the nearest entry of the vocabulary",
+    SoftPrompt,
+    create_discrete_prompts,
+    when={"kind": "discrete"},
+)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.adapters.bank import Bank, BaseFacts, check_keys, key_seed, master_dtype, rows_of, runs_of
-from harness.contract import GatedPrefix
+from harness.contract import AdapterKind, GatedPrefix
 from harness.errors import HarnessError
 from harness.model import Backbone
 
@@ -33,13 +33,6 @@ class GatedPrefixBank(Bank):
     """N gated prefixes; tensors `key`, `value` [N, L, P, H * d] and `gate` [N, L, H]."""
 
     spec: GatedPrefix
-
-    @property
-    def prefix_tokens(self) -> int:
-        return 0
-
-    def prefix(self, rows: Tensor) -> None:
-        return None
 
     @contextlib.contextmanager
     def applied(self, model: Any, rows: Tensor, *, dropout_seeds: Tensor | None = None) -> Iterator[None]:
@@ -57,8 +50,8 @@ class GatedPrefixBank(Bank):
             for handle in handles:
                 handle.remove()
 
-    def weight_deltas(self, row: int) -> dict[str, Tensor]:
-        raise HarnessError("a gated prefix is no change of weights and cannot be merged; only LoRA can")
+    def peft_config(self) -> dict[str, Any]:
+        return {"num_virtual_tokens": self.spec.tokens}
 
 
 class _GatedAttention:
@@ -139,3 +132,8 @@ def _heads_and_width(model: Any, layers: Sequence[str]) -> tuple[int, int]:
             "use a soft prompt, or a model built like Llama"
         )
     return heads, widths.pop()
+
+
+KIND = AdapterKind(
+    "gated_prefix", "attention over trained keys and values through gates", GatedPrefix, create_gated_prefixes
+)

@@ -7,7 +7,7 @@ Legend: L layers, H key-value heads, d numbers of a head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,8 +17,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from harness.adapters.bank import Bank, BaseFacts, check_keys, master_dtype, rows_of
-from harness.adapters.soft_prompt import initial_vectors
-from harness.contract import SoftPrompt
+from harness.adapters.soft_prompt import PROMPT, initial_vectors
+from harness.contract import AdapterKind, SoftPrompt
 from harness.errors import HarnessError
 from harness.model import Backbone
 
@@ -31,15 +31,8 @@ class KVPrefixBank(Bank):
     spec: SoftPrompt
 
     @property
-    def prefix_tokens(self) -> int:
-        return 0
-
-    @property
     def cached_tokens(self) -> int:
         return self.tensors[KEY].shape[3]
-
-    def prefix(self, rows: Tensor) -> None:
-        return None
 
     def cache_prefix(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
         keys, values = (rows_of(self.tensors[name], rows).to(self.base.dtype) for name in (KEY, VALUE))
@@ -51,8 +44,29 @@ class KVPrefixBank(Bank):
     def applied(self, model: Any, rows: Tensor, *, dropout_seeds: Tensor | None = None) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def weight_deltas(self, row: int) -> dict[str, Tensor]:
-        raise HarnessError("a prefix of keys and values is no change of weights and cannot be merged; only LoRA can")
+    def peft_config(self) -> dict[str, Any]:
+        _, layers, heads, tokens, width = self.tensors[KEY].shape
+        return {
+            "peft_type": "PREFIX_TUNING",
+            "num_virtual_tokens": tokens,
+            # Of keys and values, not of queries: so PEFT itself writes it for grouped-query attention.
+            "token_dim": heads * width,
+            "num_layers": layers,
+            "num_attention_heads": heads,
+            "num_transformer_submodules": 1,
+            "encoder_hidden_size": heads * width,
+            "prefix_projection": False,
+        }
+
+    def to_file(self, adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """[P, L * 2 * H * d]: by layer, its keys, its values."""
+        both = torch.stack([adapter[KEY], adapter[VALUE]], dim=1)  # [L, 2, H, P, d]
+        return {PROMPT: both.permute(3, 0, 1, 2, 4).flatten(1).contiguous()}
+
+    def from_file(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        _, layers, heads, tokens, _ = self.tensors[KEY].shape
+        both = stored[PROMPT].view(tokens, layers, 2, heads, -1).permute(1, 2, 3, 0, 4)
+        return {KEY: both[:, 0].contiguous(), VALUE: both[:, 1].contiguous()}
 
 
 def create_kv_prefixes(backbone: Backbone, spec: SoftPrompt, keys: Sequence[str], seed: int) -> KVPrefixBank:
@@ -82,17 +96,6 @@ def create_kv_prefixes(backbone: Backbone, spec: SoftPrompt, keys: Sequence[str]
     return KVPrefixBank(spec, names, tensors, BaseFacts.of(backbone))
 
 
-def to_peft(key: Tensor, value: Tensor) -> Tensor:
-    """key, value [L, H, P, d] -> PEFT's `prompt_embeddings` [P, L * 2 * H * d]: by layer, its keys, its values."""
-    return torch.stack([key, value], dim=1).permute(3, 0, 1, 2, 4).flatten(1).contiguous()
-
-
-def from_peft(stored: Tensor, layers: int, heads: int) -> tuple[Tensor, Tensor]:
-    """The way back: (key, value) [L, H, P, d]."""
-    both = stored.view(stored.shape[0], layers, 2, heads, -1).permute(1, 2, 3, 0, 4)
-    return both[:, 0].contiguous(), both[:, 1].contiguous()
-
-
 def keys_and_values_only(model: Any) -> bool:
     """Whether the model's cache is keys and values only, so that rows can be joined and tokens taken back."""
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
@@ -104,3 +107,8 @@ def filled_cache(model: Any, prefix: Sequence[tuple[Tensor, Tensor]] | None = No
     for layer, (keys, values) in enumerate(prefix or ()):
         cache.update(keys, values, layer)
     return cache
+
+
+KIND = AdapterKind(
+    "kv_prefix", "keys and values before those of every layer", SoftPrompt, create_kv_prefixes, when={"kind": "kv"}
+)

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from harness.adapters.bank import Bank, BaseFacts, check_keys, key_seed, master_dtype, rows_of, runs_of
-from harness.contract import LoRA
+from harness.contract import AdapterKind, LoRA
 from harness.errors import HarnessError, did_you_mean
 from harness.model import Backbone
 
 A, B = ".lora_A", ".lora_B"  # tensor name = module name + one of these
+IN_FILES = "base_model.model."  # what PEFT puts before a module's name
 
 
 class LoRABank(Bank):
@@ -27,15 +28,8 @@ class LoRABank(Bank):
     spec: LoRA
 
     @property
-    def prefix_tokens(self) -> int:
-        return 0
-
-    @property
     def dropout(self) -> float:
         return self.spec.dropout
-
-    def prefix(self, rows: Tensor) -> None:
-        return None
 
     @contextlib.contextmanager
     def applied(self, model: Any, rows: Tensor, *, dropout_seeds: Tensor | None = None) -> Iterator[None]:
@@ -67,6 +61,23 @@ class LoRABank(Bank):
             name: self.spec.scale * self.tensors[name + B][row].detach() @ self.tensors[name + A][row].detach()
             for name in self.modules
         }
+
+    def peft_config(self) -> dict[str, Any]:
+        return {
+            "peft_type": "LORA",
+            "r": self.spec.rank,
+            "lora_alpha": self.spec.alpha,
+            "lora_dropout": self.spec.dropout,
+            "target_modules": list(self.spec.targets),
+            "bias": "none",
+            "fan_in_fan_out": False,
+        }
+
+    def to_file(self, adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {f"{IN_FILES}{name}.weight": values for name, values in adapter.items()}
+
+    def from_file(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: stored[f"{IN_FILES}{name}.weight"] for name in self.tensors}
 
 
 def create_loras(backbone: Backbone, spec: LoRA, keys: Sequence[str], seed: int) -> LoRABank:
@@ -150,3 +161,6 @@ def _mix(bits: Tensor) -> Tensor:
     bits.bitwise_xor_(bits >> 13 & 0x7FFFF)
     bits.mul_(0xC2B2AE35 - 2**32)
     return bits.bitwise_xor_(bits >> 16 & 0xFFFF)
+
+
+KIND = AdapterKind("lora", "low-rank updates of linear layers", LoRA, create_loras)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.adapters.bank import Bank, BaseFacts, check_keys, key_seed, master_dtype, rows_of
-from harness.contract import SoftPrompt
+from harness.contract import AdapterKind, SoftPrompt
 from harness.errors import HarnessError
 from harness.model import Backbone
 
@@ -38,8 +38,15 @@ class SoftPromptBank(Bank):
     def low_rank(self) -> dict[str, tuple[Tensor, Tensor]]:
         return {}
 
-    def weight_deltas(self, row: int) -> dict[str, Tensor]:
-        raise HarnessError("a soft prompt is no change of weights and cannot be merged; only LoRA can")
+    def peft_config(self) -> dict[str, Any]:
+        return {
+            "peft_type": "PROMPT_TUNING",
+            "num_virtual_tokens": self.spec.tokens,
+            "token_dim": self.base.hidden,
+            "num_layers": self.base.layers,
+            "num_attention_heads": self.base.heads,
+            "num_transformer_submodules": 1,
+        }
 
 
 def create_soft_prompts(backbone: Backbone, spec: SoftPrompt, keys: Sequence[str], seed: int) -> SoftPromptBank:
@@ -106,3 +113,8 @@ def _text_ids(backbone: Backbone, spec: SoftPrompt) -> list[int]:
     if not ids:
         raise HarnessError(f"the tokenizer finds no token in the soft prompt's text {spec.text!r}; give other words")
     return [ids[place % len(ids)] for place in range(spec.tokens)]
+
+
+KIND = AdapterKind(
+    "soft_prompt", "virtual tokens before the input", SoftPrompt, create_soft_prompts, when={"kind": "input"}
+)

@@ -12,7 +12,7 @@ from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, example, 
 from harness.errors import HarnessError, did_you_mean
 
 SUFFIXES = {".md": "md", ".csv": "csv", ".json": "json", ".tex": "latex"}
-LISTED = ("methods", "benchmarks", "metrics", "backbones", "runs")
+LISTED = ("methods", "benchmarks", "metrics", "adapters", "backbones", "runs")
 BOARD = Path("leaderboard/README.md")
 
 
@@ -132,6 +132,12 @@ def _listing(what: str, files: list[Path], runs_dir: Path) -> list[dict[str, Any
 
             load_extensions(files)
             return [dataclasses.asdict(x) for x in list_metrics()]
+        case "adapters":
+            from harness.adapters import list_adapters
+            from harness.contract import load_extensions
+
+            load_extensions(files)
+            return [dataclasses.asdict(x) for x in list_adapters()]
         case "backbones":
             from harness.model import EMBEDDED_FOLDER, embedded_names
 

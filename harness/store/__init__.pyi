@@ -17,6 +17,7 @@ from .machine import (
 )
 from .sources import (
     imported_sources as imported_sources,
+    own_files as own_files,
     plugin_hash as plugin_hash,
     source_hash as source_hash,
 )

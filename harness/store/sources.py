@@ -33,6 +33,18 @@ def plugin_hash(source: Source) -> str:
     return source_hash(source.module) if source.module else source.sha256
 
 
+def own_files(source: Source) -> list[Path]:
+    """The files of a plugin's code: its own, and those that an installed plugin imports from its own package.
+
+    Of the harness's own plugins, files of the core do not count.
+    """
+    if not source.module:
+        return [Path(source.file)]
+    parts = source.module.split(".")
+    own = ".".join(parts[:2]) if parts[0] == "harness" else parts[0]
+    return [path for name, path in imported_sources([source.module]).items() if f"{name}.".startswith(f"{own}.")]
+
+
 def imported_sources(modules: Iterable[str]) -> dict[str, Path]:
     """Dotted name -> file of the modules and of all that they import, directly or not, from their own top package.
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.adapters import AdapterSpec, Bank, LoRABank, combine_loras, create_bank, load_bank, save_bank
+from harness.adapters import AdapterSpec, Bank, LoRABank, combine_loras, create_bank, kind_source, load_bank, save_bank
 from harness.contract import Dialogue, Persona, Protocol, Split
 from harness.engines import Adapters, FitCost, Fitted, Grouping
 from harness.errors import HarnessError
@@ -176,6 +176,7 @@ class Fitter:
         return {
             "backbone": plan.backbone.fingerprint,
             "spec": [type(spec).__name__, dataclasses.asdict(spec)],
+            "kind": kind_source(spec),
             "train": dataclasses.asdict(plan.train),
             "seed": self.seed,
             "keys": plan.keys,

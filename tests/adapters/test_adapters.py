@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from harness.adapters import merged
-from harness.adapters.create import create_bank
+from harness.adapters.create import CORE, create_bank
 from harness.adapters.lora import dropped
 from harness.adapters.peft_format import load_bank, save_bank
-from harness.contract.specs import GatedPrefix, LoRA, SoftPrompt
+from harness.contract.specs import CORE_ADAPTERS, GatedPrefix, LoRA, SoftPrompt
 from harness.errors import ConfigError, HarnessError, StoreError
 from harness.model import backbone as backbones
 
@@ -306,3 +306,26 @@ def rewrite(folder, old, new):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+# ---- kinds ----
+
+
+def test_no_plugin_may_take_the_name_of_a_kind_of_the_core():
+    assert {kind.name for kind in CORE} == CORE_ADAPTERS
+
+
+def test_files_written_before_kinds_had_names_of_their_own_are_read(base, tmp_path):
+    bank = create_bank(base, SoftPrompt(3, kind="kv"), ("a",), seed=0)
+    save_bank(bank, tmp_path, "base")
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert index["kind"] == "kv_prefix"
+    (tmp_path / "index.json").write_text(json.dumps({**index, "kind": "soft_prompt"}))
+    again = load_bank(tmp_path, base)
+    assert type(again) is type(bank)
+    assert torch.equal(again.tensors["value"], bank.tensors["value"])
+
+
+def test_what_is_no_spec_is_refused_with_the_known_ones(base):
+    with pytest.raises(HarnessError, match="is the spec of no kind of adapter; known: GatedPrefix, LoRA, SoftPrompt"):
+        create_bank(base, {"rank": 3}, ("a",), seed=0)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from harness import Dataset, Example, Message, MetricBatch, Prompt, Protocol
 from harness.contract import extensions_of, list_extensions, load_extensions, load_plugin
 from harness.errors import ConfigError, PluginError
 from harness.scoring import expand_metrics, list_metrics, metric_named, metric_sources
+from harness.scoring.registry import score_columns
 
 METRIC = """
 from harness import Metric, hookimpl
@@ -103,6 +105,16 @@ def test_a_kind_of_adapter_is_brought_in_the_same_way(site, tmp_path):
     assert [(kind.item.name, kind.source.file) for kind in extensions_of("adapter")] == [("shift", file)]
     with pytest.raises(PluginError, match=r"the name 'shift' is taken by strange 1.5"):
         load_extensions([write(tmp_path, ADAPTER)])
+
+
+def test_the_example_of_contributing_is_a_metric(tmp_path):
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    source = text.partition("begin: length_error.py -->\n```python\n")[2].partition("```")[0]
+    load_extensions([write(tmp_path, source, "length_error.py")])
+    prompts = [Prompt(f"d#{i}", "p", i, (Message("user", "?"),)) for i in range(2)]
+    dataset = Dataset("d", (), (), Protocol(), ("length_error",))
+    batch = MetricBatch(dataset, [Example(prompt, "four") for prompt in prompts], ["", "fours"])
+    assert score_columns(["length_error"], batch) == {"length_error": [4.0, 1.0]}
 
 
 def test_a_group_asks_for_its_metrics(tmp_path):

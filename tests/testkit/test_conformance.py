@@ -6,8 +6,6 @@ import dataclasses
 import json
 import os
 import re
-import subprocess
-import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -460,36 +458,3 @@ def test_text_is_found_through_closures_and_methods_and_not_through_modules():
     hidden = "in a " + "closure"
     assert {"in a list", "in a closure", "key"} <= texts_in_reach(Holder().method, lambda: hidden)
     assert "in a module" not in texts_in_reach(json, os, [])
-
-
-# ---- a stranger ----
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_strangers_installed_package_is_found_and_passes(tmp_path):
-    """A distribution of its own with an entry point, built and installed by pip; no network is needed."""
-    source = Path(__file__).parents[1] / "stranger"
-    target = tmp_path / "site"
-    copy = tmp_path / "source"  # building writes into the source folder
-    copy.mkdir()
-    for path in source.iterdir():
-        if path.is_file():
-            (copy / path.name).write_bytes(path.read_bytes())
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    done = subprocess.run([*pip, "--target", str(target), str(copy)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-    def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from harness.cli import main; main()", *arguments, "--json"]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(target), str(ROOT)])}
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
-
-    listed = {row["name"]: row for row in json.loads(harness("list", "methods").stdout)}
-    assert set(METHODS) < set(listed)
-    row = listed["borrowed_words"]
-    assert (row["distribution"], row["version"], row["error"]) == ("a-stranger", "0.3", None)
-    assert Path(row["file"]).is_relative_to(target)
-    checked = harness("check", "borrowed_words")
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert json.loads(checked.stdout)["ok"]
