@@ -18,7 +18,7 @@ from harness.adapters import kind_sources
 from harness.compare import Family, comparison_rows, row_name
 from harness.config import RunConfig, held_out, scope_of, with_config
 from harness.contract import Method, load_benchmark, load_with_required
-from harness.engines import Fitted
+from harness.engines import Fitted, engine_for, engines_used
 from harness.errors import HarnessError
 from harness.model import (
     Backbone,
@@ -179,6 +179,7 @@ class Session:
             flags=flags_of(fitted, predicted.replies),
             ceilings=self.ceilings(),
             base=fitted.backbone.fingerprint,  # what the adapters stand on
+            numerics={**record.numerics, **engines_used(fitted.all_adapters)},
         )
 
         def fill(folder: Path) -> None:
@@ -253,7 +254,7 @@ class Session:
             "control": control,
             "seed": self.config.seed,
             "hashes": self.hashes,
-            "numerics": numerics(self.backbone),
+            "numerics": numerics(self.backbone, engine_for(self.backbone)[0].name),
             "code": source_hash("harness.study", "harness.scoring.evaluation"),
             "benchmark": plugin_hash(self.benchmark.source),  # its schema is in no other hash
             "metrics": metric_sources(self.evaluation.names),

@@ -127,7 +127,7 @@ def test_row_03_text_that_a_method_adds_is_shown(tiny):
 def test_row_04_decoding_belongs_to_the_protocol_and_is_greedy(tiny):
     import torch
 
-    from harness.engines.engine import generate
+    from tests.engines.decoded import generate
 
     assert prompts.protocol_hash(world(max_new_tokens=128), "t") != prompts.protocol_hash(world(), "t")
     knobs = {"temperature", "top_p", "top_k", "do_sample", "repetition_penalty"}
@@ -171,8 +171,8 @@ def test_row_07_the_better_of_two_test_scores_gains_from_noise_alone_and_a_run_a
 
 def test_row_08_replies_are_whole_and_many_empty_ones_are_flagged(tiny):
     """Generation returns new tokens only: a second slicing would leave nothing of a short reply."""
-    from harness.engines.engine import generate
     from harness.runs.making import flags_of
+    from tests.engines.decoded import generate
 
     asked = [encode_prompt(tiny.tokenizer, e.prompt.messages, 768)[0] for e in split_examples(world(), "test")[:3]]
     bank = create_bank(tiny, SoftPrompt(4), ["a"], 0)

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from harness.contract.specs import LoRA, SoftPrompt, TrainOptions
-from harness.engines import likelihood, serve
+from harness.engines import serve
+from harness.engines.engine import Engine
 from harness.errors import HarnessError, PluginError
 from harness.model.prompts import split_examples
 from harness.progress import Progress
@@ -206,13 +207,13 @@ def test_closed_choices_are_weighed_once_and_the_metric_has_the_weights_of_the_d
     world = World(tmp_path, choices=("yes", "no", "maybe"))
     dataset = replace(world.dataset, metrics=("accuracy", "nll"))
     weighed: list[int] = []
-    original = likelihood.choice_log_probs
+    original = Engine.choice_log_probs
 
-    def spy(backbone, bank, rows, *rest, **more):
+    def spy(self, bank, rows, *rest, **more):
         weighed.append(len(rows))
-        return original(backbone, bank, rows, *rest, **more)
+        return original(self, bank, rows, *rest, **more)
 
-    monkeypatch.setattr(likelihood, "choice_log_probs", spy)
+    monkeypatch.setattr(Engine, "choice_log_probs", spy)
     predicted = world.run(method())
     columns = Evaluation(dataset, None, world.store, Progress("silent")).columns(world.examples, predicted)
     assert sum(weighed) == len(world.prompts)

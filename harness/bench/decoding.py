@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.adapters import load_bank
 from harness.bench.job import Asked
-from harness.engines import TransformersEngine, generate
+from harness.engines import engine_for
 from harness.errors import HarnessError, did_you_mean
 from harness.model import DTYPES, load_backbone, set_repeatable
 
@@ -55,7 +55,8 @@ def batched(asked: Asked, progress: OnProgress, rows: int) -> Result:
 def _bank(asked: Asked, progress: OnProgress, size: int | None) -> Result:
     set_repeatable()  # as in a run
     started = time.perf_counter()
-    backbone = load_backbone(str(asked.base), device=asked.device, dtype=asked.dtype)
+    engine = "auto" if size is None else "transformers"
+    backbone = load_backbone(str(asked.base), device=asked.device, dtype=asked.dtype, engine=engine)
     made = load_bank(asked.bank, backbone)
     row_of = {key: row for row, key in enumerate(made.keys)}
     result = Result(setup_seconds=time.perf_counter() - started)
@@ -64,10 +65,9 @@ def _bank(asked: Asked, progress: OnProgress, size: int | None) -> Result:
     for part in _parts(order, size or len(order)):
         texts = [row_of[asked.rows[i]] for i in part], [asked.prompts[i] for i in part]
         ends: dict[str, Any] = {"max_new_tokens": asked.max_new_tokens, "stop_id": asked.stop_id}
-        if size is None:
-            replies = generate(backbone, made, *texts, **ends)
-        else:
-            replies = TransformersEngine(backbone).replies(made, *texts, **ends, batch_tokens=NO_LIMIT)
+        if size is not None:
+            ends["batch_tokens"] = NO_LIMIT
+        replies = engine_for(backbone, made)[0].replies(made, *texts, **ends)
         result.replies |= {asked.places[i]: reply for i, reply in zip(part, replies, strict=True)}
         progress(len(part))
     return _finished(result, started)

@@ -66,8 +66,8 @@ def of_subject(config: Any, prompt_tokens: int, options: Any, adapters: int, dty
     from harness.engines import rows_of_logits
     from harness.model import DTYPES
 
-    packed = device == "cpu" and dtype in ("float32", "float64")
-    tokens = options.microbatch_tokens * (torch.get_num_threads() if packed else 1)
+    engine = "llama_cpu" if device == "cpu" and dtype in ("float32", "float64") else "transformers"
+    tokens = options.microbatch_tokens * (torch.get_num_threads() if engine == "llama_cpu" else 1)
     at_once = min(tokens // 2, rows_of_logits(device.split(":")[0], config.vocab_size))
     load = Load(
         tokens=tokens,
@@ -76,6 +76,6 @@ def of_subject(config: Any, prompt_tokens: int, options: Any, adapters: int, dty
         adapters=adapters,
         numbers=prompt_tokens * config.hidden_size,
         logits=at_once * config.vocab_size,
-        packed=packed,
+        engine=engine,
     )
     return estimate_step(config, load, DTYPES[dtype].itemsize)

@@ -27,22 +27,21 @@ from harness.progress import Progress
 from harness.training import fit_bank
 
 EVERY_SECONDS = 0.01
-ENGINE, LLAMA = "harness/engines/transformers_engine.py", "harness/engines/llama_cpu/engine.py"
-MODULES = (("torch/nn/modules/module.py", "_call_impl"), ("/engines/", "forward"))
+ENGINE, MODULES = "harness/engines/engine.py", ("torch/nn/modules/module.py", "_call_impl")
 # Kind of work -> (part of a file's path, name of a function or "" for any), in order of precedence: a stack counts as
 # the first of these that any of its frames matches.
 Rules = Sequence[tuple[str, Sequence[tuple[str, str]]]]
 RULES: Rules = (
     ("import", (("<frozen importlib", ""),)),
-    ("scoring", (("harness/metrics/", ""), ("harness/scoring.py", ""))),
-    ("decoding", ((ENGINE, "replies"), (LLAMA, "replies"), ("transformers/generation/", "generate"))),
+    ("scoring", (("harness/scoring/", ""),)),
+    ("decoding", ((ENGINE, "replies"), ("transformers/generation/", "generate"))),
     ("backward", (("torch/autograd/__init__.py", "backward"), ("torch/autograd/", "grad"), ("/engines/", "backward"))),
     ("optimiser", (("harness/training/optimiser.py", ""), ("torch/optim/", ""), ("torch/nn/utils/clip_grad.py", ""))),
-    ("forward", (("/engines/head.py", ""), (ENGINE, "token_losses"), (LLAMA, "token_losses"), *MODULES)),
+    ("forward", ((ENGINE, "reply_nll"), (ENGINE, "choice_log_probs"), ("/engines/", "token_losses"), MODULES)),
     ("batching", (("harness/engines/batching.py", ""), ("torch/utils/data/", ""))),
     ("waves", (("/training/waves.py", "_all"),)),  # waiting for the threads that do the work
-    ("prompts", (("harness/prompts.py", ""), ("harness/templates.py", ""))),
-    ("store", (("harness/store.py", ""), ("harness/adapters/peft_format.py", ""))),
+    ("prompts", (("harness/model/prompts.py", ""), ("harness/model/templates.py", ""))),
+    ("store", (("harness/store/", ""), ("harness/adapters/peft_format.py", ""))),
 )  # fmt: skip
 ASKED = " (asked of a run of 200 personas: >= 80 %)"
 WORK = ("forward", "backward", "decoding")  # what a run is for; the rest is overhead

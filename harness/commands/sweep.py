@@ -21,6 +21,7 @@ def sweep_command(
     personas: Annotated[str | None, typer.Option(help="Size of the world in place of the file's.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Training seeds in place of the file's, e.g. 0,1,2.")] = None,
     runs_dir: Annotated[Path | None, typer.Option(help=f"Folder of the stored runs.{shown('runs_dir')}")] = None,
+    engine: Annotated[str | None, typer.Option(help=f"auto, transformers, llama_cpu.{shown('engine')}")] = None,
     texts: Texts = None,
     plugin: Plugins = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and what is stored; make nothing.")] = False,
@@ -39,7 +40,8 @@ def sweep_command(
 
     files = plugin or []
     reader = open_reader(file, options_of(files))
-    flags = {"personas": personas, "seeds": seeds, "runs_dir": str(runs_dir) if runs_dir else None, "texts": texts}
+    folder = str(runs_dir) if runs_dir else None
+    flags = {"personas": personas, "seeds": seeds, "engine": engine, "runs_dir": folder, "texts": texts}
     show = _plan if "phases" in reader.document.values else _sweep
     value, text, failed = show(reader, flags, files, progress(quiet), dry_run)
     if as_json:

@@ -4,19 +4,16 @@ from .batching import (
     Row as Row,
     Wave as Wave,
     collate as collate,
-    cut as cut,
     epoch_order as epoch_order,
     rows_of_data as rows_of_data,
-    share_out as share_out,
 )
-from .engine import Engine as Engine, engine_for as engine_for, generate as generate
+from .choice import engine_for as engine_for, engines_used as engines_used
 from .fitted import Adapters as Adapters, FitCost as FitCost, Fitted as Fitted, Grouping as Grouping
 from .head import rows_of_logits as rows_of_logits
-from .llama_cpu.causal import BLOCK as BLOCK, LONGEST as LONGEST
+from .llama_cpu.attention import BLOCK as BLOCK, LONGEST as LONGEST
 from .parallel import THREAD_NAME as THREAD_NAME, Each as Each, side_by_side as side_by_side
 from .serve import (
     Predicted as Predicted,
     Transcript as Transcript,
     reply_nll as reply_nll,
 )
-from .transformers_engine import TransformersEngine as TransformersEngine

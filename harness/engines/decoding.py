@@ -1,21 +1,15 @@
-"""From prompts of unequal length to batches of a causal LM: how they are cut, padded and kept in a cache.
+"""How prompts of unequal length are cut into batches, by their content alone; the work with a batch is elsewhere.
 
-Serves its neighbours generation and likelihood, which decide what is done with the logits; training cuts its own
-batches. Legend: B rows, T tokens, P virtual tokens, W = P + T columns, D hidden, V vocabulary.
+Legend: B rows, V vocabulary.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
-import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from harness.adapters import filled_cache, keys_and_values_only
 from harness.engines.parallel import even_parts
 from harness.errors import HarnessError
 
@@ -30,6 +24,24 @@ BATCH_ROWS = 256
 PASS_ROWS = 8  # prompts that share one pass; a batch's cache has room for the largest number in each of its passes
 # Passes over whole prompts are cut finer on a CPU: beyond this, activations leave its caches.
 FORWARD_TOKENS_CPU = 4_096
+
+
+class Batch(Protocol):
+    """Prompts in a key-value cache. `logits` [B, V] are the latest next-token logits of each row."""
+
+    logits: Tensor
+
+    def feed(self, tokens: Tensor) -> None:
+        """Append one token per row [B] and compute the logits that follow it."""
+        ...
+
+    def take_back(self) -> None:
+        """Forget the token that was fed last; `logits` stay as they are."""
+        ...
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Drop all rows but these."""
+        ...
 
 
 def plan_batches(
@@ -158,144 +170,3 @@ def check_prompts(
             f"{needs[place] - tokens - more} virtual; backbone '{backbone.name}' has {positions}. "
             "Lower max_prompt_tokens or max_new_tokens, or choose a backbone with more positions"
         )
-
-
-def plain_cache(backbone: Backbone) -> bool:
-    """Whether the model's cache is keys and values only, so that rows can be joined and tokens taken back."""
-    return keys_and_values_only(backbone.model)
-
-
-def adapted(backbone: Backbone, bank: Bank | None, rows: Tensor) -> AbstractContextManager[Any]:
-    """The context in which batch row i runs with adapter rows[i] [B]; nothing to do without a bank."""
-    return nullcontext() if bank is None else bank.applied(backbone.model, rows)
-
-
-def prefilled(backbone: Backbone, bank: Bank | None, rows: Tensor) -> DynamicCache:
-    """A new cache for batch rows with adapters `rows` [B]: empty, or begun with their prefix of keys and values."""
-    return filled_cache(backbone.model, None if bank is None else bank.cache_prefix(rows))
-
-
-def forward(backbone: Backbone, **inputs: Any) -> Any:
-    """Call the model, leaving out what its architecture does not know: it then does without."""
-    known = inspect.signature(backbone.model.forward).parameters
-    for name in ("position_ids", "logits_to_keep"):
-        if name not in known:
-            inputs.pop(name, None)
-    return backbone.model(**inputs)
-
-
-class CachedBatch:
-    """A batch in decoding: the prompts are in the key-value cache, tokens are fed one per row and call.
-
-    Layout [pad | prefix | tokens], left-padded, with a 2-D mask; a prefix that is keys and values only stands in
-    the cache before the padding: [prefix | pad | tokens]. Positions are counted from the mask. Use it in a `with`
-    block, which holds the adapters in place. `logits` [B, V] are the latest next-token logits.
-
-    rows     bank row of each batch row; all >= 0 where there is a bank
-    prompts  token ids of each batch row
-    room     how many tokens per row can be fed after the prompts
-    """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        bank: Bank | None,
-        rows: Sequence[int],
-        prompts: Sequence[Sequence[int]],
-        room: int,
-    ) -> None:
-        self._backbone = backbone
-        self._bank = bank
-        self._rows = torch.tensor(list(rows), device=backbone.device)
-        virtual = virtual_tokens(bank)
-        lengths = torch.tensor([virtual + len(prompt) for prompt in prompts], device=backbone.device)
-        self._columns = int(lengths.max())
-        column = torch.arange(self._columns + room, device=backbone.device)
-        self._cached = 0 if bank is None else bank.cached_tokens  # columns that are in the cache from the start
-        seen = (column >= (self._columns - lengths + self._cached)[:, None]) | (column < self._cached)
-        self._mask = seen.long()  # [B, W + room]
-        self._next_position = lengths  # [B]
-        self._adapters: AbstractContextManager[Any] = nullcontext()
-        self.logits = self._prefill(prompts)
-
-    def __enter__(self) -> CachedBatch:
-        self._adapters = adapted(self._backbone, self._bank, self._rows)
-        self._adapters.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._adapters.__exit__(*error)
-
-    def feed(self, tokens: Tensor) -> None:
-        """Append one token per row [B] and compute the logits that follow it."""
-        self._columns += 1
-        self.logits = forward(
-            self._backbone,
-            input_ids=tokens[:, None],
-            attention_mask=self._mask[:, : self._columns],
-            position_ids=self._next_position[:, None],
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        self._next_position = self._next_position + 1
-
-    def take_back(self) -> None:
-        """Forget the token that was fed last (plain caches only); `logits` stay as they are."""
-        self._cache.crop(-1)
-        self._columns -= 1
-        self._next_position = self._next_position - 1
-
-    def keep(self, places: Sequence[int]) -> None:
-        """Drop all batch rows but these, from the cache as well."""
-        index = torch.tensor(places, device=self._rows.device)
-        self._cache.batch_select_indices(index)
-        self._rows, self._mask = self._rows[index], self._mask[index]
-        self._next_position, self.logits = self._next_position[index], self.logits[index]
-        self._adapters.__exit__(None, None, None)
-        self.__enter__()
-
-    def _prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Fill the cache, a few rows at a time on a CPU; returns the logits [B, V] after the prompts."""
-        share = max(1, forward_tokens(self._backbone) // self._columns)
-        if not plain_cache(self._backbone):
-            share = len(prompts)
-        caches: list[DynamicCache] = []
-        logits: list[Tensor] = []
-        for start in range(0, len(prompts), share):
-            part = slice(start, start + share)
-            cache = prefilled(self._backbone, self._bank, self._rows[part])
-            mask = self._mask[part, : self._columns]
-            with adapted(self._backbone, self._bank, self._rows[part]):
-                output = forward(
-                    self._backbone,
-                    **self._inputs(prompts[part], self._rows[part]),
-                    attention_mask=mask,
-                    position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, self._cached :],
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-            caches.append(cache)
-            logits.append(output.logits[:, -1])
-        self._cache = caches[0]
-        if len(caches) > 1:
-            for number, layer in enumerate(self._cache.layers):
-                for part in ("keys", "values"):  # [B, heads, W, D / heads]
-                    setattr(layer, part, torch.cat([getattr(cache.layers[number], part) for cache in caches]))
-        return torch.cat(logits)
-
-    def _inputs(self, prompts: Sequence[Sequence[int]], rows: Tensor) -> dict[str, Tensor]:
-        """What is fed, padded on the left: token ids, or embeddings where a prefix stands before the tokens."""
-        prefix = None if self._bank is None else self._bank.prefix(rows)  # [B, P, D]
-        virtual = 0 if prefix is None else prefix.shape[1]
-        width = self._columns - self._cached
-        ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=rows.device)
-        if prefix is None:
-            return {"input_ids": ids}
-        embeddings = self._backbone.model.get_input_embeddings()(ids)
-        first = torch.tensor([width - len(prompt) - virtual for prompt in prompts], device=rows.device)
-        columns = first[:, None] + torch.arange(virtual, device=rows.device)  # [B, P]
-        batch_row = torch.arange(len(prompts), device=rows.device)[:, None]
-        embeddings[batch_row, columns] = prefix.to(embeddings.dtype)
-        return {"inputs_embeds": embeddings}

@@ -1,44 +1,60 @@
-"""One seam for every forward pass: an `Engine` runs a backbone with adapters. Which engine serves is decided here.
+"""The seam between what is asked of a frozen backbone with adapters and how it is computed.
 
-    engine, why = engine_for(backbone, bank)
-    losses = engine.token_losses(bank, wave)                      # [n], their backward gives the bank's gradients
-    replies = engine.replies(bank, rows, prompts, max_new_tokens=40, stop_id=2)
-
-`auto` takes `llama_cpu` where it serves the backbone and the kind of adapter, else `transformers`.
+Implementations: transformers_engine, and llama_cpu.engine. Which one serves is decided in choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.adapters import Bank
-from harness.engines.batching import Wave
-from harness.engines.decoding import BATCH_TOKENS, ProgressCallback, check_prompts
-from harness.engines.llama_cpu.engine import LlamaCpuEngine, laid_out
-from harness.engines.llama_cpu.scripted import slowed
-from harness.engines.transformers_engine import TransformersEngine
-from harness.errors import HarnessError
-from harness.model import ENGINES, Backbone
+from harness.engines.batching import Entry, Wave, collate
+from harness.engines.decoding import (
+    BATCH_TOKENS,
+    Batch,
+    ProgressCallback,
+    check_prompts,
+    forward_tokens,
+)
+from harness.engines.generation import decode
+from harness.engines.likelihood import Choices, normalised, reply_entries
+from harness.engines.parallel import side_by_side
+from harness.model import Backbone
 
-Ids = Sequence[Sequence[int]]  # token ids of each text
+T = TypeVar("T")
 
 
 class Engine(Protocol):
-    """How a backbone is run with a bank's adapters; row -1 means no adapter. B texts, n labels of a wave.
+    """Runs a frozen backbone with the adapters of a bank; `bank` may be None: the bare backbone.
 
-    name    "transformers" or "llama_cpu"
-    packed  whether rows of a wave lie one after the other without padding; then waves are computed side by side
+        engine, why = engine_for(backbone, bank)
+        losses = engine.token_losses(local, wave)     # [n] nats, on the graph of the bank's tensors
+        losses.backward(weights)                # gradients of the adapters
+        replies = engine.replies(bank, rows, prompts, max_new_tokens=60, stop_id=2)
+        nats = engine.reply_nll(bank, rows, prompts, replies)
+        log_probs = engine.choice_log_probs(bank, rows, prompts, choices)
+
+    An implementation writes what has no body here; the other three follow from it.
+
+    name  as in the configuration
     """
 
     name: str
-    packed: bool
+    backbone: Backbone
 
-    def token_losses(self, bank: Bank, wave: Wave, dropout_seeds: Tensor | None = None) -> Tensor:
+    @property
+    def workers(self) -> int:
+        """Pieces of work that can be computed side by side; to be asked before they are, see `side_by_side`."""
+        return 1
+
+    def token_losses(self, bank: Bank | None, wave: Wave, dropout_seeds: Tensor | None = None) -> Tensor:
         """Cross-entropy in nats of each target of a wave, [n], in fp32 (fp64 on an fp64 backbone).
 
         bank           the U adapters of the wave
@@ -46,98 +62,166 @@ class Engine(Protocol):
         """
         ...
 
+    def cut(self, bank: Bank | None, entries: Sequence[Entry], budget_tokens: int, workers: int) -> list[list[Entry]]:
+        """Rows in waves of about `budget_tokens`, by their content alone, shared out evenly among the workers."""
+        ...
+
+    def lengths(self, bank: Bank | None, entries: Sequence[Entry]) -> list[int]:
+        """Tokens of each row of a wave that go through the layers, virtual ones and padding included."""
+        ...
+
+    def each_batch(
+        self,
+        bank: Bank | None,
+        rows: Sequence[int],
+        prompts: Sequence[Sequence[int]],
+        room: int,
+        batch_tokens: int,
+        work: Callable[[Batch, list[int]], T],
+    ) -> list[T]:
+        """Call `work` with every batch of prompts, and with the index of each batch row's prompt.
+
+        room   how many tokens will be fed after each prompt at most
+        """
+        ...
+
+    def can_take_back(self) -> bool:
+        """Whether batches can forget a token that was fed."""
+        ...
+
     def replies(
         self,
         bank: Bank | None,
         rows: Sequence[int],
-        prompts: Ids,
+        prompts: Sequence[Sequence[int]],
         *,
         max_new_tokens: int,
         stop_id: int,
         batch_tokens: int = BATCH_TOKENS,
         progress: ProgressCallback | None = None,
     ) -> list[list[int]]:
-        """Greedy new tokens of each of the B prompts, without the stop token; all rows have an adapter, or none has.
+        """Decode a reply to each prompt, greedily, until `stop_id` or `max_new_tokens`.
 
+        rows          bank row per prompt; -1 means no adapter
+        prompts       token ids per prompt, generation prompt included
         batch_tokens  limit of rows x columns of a batch; together with prompts and rows it fixes the batches
+        progress      called with (replies finished, replies in all)
+
+        Returns the new tokens per prompt in the given order, without the stop token; a reply may be empty.
+        Raises HarnessError before starting if a prompt with its reply does not fit the model's positions.
         """
-        ...
+        check_prompts(self.backbone, bank, rows, prompts, [max_new_tokens] * len(prompts))
+        if max_new_tokens <= 0 or not prompts:
+            return [[] for _ in prompts]
+        count = _Count(len(prompts), progress)
+
+        def work(batch: Batch, indices: list[int]) -> dict[int, list[int]]:
+            return decode(batch, indices, max_new_tokens, stop_id, count.add)
+
+        found: dict[int, list[int]] = {}
+        for part in self.each_batch(bank, rows, prompts, max_new_tokens - 1, batch_tokens, work):
+            found |= part
+        return [found[index] for index in range(len(prompts))]
 
     def reply_nll(
         self,
         bank: Bank | None,
         rows: Sequence[int],
-        prompts: Ids,
-        replies: Ids,
+        prompts: Sequence[Sequence[int]],
+        replies: Sequence[Sequence[int]],
         *,
+        batch_tokens: int = BATCH_TOKENS,
         progress: ProgressCallback | None = None,
     ) -> list[tuple[float, int]]:
-        """(summed nats, tokens) of each reply after its prompt."""
-        ...
+        """(Negative log-likelihood in nats, number of tokens) of each reply after its prompt.
+
+        rows     bank row per prompt; -1 means no adapter
+        prompts  token ids per prompt, generation prompt included
+        replies  token ids per reply, end-of-turn token included (it counts)
+
+        Raises HarnessError before starting if a prompt with its reply does not fit the model's positions.
+        """
+        check_prompts(self.backbone, bank, rows, prompts, [len(reply) for reply in replies])
+        fed = 0 if bank is None else bank.prefix_tokens
+        entries = reply_entries(rows, prompts, replies, [fed if row >= 0 else 0 for row in rows])
+        readers = {entry.place: order for entry, order in entries}
+        results: list[tuple[float, int]] = [(0.0, 0)] * len(prompts)
+        count = _Count(len(prompts), progress)
+
+        def work(wave: Wave) -> None:
+            used = None if bank is None or wave.adapters[0] < 0 else bank.select(wave.adapters)
+            with torch.no_grad():  # a thread starts with gradients
+                nats = self.token_losses(used, wave).double().cpu().numpy()
+            order = [index for entry in wave.entries for index in readers[entry.place]]
+            ends = np.cumsum([len(replies[index]) for index in order])
+            for index, own in zip(order, np.split(nats, ends[:-1]), strict=True):
+                results[index] = float(own.sum()), len(own)
+            count.add(len(order))
+
+        waves = []
+        for used in [None] if bank is None else [bank, None]:  # rows without an adapter get waves of their own
+            some = [entry for entry, _ in entries if (entry.adapter >= 0) == (used is not None)]
+            prefix = 0 if used is None else used.prefix_tokens
+            for part in self.cut(used, some, forward_tokens(self.backbone, batch_tokens), self.workers) if some else []:
+                waves.append(collate(part, prefix, self.backbone.device))
+        with side_by_side(self.workers) as each:
+            each(work, waves)
+        return results
 
     def choice_log_probs(
         self,
         bank: Bank | None,
         rows: Sequence[int],
-        prompts: Ids,
-        choices: Ids,
+        prompts: Sequence[Sequence[int]],
+        choices: Sequence[Sequence[int]],
         *,
+        batch_tokens: int = BATCH_TOKENS,
         progress: ProgressCallback | None = None,
     ) -> NDArray[np.float64]:
-        """[B, C] log-probabilities of the choices after each prompt, normalised over the choices."""
-        ...
+        """Log-probability of each choice after each prompt, normalised over the closed set.
+
+        choices  token ids per choice, end-of-turn token included (it counts)
+
+        A choice weighs the product of its tokens' probabilities. Each prompt is encoded once; what choices have
+        in common is fed once, and what they do not is taken back out of the cache.
+        Returns [number of prompts, C]; the probabilities of a row sum to 1.
+        """
+        root, C = Choices.of(choices), len(choices)
+        longest = max(map(len, choices))
+        check_prompts(self.backbone, bank, rows, prompts, [longest] * len(prompts))
+        if not self.can_take_back():  # then every choice is a reply of its own
+            pairs = self.reply_nll(
+                bank,
+                [row for row in rows for _ in range(C)],
+                [prompt for prompt in prompts for _ in range(C)],
+                [choice for _ in prompts for choice in choices],
+                batch_tokens=batch_tokens,
+                progress=None if progress is None else lambda done, total: progress(done // C, total // C),
+            )
+            return normalised(-np.array([nats for nats, _ in pairs]).reshape(len(prompts), C))
+        scores = np.zeros((len(prompts), C))
+        count = _Count(len(prompts), progress)
+
+        def work(batch: Batch, indices: list[int]) -> None:
+            found = torch.zeros(len(indices), C, dtype=torch.float64, device=self.backbone.device)
+            root.weigh(batch, found)
+            scores[indices] = found.cpu().numpy()
+            count.add(len(indices))
+
+        self.each_batch(bank, rows, prompts, longest - 1, batch_tokens, work)
+        return normalised(scores)
 
 
-def engine_for(backbone: Backbone, bank: Bank | None = None, *, dropout: bool = False) -> tuple[Engine, str]:
-    """The engine that runs this backbone with this kind of adapters, and why not a faster way ("": it is the fastest).
+class _Count:
+    """Counts what is finished, whichever thread finished it."""
 
-    Raises HarnessError where the configuration asks for `llama_cpu` and it cannot serve them.
-    """
-    if backbone.engine == "transformers":
-        return TransformersEngine(backbone), "it was asked for"
-    found = laid_out(backbone)
-    why = found if isinstance(found, str) else found.why_not(bank, dropout)
-    if not why and isinstance(found, LlamaCpuEngine):
-        return found, slowed()
-    if backbone.engine == "llama_cpu":
-        raise HarnessError(f"engine llama_cpu cannot be used: {why}; take --engine auto or transformers ({ENGINES})")
-    return TransformersEngine(backbone), why
+    def __init__(self, total: int, progress: ProgressCallback | None) -> None:
+        self.total, self.progress = total, progress
+        self.finished = 0
+        self.lock = threading.Lock()
 
-
-def generate(
-    backbone: Backbone,
-    bank: Bank | None,
-    rows: Sequence[int],
-    prompts: Ids,
-    *,
-    max_new_tokens: int,
-    stop_id: int,
-    batch_tokens: int = BATCH_TOKENS,
-    progress: ProgressCallback | None = None,
-) -> list[list[int]]:
-    """Decode a reply to each prompt, greedily, until `stop_id` or `max_new_tokens`, each by the engine that serves it.
-
-    rows      bank row per prompt; -1 means no adapter
-    prompts   token ids per prompt, generation prompt included
-    progress  called with (replies finished, replies in all)
-
-    Returns the new tokens per prompt in the given order, without the stop token; a reply may be empty.
-    Raises HarnessError before starting if a prompt with its reply does not fit the model's positions.
-    """
-    check_prompts(backbone, bank, rows, prompts, [max_new_tokens] * len(prompts))
-    replies: list[list[int]] = [[] for _ in prompts]
-    finished = 0
-    for used in [None] if bank is None else [bank, None]:
-        some = [i for i, row in enumerate(rows) if (row >= 0) == (used is not None)]
-        if not some or max_new_tokens <= 0:
-            continue
-        before = finished
-        found = engine_for(backbone, used)[0].replies(
-            used, [rows[i] for i in some], [prompts[i] for i in some], max_new_tokens=max_new_tokens, stop_id=stop_id,
-            batch_tokens=batch_tokens,
-            progress=None if progress is None else lambda done, _, before=before: progress(before + done, len(prompts)),
-        )  # fmt: skip
-        for i, reply in zip(some, found, strict=True):
-            replies[i] = reply
-        finished += len(some)
-    return replies
+    def add(self, count: int) -> None:
+        with self.lock:
+            self.finished += count
+            if self.progress is not None:
+                self.progress(self.finished, self.total)

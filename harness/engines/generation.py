@@ -1,53 +1,26 @@
-"""The greedy loop of decoding: tokens for a batch of prompts until each reply ends. Engines make the batches."""
+"""Greedy replies of one batch of prompts. How prompts come into batches is in decoding; scoring is elsewhere."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
-from torch import Tensor
-
-from harness.engines.decoding import ProgressCallback
-
-
-class Batch(Protocol):
-    """What decoding needs of a batch: CachedBatch or DecoderBatch."""
-
-    logits: Tensor
-
-    def feed(self, tokens: Tensor) -> None: ...
-    def keep(self, places: Sequence[int]) -> None: ...
-
-
-class Finished:
-    """Counts finished replies, whichever thread finished them."""
-
-    def __init__(self, total: int, progress: ProgressCallback | None) -> None:
-        self.total, self.progress = total, progress
-        self.finished = 0
-        self.lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        with self.lock:
-            self.finished += count
-            if self.progress is not None:
-                self.progress(self.finished, self.total)
+from harness.engines.decoding import Batch
 
 
 def decode(
-    batch: Batch,
-    active: list[int],
-    replies: list[list[int]],
-    max_new_tokens: int,
-    stop_id: int,
-    counter: Finished,
-) -> None:
-    """Greedy replies to a batch's prompts; active: index of the prompt in each batch row."""
+    batch: Batch, active: Sequence[int], max_new_tokens: int, stop_id: int, finished: Callable[[int], None]
+) -> dict[int, list[int]]:
+    """The new tokens of each row until `stop_id`, which is left out, or `max_new_tokens`.
+
+    active    what each batch row is called in the answer
+    finished  called with how many more replies are complete
+    """
+    active = list(active)
+    replies: dict[int, list[int]] = {name: [] for name in active}
     done = [False] * len(active)
     while True:
         tokens = batch.logits.argmax(-1)
-        finished = 0
+        more = 0
         for place, token in enumerate(tokens.tolist()):
             if done[place]:
                 continue
@@ -55,11 +28,11 @@ def decode(
             if token != stop_id:
                 reply.append(token)
             done[place] = token == stop_id or len(reply) == max_new_tokens
-            finished += done[place]
-        counter.add(finished)
+            more += done[place]
+        finished(more)
         alive = [place for place, over in enumerate(done) if not over]
         if not alive:
-            return
+            return replies
         # Copying the cache costs about one step, so rows go as soon as an eighth is finished.
         if (len(done) - len(alive)) * 8 >= len(done):
             batch.keep(alive)

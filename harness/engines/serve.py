@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.adapters import Bank, LoRABank
 from harness.contract import Message, Prompt, Protocol
-from harness.engines.engine import engine_for, generate
+from harness.engines.choice import engine_for
 from harness.engines.fitted import Adapters, Fitted, Replier
 from harness.engines.likelihood import decide
 from harness.model import Backbone, encode_prompt, encode_reply, end_of_turn_id
@@ -126,8 +126,8 @@ def generate_replies(protocol: Protocol, asked: Sequence[Asked], progress: Progr
     def work(
         backbone: Backbone, bank: Bank | None, rows: list[int], ids: list[list[int]], _: list[int], report: _Report
     ) -> list[str]:
-        tokens = generate(
-            backbone, bank, rows, ids,
+        tokens = engine_for(backbone, bank)[0].replies(
+            bank, rows, ids,
             max_new_tokens=protocol.max_new_tokens, stop_id=end_of_turn_id(backbone.tokenizer), progress=report,
         )  # fmt: skip
         return [backbone.tokenizer.decode(reply, skip_special_tokens=True) for reply in tokens]

@@ -2,7 +2,6 @@
 from .backbone import (
     DTYPES as DTYPES,
     EMBEDDED_FOLDER as EMBEDDED_FOLDER,
-    ENGINES as ENGINES,
     Backbone as Backbone,
     embedded_names as embedded_names,
     exact_norms as exact_norms,

@@ -27,7 +27,6 @@ DTYPES = {
     "float64": torch.float64,
 }
 GENERIC_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
-ENGINES = ("auto", "transformers", "llama_cpu")
 HUB_TIMEOUT_SECONDS = 10.0
 # Where the files lie and which library wrote them says nothing about what the model computes.
 CONFIG_KEYS_WITHOUT_MEANING = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
@@ -41,8 +40,8 @@ class Backbone:
     model        transformers causal LM
     tokenizer    its tokenizer
     fingerprint  sha256 (hex) over weights, config and tokenizer; equal fingerprints compute the same
-    engine       which engine the configuration asks for, one of ENGINES
-    memo         what an engine has found out or laid out for this model, by the engine's name
+    engine       what is to run it: "auto", or the name of one of harness.engines
+    memo         the engines of this backbone by name, with its weights as they lay them out, or why there is none
     """
 
     name: str
@@ -50,7 +49,7 @@ class Backbone:
     tokenizer: Any
     fingerprint: str
     engine: str = "auto"
-    memo: dict[str, Any] = field(default_factory=dict, repr=False)
+    memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def hidden(self) -> int:
@@ -79,7 +78,7 @@ def load_backbone(name: str, *, device: str = "cpu", dtype: str = "float32", eng
     name               e.g. "Qwen/Qwen2.5-0.5B-Instruct"; an embedded name wins over a folder of that name
                        ("./x" means the folder)
     device, dtype      "cpu", "cuda", ...; one of DTYPES. Weights stored in another dtype are converted.
-    engine             one of ENGINES; which of them serves is decided by `harness.engines`
+    engine             "auto", "transformers" or "llama_cpu"; which of them serves is decided in `harness.engines`
     Raises HarnessError for an unknown name, missing or damaged files, pickle-only weights, weights that do
     not cover the model, and a device that is not there. Pickle files are never opened.
     """

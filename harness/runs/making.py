@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.config import RunConfig
 from harness.contract import Benchmark, Dataset, Method
-from harness.engines import FitCost, Fitted
+from harness.engines import FitCost, Fitted, engine_for
 from harness.model import Backbone
 from harness.runs.record import (
     AdaptersWithoutData,
@@ -85,7 +85,7 @@ def opening(
         metrics=expand_metrics(dataset.metrics),
         reference=dataset.reference,
         hashes=dict(hashes),
-        numerics=numerics(backbone),
+        numerics=numerics(backbone, engine_for(backbone)[0].name),
         versions=versions(),
         hardware=hardware(backbone.device.type),
         git=git_state(Path(__file__).parent),

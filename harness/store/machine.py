@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def numerics(backbone: Any) -> dict[str, str]:
+def numerics(backbone: Any, engine: str) -> dict[str, str]:
     """What decides on the last bits besides the inputs: dtype, device kind, engine, threads, library versions."""
     import torch
     import transformers
@@ -33,7 +33,7 @@ def numerics(backbone: Any) -> dict[str, str]:
     return {
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "device": backbone.device.type,
-        "engine": backbone.engine,
+        "engine": engine,
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -41,8 +41,8 @@ class Load:
     labels    label positions of them;  longest: tokens of the longest row
     adapters, numbers  N, K
     logits    that exist at one time
-    packed    whether the waves go through the engine llama_cpu, which lays the weights out anew
-    inner     whether an adapter changes the last projection of the MLP, which then keeps its input
+    engine    what runs the waves; `llama_cpu` lays the weights out anew
+    adapted   names of the linear layers that adapters change, whose inputs are kept then
     """
 
     tokens: int
@@ -51,8 +51,8 @@ class Load:
     adapters: int
     numbers: int
     logits: int
-    packed: bool
-    inner: bool = False
+    engine: str
+    adapted: tuple[str, ...] = ()
 
 
 def estimate_step(config: Any, load: Load, width: int, weights: int | None = None) -> Estimate:
@@ -65,10 +65,10 @@ def estimate_step(config: Any, load: Load, width: int, weights: int | None = Non
     Frozen weights take no gradients, so a linear layer keeps nothing for the way back; only what is not linear does.
 
     weights      (V D (twice if the head is not tied) + L (2 D^2 + 2 D K d + 3 D I)) * width;
-                 by hand + L (D (D + 2 K d) + 2 D I) * width: what is joined and folded is a copy
-    activations  by hand, a layer and token: (3 I + 3 D + D + 2 K d + H (T + block) / 2) * width, T tokens of a row;
-                 in the last layer all but its input, q, k and v only at labels
-                 by the model itself: (4 D of q, k, v and attention's result + 3 I) * width + 2 D * wide
+                 llama_cpu: + L (D (D + 2 K d) + 2 D I) * width, for norms are folded into copies
+    activations  llama_cpu, a layer and token: (3 I + 6 D + H (T + block) / 2 + inputs of adapted layers) * width, T
+                 tokens of a row; in the last layer all but its input, k and v only at labels
+                 transformers: (4 D of q, k, v and attention's result + 3 I) * width + 2 D * wide
     transient    R (4 I of the MLP under way * width + 4 D * wide)
     logits       3 copies of a block * wide, and labels * D hidden states with their gradient
     bank         N K * wide * 8
@@ -77,13 +77,12 @@ def estimate_step(config: Any, load: Load, width: int, weights: int | None = Non
     wide = max(4, width)
     if weights is None:
         weights = (V * D * (1 if config.tie_word_embeddings else 2) + L * (2 * D * D + 2 * D * kv + 3 * D * I)) * width
-    if load.packed:
+    if load.engine == "llama_cpu":
         weights += L * (D * (D + 2 * kv) + 2 * D * I) * width
         seen = 0 if load.longest > LONGEST else H * min(load.longest, (load.longest + BLOCK) // 2)
-        middle = D + 2 * kv + D  # qkv, and the layer's normalised input
-        behind = (4 if load.inner else 3) * I + 2 * D + seen
-        kept = load.tokens * ((L - 1) * (middle + behind) + middle) + load.labels * (behind + D)
-        activations = kept * width
+        inputs = (("q_proj", "k_proj", "v_proj"), D), (("gate_proj", "up_proj"), D), (("down_proj",), I)
+        inner = 3 * I + 3 * D + seen + sum(size for names, size in inputs if set(names) & set(load.adapted))
+        activations = (load.tokens * ((L - 1) * (inner + 3 * D) + 3 * D) + load.labels * inner) * width
     else:
         activations = load.tokens * L * ((4 * D + 3 * I) * width + 2 * D * wide)
     return Estimate(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from harness.adapters import AdapterSpec, Bank, LoRABank, combine_loras, create_bank, kind_source, load_bank, save_bank
 from harness.contract import Dialogue, Persona, Protocol, Split
-from harness.engines import Adapters, FitCost, Fitted, Grouping
+from harness.engines import Adapters, FitCost, Fitted, Grouping, engine_for
 from harness.errors import HarnessError
 from harness.model import Backbone, Encoded, dialogue_messages, encode_dialogue
 from harness.progress import Advance, Progress
@@ -181,7 +181,7 @@ class Fitter:
             "seed": self.seed,
             "keys": plan.keys,
             "data": canonical_hash(numbers),
-            "numerics": numerics(plan.backbone),
+            "numerics": numerics(plan.backbone, engine_for(plan.backbone)[0].name),
             "code": source_hash(__name__),
             **more,
         }

@@ -14,19 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.adapters import Bank, key_seed
-from harness.engines import (
-    Each,
-    Engine,
-    Entry,
-    Row,
-    Wave,
-    collate,
-    cut,
-    engine_for,
-    rows_of_logits,
-    share_out,
-    side_by_side,
-)
+from harness.engines import Each, Entry, Row, Wave, collate, engine_for, rows_of_logits, side_by_side
 from harness.errors import HarnessError
 from harness.model import Backbone
 from harness.training.estimate import Estimate, Load, estimate_step
@@ -39,8 +27,8 @@ _Piece = tuple[np.ndarray, Tensor, Tensor, Tensor | None]
 class WaveRunner:
     """Runs entries of a bank's adapters with given values [N, K] (`flat` gives their layout).
 
-    Packed waves share nothing, so each thread takes whole waves and computes them with
-    one thread of its own: no thread waits for another inside a product, and the bits do not depend on who was quick.
+    Waves share nothing, so an engine with several workers takes whole waves side by side, with one thread each: no
+    thread waits for another inside a product, and the bits do not depend on who was quick.
 
     padded_tokens  that training has put through the model so far, padding included
     rewaved        whether memory ran out and a wave was halved
@@ -50,24 +38,20 @@ class WaveRunner:
         self.backbone, self.bank, self.seed = backbone, bank, seed
         self.microbatch_tokens = microbatch_tokens
         self.prefix = bank.prefix_tokens
-        self.engine: Engine
         self.engine, self.why = engine_for(backbone, bank, dropout=bool(bank.dropout))
-        self.without_dropout, _ = engine_for(backbone, bank)
+        self.workers = self.engine.workers
         self.flat = Flat(bank.tensors)
         self.padded_tokens = 0
         self.rewaved = False
-        self.packed = self.engine.packed
-        self.workers = torch.get_num_threads() if self.packed else 1
-        # In packed rows, keys and values of virtual tokens lie between those of the tokens, and all are computed.
-        self.virtual = self.prefix + (bank.cached_tokens if self.packed else 0)
         self._each: Each | None = None
 
     def estimate(self, rows: Sequence[Sequence[Row]], batch_size: int) -> Estimate:
         """Memory of a step; rows: each adapter's, of which the longest are taken to come together."""
-        batches = [sorted((self.virtual + len(row.inputs) for row in mine), reverse=True)[:batch_size] for mine in rows]
+        virtual = self.prefix + self.bank.cached_tokens
+        batches = [sorted((virtual + len(row.inputs) for row in mine), reverse=True)[:batch_size] for mine in rows]
         lengths = [length for batch in batches for length in batch]
         everything = [row for mine in rows for row in mine]
-        share = sum(len(row.targets) for row in everything) / sum(self.virtual + len(row.inputs) for row in everything)
+        share = sum(len(row.targets) for row in everything) / sum(virtual + len(row.inputs) for row in everything)
         longest = max(lengths)
         tokens = min(sum(lengths), self.workers * max(self.microbatch_tokens, longest))
         model = self.backbone.model
@@ -80,8 +64,8 @@ class WaveRunner:
             adapters=len(self.bank),
             numbers=sum(self.flat.sizes),
             logits=min(labels, rows_of_logits(self.backbone.device.type, config.vocab_size)) * config.vocab_size,
-            packed=self.packed,
-            inner=any("down_proj" in name for name in self.bank.tensors),
+            engine=self.engine.name,
+            adapted=tuple(sorted({name.rsplit(".", 1)[-1] for name in self.bank.low_rank() or {}})),
         )
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
         return estimate_step(config, load, self.backbone.dtype.itemsize, weights)
@@ -137,25 +121,18 @@ class WaveRunner:
             self.rewaved = True
             return attempt(part[: len(part) // 2]) + attempt(part[len(part) // 2 :])
 
-        if self.packed:
-            parts = share_out(entries, self.virtual, self.microbatch_tokens, self.workers)
-        else:
-            parts = cut(entries, self.prefix, self.microbatch_tokens)
+        parts = self.engine.cut(self.bank, entries, self.microbatch_tokens, self.workers)
         done = [attempt(part) for part in parts] if self._each is None else self._each(attempt, parts)
         pieces = [piece for found in done for piece in found]
         if gradients is not None:  # added here, in the order of the waves, whoever was quick
             for _, _, used, gradient in pieces:
                 assert gradient is not None
                 gradients.index_add_(0, used, gradient)
-            self.padded_tokens += sum(self._padded(part) for part in parts)
+            self.padded_tokens += sum(sum(self.engine.lengths(self.bank, part)) for part in parts)
         owners = np.concatenate([piece[0] for piece in pieces])
         # Summed here, in a fixed order, not by atomics on a device; a NaN stays with its owner.
         found = torch.cat([piece[1] for piece in pieces]).double().cpu().numpy()
         return np.bincount(owners, weights=found, minlength=len(self.bank))
-
-    def _padded(self, part: Sequence[Entry]) -> int:
-        lengths = [self.virtual + len(entry.row.inputs) for entry in part]
-        return sum(lengths) if self.packed else max(lengths) * len(lengths)
 
     def _run(self, wave: Wave, values: Tensor, labels: np.ndarray | None, step: int) -> _Piece:
         """A wave's losses, and with `labels` [N] the gradients of each adapter's summed loss / labels."""
@@ -166,8 +143,7 @@ class WaveRunner:
         local = self.bank.with_tensors(self.flat.split(leaf), [self.bank.keys[i] for i in wave.adapters])
         seeds = self._dropout_seeds(wave.entries, step) if train and self.bank.dropout else None
         with torch.set_grad_enabled(train):
-            engine = self.without_dropout if seeds is None else self.engine
-            losses = engine.token_losses(local, wave, seeds)
+            losses = self.engine.token_losses(local, wave, seeds)
         if labels is not None:
             # A vector of weights instead of a weighted sum: a NaN loss never meets its neighbours.
             weights = torch.as_tensor(1.0 / labels[wave.owners], dtype=losses.dtype, device=losses.device)

@@ -17,12 +17,11 @@ from harness.adapters.create import create_bank
 from harness.adapters.discrete_prompt import DiscretePromptBank
 from harness.adapters.peft_format import load_bank, save_bank
 from harness.contract.specs import GatedPrefix, SoftPrompt
-from harness.engines.engine import generate
-from harness.engines.likelihood import choice_log_probs, reply_nll
-from harness.engines.transformers_engine import MEMO, Body, TransformersEngine
+from harness.engines.transformers_engine import TransformersEngine
 from harness.errors import ConfigError, HarnessError
 from harness.model.prompts import Encoded
 from harness.training.bank_training import TrainOptions, fit_bank
+from tests.engines.decoded import by_model, choice_log_probs, generate, reply_nll
 
 IDS = torch.tensor([[5, 9, 11, 30, 7]])
 TRAIN = {
@@ -197,6 +196,7 @@ def test_a_closed_gate_is_the_backbone_to_the_bit(make_backbone, architecture, d
         found = logits(base, input_ids=ids)
     assert torch.equal(found, logits(base, input_ids=ids))
     prompts = [[5, 9, 11], [8, 8, 12, 40], [60]]
+    base = by_model(base)  # gates need the model's own forward
     for served in ([0, 1, 0], [1, 1, 1]):
         replies = [[7, 4]] * 3
         assert reply_nll(base, bank, served, prompts, replies) == reply_nll(base, None, [-1] * 3, prompts, replies)
@@ -267,12 +267,11 @@ def test_no_prefix_can_be_merged_and_gradients_reach_it_without_the_split(make_b
     bank = create_bank(base, spec, ("a", "b"), 0)
     with pytest.raises(HarnessError, match="cannot be merged"):
         bank.weight_deltas(0)
-    engine = TransformersEngine(base)
-    assert engine.body.split
+    assert TransformersEngine(base).split
     whole = create_bank(base, spec, ("a", "b"), 0)
     options = TrainOptions(learning_rate=0.05, epochs=2)
     fit_bank(base, bank, TRAIN, {}, options, seed=0)
-    monkeypatch.setitem(base.memo, MEMO, Body(None, split=False))
+    monkeypatch.setattr(TransformersEngine, "split", False)
     base = replace(base, engine="transformers")
     fit_bank(base, whole, TRAIN, {}, options, seed=0)
     for name, tensor in bank.tensors.items():

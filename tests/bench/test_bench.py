@@ -18,8 +18,8 @@ from harness.bench import decoding, ladder, measure, plain, profiling, report, t
 from harness.bench.job import Asked, Job, padded, turn_examples
 from harness.bench.prepare import write_base
 from harness.contract.specs import LoRA, SoftPrompt
-from harness.engines import TransformersEngine
 from harness.engines.batching import prepare_row
+from harness.engines.transformers_engine import TransformersEngine
 from harness.errors import HarnessError
 from harness.model.backbone import load_backbone
 from harness.model.prompts import Encoded
@@ -379,7 +379,7 @@ def test_a_look_at_the_stack_tells_forward_backward_decoding_and_the_rest(base, 
     look("rest")
     _Module()(torch.ones(2, requires_grad=True), look).sum().backward()
     assert seen == {"rest": "other", "forward": "forward", "backward": "backward"}
-    monkeypatch.setattr("harness.engines.transformers_engine.plan_batches", lambda *_: look("generate") or [])
+    monkeypatch.setattr("harness.engines.transformers_engine.plan_batches", lambda *_: look("generate") or [[0]])
     TransformersEngine(base).replies(None, [-1], [[3]], max_new_tokens=1, stop_id=1)
     assert seen["generate"] == "decoding"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from harness.adapters.bank import Bank
 from harness.adapters.create import create_bank
 from harness.contract.specs import GatedPrefix, LoRA, SoftPrompt
+from harness.engines import engine_for
 from harness.model.backbone import Backbone
 
 SPECS = {
@@ -58,3 +61,23 @@ def make_bank(backbone: Backbone, kind: str, adapters: int = 5) -> Bank | None:
             spread = 1.0 if name == "gate" else 0.3
             torch.nn.init.normal_(tensor, std=spread, generator=torch.Generator().manual_seed(1))
     return bank
+
+
+def generate(
+    backbone: Backbone, bank: Bank | None, rows: Sequence[int], prompts: Sequence[Sequence[int]], **options: Any
+) -> list[list[int]]:
+    """Replies by the engine that the backbone names, or the fastest."""
+    return engine_for(backbone, bank)[0].replies(bank, rows, prompts, **options)
+
+
+def reply_nll(backbone: Backbone, bank: Bank | None, *data: Any, **options: Any) -> list[tuple[float, int]]:
+    return engine_for(backbone, bank)[0].reply_nll(bank, *data, **options)
+
+
+def choice_log_probs(backbone: Backbone, bank: Bank | None, *data: Any) -> Any:
+    return engine_for(backbone, bank)[0].choice_log_probs(bank, *data)
+
+
+def by_model(backbone: Backbone) -> Backbone:
+    """The same backbone, run by the engine `transformers`."""
+    return replace(backbone, engine="transformers")

@@ -10,11 +10,13 @@ import torch
 
 from harness.adapters.create import create_bank
 from harness.contract.specs import GatedPrefix, LoRA, SoftPrompt
-from harness.engines import TransformersEngine, engine_for, generate
+from harness.engines import engine_for
 from harness.engines.batching import Entry, Row, collate, share_out
-from harness.engines.llama_cpu import causal, decoder_pass
+from harness.engines.llama_cpu import attention, batch, low_rank
 from harness.engines.llama_cpu.decoder import read_decoder
+from harness.engines.llama_cpu.engine import LlamaCpuEngine
 from harness.engines.llama_cpu.scripted import scripted, slowed
+from harness.engines.transformers_engine import TransformersEngine
 from harness.errors import HarnessError
 from harness.model.prompts import Encoded
 from harness.training.bank_training import TrainOptions, fit_bank
@@ -67,7 +69,7 @@ def new_bank(backbone, spec):
 @pytest.mark.parametrize("spec", SPECS, ids=IDS)
 @pytest.mark.parametrize("block", [4, 96])
 def test_losses_and_gradients_are_the_models_own(make_backbone, monkeypatch, architecture, config, spec, block):
-    monkeypatch.setattr(causal, "BLOCK", block)
+    monkeypatch.setattr(attention, "BLOCK", block)
     backbone = make_backbone("float64", architecture, **config)
     bank = new_bank(backbone, spec)
     engine, why = engine_for(backbone, bank)
@@ -89,7 +91,7 @@ def test_long_rows_take_the_fused_kernel_and_agree(make_backbone, monkeypatch, k
     engine, _ = engine_for(backbone, bank)
     wave = wave_of(backbone, bank, [40, 20], np.random.default_rng(0))
     wanted = losses_and_gradients(engine, bank, wave)
-    monkeypatch.setattr(causal, "LONGEST", 30)
+    monkeypatch.setattr(attention, "LONGEST", 30)
     found = losses_and_gradients(engine, bank, wave)
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-11)
 
@@ -97,10 +99,10 @@ def test_long_rows_take_the_fused_kernel_and_agree(make_backbone, monkeypatch, k
 @pytest.mark.parametrize(
     ("architecture", "config", "reason"),
     [
-        ("gpt2", {}, "not the parts"),
+        ("gpt2", {}, "not built like Llama"),
         ("qwen2", {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 1}, "sliding window"),
-        ("llama", {"mlp_bias": True}, "not those of a plain Llama-like decoder"),
-        ("llama", {"hidden_act": "gelu"}, "not the parts"),
+        ("llama", {"mlp_bias": True}, "other parts than Llama's"),
+        ("llama", {"hidden_act": "gelu"}, "activation"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "rotary"),
     ],
 )
@@ -118,7 +120,7 @@ def test_weights_are_laid_out_once_a_backbone(make_backbone, monkeypatch):
     first, _ = engine_for(backbone)
     monkeypatch.setattr("harness.engines.llama_cpu.engine.read_decoder", lambda _: pytest.fail("laid out again"))
     assert engine_for(backbone, new_bank(backbone, SoftPrompt(3)))[0] is first
-    generate(backbone, None, [-1], [[3, 4]], max_new_tokens=2, stop_id=1)
+    first.replies(None, [-1], [[3, 4]], max_new_tokens=2, stop_id=1)
 
 
 def test_the_configuration_can_ask_for_the_models_own_forward(make_backbone):
@@ -128,10 +130,10 @@ def test_the_configuration_can_ask_for_the_models_own_forward(make_backbone):
 
 def test_a_model_that_computes_something_else_is_found_out_by_trying(make_backbone):
     backbone = make_backbone("float64")
-    attention = backbone.model.base_model.layers[1].self_attn
-    plain = attention.forward
-    attention.forward = lambda *args, **kwargs: (plain(*args, **kwargs)[0] * 1.5, None)
-    assert not isinstance(read_decoder(backbone), str)
+    block = backbone.model.base_model.layers[1].self_attn
+    plain = block.forward
+    block.forward = lambda *args, **kwargs: (plain(*args, **kwargs)[0] * 1.5, None)
+    assert read_decoder(backbone)
     engine, why = engine_for(backbone)
     assert engine.name == "transformers"
     assert "other logits" in why
@@ -183,6 +185,28 @@ def test_bits_do_not_depend_on_which_thread_was_quick(make_backbone, monkeypatch
     assert torch.equal(*results)
 
 
+def test_the_waves_of_a_step_are_shared_out_evenly_among_the_threads(make_backbone, monkeypatch):
+    """Also while they are computed, when torch itself is set to one thread."""
+    backbone = make_backbone("float32")
+    dialogue = Encoded(tuple(range(3, 33)), (False,) * 20 + (True,) * 10)
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    whole = LlamaCpuEngine.token_losses
+
+    def counted(self, bank, wave, seeds=None):
+        seen.append(len(wave.entries))
+        return whole(self, bank, wave, seeds)
+
+    monkeypatch.setattr(LlamaCpuEngine, "token_losses", counted)
+    torch.set_num_threads(2)
+    try:
+        options = TrainOptions(learning_rate=0.05, epochs=1, batch_size=2, microbatch_tokens=10**6)
+        fit_bank(backbone, new_bank(backbone, SoftPrompt(3)), {key: [dialogue] * 2 for key in "abcd"}, {}, options, 1)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [4, 4]
+
+
 class OneAfterTheOther:
     def __init__(self, *_, **__):
         pass
@@ -201,7 +225,7 @@ def test_without_torchscript_the_plain_functions_run(monkeypatch):
     def double(x: torch.Tensor) -> torch.Tensor:
         return x + x
 
-    compiled = (causal._attend, causal._attend_back, decoder_pass._normalised_back, decoder_pass._gated_back)
+    compiled = (attention._attend, attention._attend_back, low_rank._add, low_rank._back, batch._attend_step)
     assert all(isinstance(function, torch.jit.ScriptFunction) for function in compiled)
     monkeypatch.setattr(torch.jit, "script", no)
     monkeypatch.setattr("harness.engines.llama_cpu.scripted._PLAIN", {})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +12,11 @@ import torch
 from harness.adapters.bank import Bank
 from harness.engines import decoding
 from harness.engines.decoding import plan_batches, plan_passes
-from harness.engines.engine import generate
-from harness.engines.llama_cpu import cached_decoder
+from harness.engines.llama_cpu.batch import DecoderBatch
+from harness.engines.transformers_engine import CachedBatch
 from harness.errors import HarnessError
 from harness.model.backbone import Backbone
-from tests.engines.decoded import SPECS, Vocabulary, make_bank, small_backbone
+from tests.engines.decoded import SPECS, Vocabulary, by_model, generate, make_bank, small_backbone
 
 V, STOP, NEW = 61, 3, 12
 CacheOf = Callable[[Bank, int], Any]
@@ -35,10 +34,6 @@ def make_backbone(**options: Any) -> Backbone:
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     return make_backbone()
-
-
-def by_model(backbone: Backbone) -> Backbone:
-    return replace(backbone, engine="transformers")
 
 
 def make_prompts(count: int, longest: int = 40) -> list[list[int]]:
@@ -156,7 +151,7 @@ def test_progress_counts_finished_replies(backbone: Backbone):
     assert seen[0][0] < 20
 
 
-@pytest.mark.parametrize("kind", [decoding.CachedBatch, cached_decoder.DecoderBatch])
+@pytest.mark.parametrize("kind", [CachedBatch, DecoderBatch])
 def test_finished_rows_leave_the_batch(backbone: Backbone, kind: Any, monkeypatch: pytest.MonkeyPatch):
     sizes: list[int] = []
     feed = kind.feed
@@ -167,7 +162,7 @@ def test_finished_rows_leave_the_batch(backbone: Backbone, kind: Any, monkeypatc
 
     monkeypatch.setattr(kind, "feed", counting)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # so that there is one batch
-    hand = kind is cached_decoder.DecoderBatch
+    hand = kind is DecoderBatch
     generate(
         backbone if hand else by_model(backbone), None, [-1] * 40, make_prompts(40), max_new_tokens=NEW, stop_id=STOP
     )
@@ -187,13 +182,13 @@ def test_prompts_that_begin_alike_share_their_prefill(backbone: Backbone, kind: 
                 prompts.append(prompt[:end])
                 rows.append(row)
     fed: list[int] = []
-    one_pass = cached_decoder.DecoderBatch._pass
+    one_pass = DecoderBatch._pass
 
     def counting(self: Any, prompts: Any, *more: Any) -> torch.Tensor:
         fed.append(sum(map(len, prompts)))
         return one_pass(self, prompts, *more)
 
-    monkeypatch.setattr(cached_decoder.DecoderBatch, "_pass", counting)
+    monkeypatch.setattr(DecoderBatch, "_pass", counting)
     replies = generate(backbone, bank, rows, prompts, max_new_tokens=NEW, stop_id=STOP)
     assert replies == generate(by_model(backbone), bank, rows, prompts, max_new_tokens=NEW, stop_id=STOP)
     assert sum(fed) == sum(map(len, longest)) * (1 if bank is None else 2)
@@ -244,8 +239,7 @@ def test_a_failure_in_one_batch_ends_the_decoding_and_gives_threads_back(backbon
 
 
 def test_too_long_a_prompt_is_refused_before_any_work(backbone: Backbone, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(decoding, "forward", lambda *_, **__: pytest.fail("work was started"))
-    monkeypatch.setattr("harness.engines.engine.laid_out", lambda *_: pytest.fail("work was started"))
+    monkeypatch.setattr("harness.engines.llama_cpu.engine.plan_passes", lambda *_: pytest.fail("work was started"))
     bank = make_bank(backbone, "soft prompt")  # 4 virtual tokens
     prompts = [[5] * 3, [5] * (96 - NEW - 4 + 1)]
     with pytest.raises(HarnessError, match=r"prompt 1 needs 97 positions: 81 tokens, 12 new ones and 4 virtual"):

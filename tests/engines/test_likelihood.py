@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from harness.adapters.bank import Bank
-from harness.engines import decoding
-from harness.engines.likelihood import choice_log_probs, decide, reply_nll
+from harness.engines import decoding, engine_for
+from harness.engines.likelihood import decide
+from harness.engines.llama_cpu.batch import DecoderBatch
+from harness.engines.transformers_engine import CachedBatch
 from harness.errors import HarnessError
 from harness.model.backbone import Backbone
 from tests.engines import decoded
-from tests.engines.decoded import SPECS, Vocabulary, small_backbone
+from tests.engines.decoded import SPECS, Vocabulary, by_model, choice_log_probs, reply_nll, small_backbone
 
 V, STOP = 53, 3
 CacheOf = Callable[[Bank, int], Any]
@@ -24,13 +26,14 @@ CacheOf = Callable[[Bank, int], Any]
 CHOICES = [[7, STOP], [8, STOP], [9, 10, STOP], [9, 10, 11, STOP], [9, 12, STOP], [7, STOP]]
 
 
-@pytest.fixture(scope="module", params=["full attention", "sliding window"])
+@pytest.fixture(scope="module", params=["llama_cpu", "transformers", "sliding window"])
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     sliding = request.param == "sliding window"  # its cache cannot forget tokens
-    return small_backbone(
+    made = small_backbone(
         Vocabulary(V, STOP), max_position_embeddings=64, initializer_range=0.3,
         use_sliding_window=sliding, sliding_window=16, max_window_layers=0,
     )  # fmt: skip
+    return by_model(made) if request.param == "transformers" else made
 
 
 def make_bank(backbone: Backbone, kind: str) -> Bank | None:
@@ -95,13 +98,14 @@ def test_turns_of_a_dialogue_share_one_pass(
     replies = [reply, [14, STOP], [15, 16, 17, STOP], [8, STOP], [7, 8, 9, STOP]]
     row = -1 if bank is None else 2
     passes: list[int] = []
-    forward = decoding.forward
+    engine = type(engine_for(backbone, bank)[0])
+    whole = engine.token_losses
 
-    def counted(backbone: Backbone, **inputs: Any) -> Any:
-        passes.append(len(inputs["inputs_embeds"] if "inputs_embeds" in inputs else inputs["input_ids"]))
-        return forward(backbone, **inputs)
+    def counted(self: Any, bank: Bank | None, wave: Any) -> torch.Tensor:
+        passes.append(len(wave.entries))
+        return whole(self, bank, wave)
 
-    monkeypatch.setattr("harness.engines.likelihood.forward", counted)
+    monkeypatch.setattr(engine, "token_losses", counted)
     found = reply_nll(backbone, bank, [row] * 5, prompts, replies)
     expected = [-log_prob(backbone, bank, cache_of, row, *case) for case in zip(prompts, replies, strict=True)]
     np.testing.assert_allclose([nats for nats, _ in found], expected, rtol=1e-5, atol=1e-5)
@@ -131,17 +135,15 @@ def test_choice_probabilities_equal_single_sequences_and_sum_to_one(
 def test_choices_encode_each_prompt_once(backbone: Backbone, monkeypatch: pytest.MonkeyPatch):
     if backbone.model.config.use_sliding_window:
         pytest.skip("only a cache that can forget tokens is shared")
-    calls: list[int] = []
-    forward = decoding.forward
-
-    def counting(*args: object, **inputs: torch.Tensor) -> object:
-        calls.append(inputs["input_ids"].shape[1])
-        return forward(*args, **inputs)  # pyright: ignore[reportArgumentType]
-
-    monkeypatch.setattr(decoding, "forward", counting)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # so that there is one batch
+    prefilled, fed = [], []
+    kind = DecoderBatch if engine_for(backbone)[0].name == "llama_cpu" else CachedBatch
+    prefill, feed = kind._prefill, kind.feed
+    monkeypatch.setattr(kind, "_prefill", lambda self, *args: prefilled.append(1) or prefill(self, *args))
+    monkeypatch.setattr(kind, "feed", lambda self, tokens: fed.append(int(tokens[0])) or feed(self, tokens))
     choice_log_probs(backbone, None, [-1] * 4, [[5, 6, 7]] * 4, CHOICES)
-    # The prompt, then every beginning that more than the stop token follows: 7, 8, 9, 9-10, 9-10-11, 9-12.
-    assert calls == [3, 1, 1, 1, 1, 1, 1]
+    assert prefilled == [1]
+    assert fed == [7, 8, 9, 10, 11, 12]  # every beginning that more than the stop token follows
 
 
 def test_what_does_not_fit_the_positions_is_refused(backbone: Backbone):

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from harness.benchmarks.devices.settings import parse
 from harness.benchmarks.smarthome import Options, load, make
-from harness.engines.engine import generate
+from harness.engines import engine_for
 from harness.model.backbone import load_backbone
 from harness.model.prompts import encode_prompt, end_of_turn_id, split_examples
 
@@ -34,8 +34,8 @@ def measure(name: str) -> dict[str, float | int]:
     }
     asked = split_examples(replace(dataset), "test")
     ids = [encode_prompt(backbone.tokenizer, e.prompt.messages, dataset.protocol.max_prompt_tokens)[0] for e in asked]
-    tokens = generate(
-        backbone, None, [-1] * len(ids), ids, max_new_tokens=64, stop_id=end_of_turn_id(backbone.tokenizer)
+    tokens = engine_for(backbone)[0].replies(
+        None, [-1] * len(ids), ids, max_new_tokens=64, stop_id=end_of_turn_id(backbone.tokenizer)
     )
     right: dict[str, list[bool]] = {}
     for example, reply in zip(asked, tokens, strict=True):

@@ -53,7 +53,7 @@ def main(rows: int, packed: bool) -> None:
     labels = ADAPTERS * rows * (LENGTH + 1 - LENGTH // 2)
     load = memory.Load(
         tokens, labels, PROMPT + LENGTH, ADAPTERS, PROMPT * config.hidden_size,
-        min(labels, rows_of_logits("cpu", VOCABULARY)) * VOCABULARY, packed=packed,
+        min(labels, rows_of_logits("cpu", VOCABULARY)) * VOCABULARY, engine="llama_cpu" if packed else "transformers",
     )  # fmt: skip
     estimate = memory.estimate_step(config, load, width=4)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())

@@ -1,4 +1,4 @@
-"""Passes of a Llama-shaped decoder written by hand for CPUs: training with packed rows, decoding with shared caches.
+"""The engine `llama_cpu`: a Llama-shaped decoder on CPUs, rows without padding, decoding with shared caches.
 
-Whether a backbone and a kind of adapter can be served here is decided in `harness.engines`.
+Whether a backbone and a kind of adapter can be served here is decided in `harness.engines.choice`.
 """

@@ -1,7 +1,7 @@
-"""The weights of a frozen Llama-like decoder, laid out for training adapters in front of it and inside it.
+"""The weights of a frozen Llama-like decoder, laid out for adapters in front of it and inside it.
 
-What a model must look like, and what is folded into its weights. How they are used is in decoder_pass.
-Legend: R tokens of a wave (no padding), D hidden, H heads, K key-value heads, d numbers of a head, I inner width.
+What a model must look like, and what is folded into its weights. How they are used is in layers.
+Legend: V vocabulary, D hidden, d numbers of a head.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.errors import HarnessError
 from harness.model import Backbone
 
 PARTS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -19,22 +20,21 @@ MLP_PARTS = ("gate_proj", "up_proj", "down_proj")
 ROTATIONS = ("default", "linear", "llama3", "yarn")  # whose angles do not depend on the length of the text
 
 
+class UnsupportedError(HarnessError):
+    """The engine `llama_cpu` cannot serve this backbone, or these adapters; the message says why."""
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer. In front of `qkv` and `gate_up` stands a bare normalisation: the norms' weights are folded in.
+    """One layer. In front of q, k, v and of gate, up stands a bare normalisation: the norms' weights are folded in.
 
-    qkv      [(H + 2 K) d, D] and its bias: queries scaled by d^-1/2; the two numbers that a rotation mixes are
-             neighbours, so that it is one complex product
-    out      [D, H d] and its bias;  gate_up [2 I, D];  down [D, I]
+    weights  part -> [out, in];  biases: part -> [out] or None. Queries are scaled by d^-1/2; the two numbers of q and k
+             that a rotation mixes are neighbours, so that it is one complex product
     norm1, norm2  [D] the folded weights, which low-rank updates of the layers behind them need, too
     """
 
-    qkv: Tensor
-    qkv_bias: Tensor | None
-    out: Tensor
-    out_bias: Tensor | None
-    gate_up: Tensor
-    down: Tensor
+    weights: dict[str, Tensor]
+    biases: dict[str, Tensor | None]
     norm1: Tensor
     norm2: Tensor
 
@@ -45,7 +45,6 @@ class Decoder:
 
     table     [V, D] input embeddings;  norm [D] weight of the last norm;  epsilon of all norms
     places    module name -> (layer, which of PARTS + MLP_PARTS)
-    order     [(H + 2 K) d] where the rows of `qkv` come from, counted over q, k, v one after the other
     angles    [d / 2] radians that a rotation turns by at each position;  scaling: what the turned numbers are times
     """
 
@@ -57,19 +56,17 @@ class Decoder:
     kv_heads: int
     head_width: int
     places: dict[str, tuple[int, str]]
-    order: Tensor
     angles: Tensor
     scaling: float
 
     @property
-    def sizes(self) -> tuple[int, int, int]:
-        """Widths of q, k and v."""
-        return self.heads * self.head_width, self.kv_heads * self.head_width, self.kv_heads * self.head_width
+    def scale(self) -> float:
+        """What queries are multiplied by."""
+        return self.head_width**-0.5
 
-    def order_of(self, part: int) -> Tensor:
-        """Where the numbers of q, k or v (0, 1, 2) come from, counted from the first of that part."""
-        start = sum(self.sizes[:part])
-        return self.order[start : start + self.sizes[part]] - start
+    def order(self, width: int) -> Tensor:
+        """[width] where the numbers of q or k of so many come from: of each head, i and i + d / 2 become neighbours."""
+        return _order(width, self.head_width)
 
     def rotation(self, length: int) -> Tensor:
         """[length, 1, d / 2] complex numbers that turn positions 0 .. length - 1."""
@@ -78,41 +75,30 @@ class Decoder:
         return torch.complex((turns.cos() * self.scaling).to(real), (turns.sin() * self.scaling).to(real))[:, None]
 
 
-def read_decoder(backbone: Backbone) -> Decoder | str:
-    """The decoder of a backbone; or why it has none: it is no plain Llama-like one in fp32 or fp64 on a CPU.
+def _order(width: int, head_width: int) -> Tensor:
+    pairs = torch.arange(head_width).view(2, head_width // 2).T.flatten()
+    return (torch.arange(0, width, head_width)[:, None] + pairs).flatten()
 
-    Looks at the structure only. Whether the model computes what the structure suggests, the caller must try.
+
+def read_decoder(backbone: Backbone) -> Decoder:
+    """The decoder of a backbone, its weights laid out.
+
+    Raises UnsupportedError if it is no plain Llama-like one in fp32 or fp64 on a CPU. Looks at the structure only:
+    whether the model computes what the structure suggests, the caller must try.
     """
     model = backbone.model
-    base = model.base_model
-    config = model.config.get_text_config()
-    if backbone.device.type != "cpu" or backbone.dtype not in (torch.float32, torch.float64):
-        return f"it needs fp32 or fp64 on a CPU, not {backbone.dtype} on {backbone.device.type}"
-    kind = type(model).__name__
-    names = ("layers", "norm", "rotary_emb", "embed_tokens")
-    if any(not hasattr(base, name) for name in names) or getattr(config, "hidden_act", "") not in ("silu", "swish"):
-        return f"{kind} has not the parts of a Llama-like decoder"
-    if not all(_is_plain(layer) for layer in base.layers):
-        return f"the layers of {kind} are not those of a plain Llama-like decoder"
-    if not _looks_everywhere(config):
-        return f"{kind} has layers with a sliding window"
-    if getattr(base.rotary_emb, "rope_type", "") not in ROTATIONS or not hasattr(base.rotary_emb, "inv_freq"):
-        return f"the rotary embedding of {kind} depends on the length of the text"
+    base, config = model.base_model, model.config.get_text_config()
+    if reason := _unlike(backbone, base, config):
+        raise UnsupportedError(reason)
     heads, kv_heads = config.num_attention_heads, getattr(config, "num_key_value_heads", config.num_attention_heads)
-    width = base.layers[0].self_attn.q_proj.out_features // heads
-    if base.rotary_emb.inv_freq.shape != (width // 2,) or len({_epsilon(n) for n in _norms(base)}) != 1:
-        return f"{kind} rotates a part of each head, or its norms differ in epsilon"
-    pairs = torch.arange(width).view(2, width // 2).T.flatten()  # (i, i + d / 2) become neighbours
-    head_starts = torch.arange(heads + kv_heads)[:, None] * width
-    turned = (head_starts + pairs).flatten()
-    order = torch.cat([turned, torch.arange((heads + kv_heads) * width, (heads + 2 * kv_heads) * width)])
     prefix = next(name for name, module in model.named_modules() if module is base.layers)
     places = {}
     for i in range(len(base.layers)):
         places |= {f"{prefix}.{i}.self_attn.{part}": (i, part) for part in PARTS}
         places |= {f"{prefix}.{i}.mlp.{part}": (i, part) for part in MLP_PARTS}
+    width = base.layers[0].self_attn.q_proj.out_features // heads
     return Decoder(
-        layers=[_layer(layer, order, heads * width, width**-0.5) for layer in base.layers],
+        layers=[_layer(layer, width) for layer in base.layers],
         table=base.embed_tokens.weight.detach(),
         norm=base.norm.weight.detach(),
         epsilon=_epsilon(base.norm),
@@ -120,33 +106,54 @@ def read_decoder(backbone: Backbone) -> Decoder | str:
         kv_heads=kv_heads,
         head_width=width,
         places=places,
-        order=order,
         angles=base.rotary_emb.inv_freq.detach().float(),
         scaling=float(getattr(base.rotary_emb, "attention_scaling", 1.0)),
     )
 
 
-def _layer(layer: Any, order: Tensor, queries: int, scale: float) -> Layer:
-    attention, mlp = layer.self_attn, layer.mlp
+def _unlike(backbone: Backbone, base: Any, config: Any) -> str:
+    """Why this model cannot be laid out; empty if it can."""
+    if backbone.device.type != "cpu":
+        return f"it needs a CPU, and the backbone is on {backbone.device}"
+    if backbone.dtype not in (torch.float32, torch.float64):
+        return f"it computes in float32 or float64, and the backbone is in {str(backbone.dtype).removeprefix('torch.')}"
+    kind = type(backbone.model).__name__
+    if any(not hasattr(base, name) for name in ("layers", "norm", "rotary_emb", "embed_tokens")):
+        return f"{kind} is not built like Llama"
+    if type(backbone.model.get_output_embeddings()) is not nn.Linear:
+        return f"the head of {kind} is no linear layer"
+    if getattr(config, "hidden_act", "") not in ("silu", "swish"):
+        return f"{kind} has the activation {getattr(config, 'hidden_act', 'unknown')!r} in place of 'silu'"
+    if not all(_is_plain(layer) for layer in base.layers):
+        return f"the layers of {kind} have other parts than Llama's"
+    if not _looks_everywhere(config):
+        return f"{kind} has layers with a sliding window"
+    rope = getattr(base.rotary_emb, "rope_type", "")
+    width = base.layers[0].self_attn.q_proj.out_features // config.num_attention_heads
+    inverse = getattr(base.rotary_emb, "inv_freq", None)
+    if rope not in ROTATIONS or inverse is None or inverse.shape != (width // 2,):
+        return f"{kind} has the rotary embedding {rope!r}; supported are {', '.join(ROTATIONS)} over the whole head"
+    if len({_epsilon(norm) for norm in _norms(base)}) != 1:
+        return f"the norms of {kind} have different epsilons"
+    return ""
+
+
+def _layer(layer: Any, width: int) -> Layer:
     norm1, norm2 = layer.input_layernorm.weight.detach(), layer.post_attention_layernorm.weight.detach()
-    projections = [getattr(attention, part) for part in PARTS[:3]]
-    qkv = torch.cat([p.weight.detach() for p in projections])
-    bias = None
-    if any(p.bias is not None for p in projections):
-        bias = torch.cat([qkv.new_zeros(len(p.weight)) if p.bias is None else p.bias.detach() for p in projections])
-        bias[:queries] *= scale
-        bias = bias[order]
-    qkv[:queries] *= scale
-    return Layer(
-        qkv=(qkv * norm1)[order],
-        qkv_bias=bias,
-        out=attention.o_proj.weight.detach(),
-        out_bias=None if attention.o_proj.bias is None else attention.o_proj.bias.detach(),
-        gate_up=torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()]) * norm2,
-        down=mlp.down_proj.weight.detach(),
-        norm1=norm1,
-        norm2=norm2,
-    )
+    weights: dict[str, Tensor] = {}
+    biases: dict[str, Tensor | None] = {}
+    for part in PARTS + MLP_PARTS:
+        module = getattr(layer.self_attn if part in PARTS else layer.mlp, part)
+        weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
+        if part in PARTS[:3]:
+            weight = weight * norm1
+        elif part in MLP_PARTS[:2]:
+            weight = weight * norm2
+        if part in PARTS[:2]:
+            order, scale = _order(len(weight), width), width**-0.5 if part == "q_proj" else 1.0
+            weight, bias = weight[order] * scale, None if bias is None else bias[order] * scale
+        weights[part], biases[part] = weight, bias
+    return Layer(weights, biases, norm1, norm2)
 
 
 def _looks_everywhere(config: Any) -> bool:

@@ -1,109 +1,123 @@
-"""The engine `llama_cpu`: packed training and shared-prefix decoding of Llama-like models in fp32 or fp64 on a CPU.
+"""The engine `llama_cpu`: Llama-like decoders in fp32 or fp64 on a CPU, rows without padding, a thread a wave.
 
-The weights are laid out once a backbone. Likelihood and choices go through the model's own forward.
+Adapters are soft prompts, prefixes of keys and values, and low-rank updates. See `Engine` for what it answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from harness.adapters import Bank
-from harness.engines.batching import Wave
-from harness.engines.decoding import BATCH_TOKENS, ProgressCallback, plan_passes, virtual_tokens
-from harness.engines.generation import Finished, decode
-from harness.engines.head import head_losses
-from harness.engines.llama_cpu.cached_decoder import CachedDecoder, DecoderBatch
-from harness.engines.llama_cpu.decoder import Decoder, read_decoder
-from harness.engines.llama_cpu.decoder_pass import hidden_states, run
-from harness.engines.llama_cpu.packed import pack_ids
+from harness.engines.batching import Entry, Wave, share_out
+from harness.engines.decoding import Batch, plan_passes, virtual_tokens
+from harness.engines.engine import Engine
+from harness.engines.head import close, head_losses
+from harness.engines.llama_cpu.attention import Rows
+from harness.engines.llama_cpu.batch import DecoderBatch, Served
+from harness.engines.llama_cpu.decoder import UnsupportedError, read_decoder
+from harness.engines.llama_cpu.layers import past_of, through_layers, updates_of
+from harness.engines.llama_cpu.packed import Packed, pack
 from harness.engines.parallel import side_by_side
-from harness.engines.transformers_engine import TransformersEngine, close
 from harness.model import Backbone
 
-MEMO = "llama_cpu engine"
+T = TypeVar("T")
 
 
-def laid_out(backbone: Backbone) -> LlamaCpuEngine | str:
-    """The engine of a backbone with its weights laid out, made once; or why this backbone cannot have one."""
-    if MEMO not in backbone.memo:
-        decoder = read_decoder(backbone)
-        why = decoder if isinstance(decoder, str) else _disagreement(backbone, decoder)
-        backbone.memo[MEMO] = why or LlamaCpuEngine(backbone, decoder)  # pyright: ignore[reportArgumentType]
-    return backbone.memo[MEMO]
+class LlamaCpuEngine(Engine):
+    """See Engine. The weights are laid out once, here.
 
-
-def _disagreement(backbone: Backbone, decoder: Decoder) -> str:
-    """A structure that looks right may compute something else: its logits must be the model's own."""
-    ids = torch.randint(len(decoder.table), (2, 8), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        wanted = backbone.model(input_ids=ids, use_cache=False).logits
-        found = backbone.model.get_output_embeddings()(run(decoder, pack_ids(ids))).view_as(wanted)
-    return "" if close(found, wanted) else "the laid-out weights give other logits than the model itself"
-
-
-class LlamaCpuEngine:
-    """See `engine.Engine`."""
+    Raises UnsupportedError if the backbone is no such decoder, or computes other logits than its structure suggests.
+    """
 
     name = "llama_cpu"
-    packed = True
 
-    def __init__(self, backbone: Backbone, decoder: Decoder) -> None:
-        self.backbone, self.decoder = backbone, decoder
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self.decoder = read_decoder(backbone)
+        self.head: torch.nn.Linear = backbone.model.get_output_embeddings()
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(len(self.decoder.table), (2, 8), generator=generator)
+        every = [torch.arange(8).numpy()] * 2
+        with torch.no_grad():
+            wanted = backbone.model(input_ids=ids, use_cache=False).logits
+            found = self.head(self._hidden(None, pack(list(ids.numpy()), every, [0, 0], 0), torch.zeros(2).long()))
+        if not close(found.view_as(wanted), wanted):
+            raise UnsupportedError(f"{type(backbone.model).__name__} computes other logits than its layers suggest")
 
-    def why_not(self, bank: Bank | None, dropout: bool) -> str:
-        """Why this kind of adapters needs the model's own forward; "" where it does not."""
-        if dropout:
-            return "adapters with dropout hook into the model"
-        low_rank = None if bank is None else bank.low_rank()
-        if bank is not None and (low_rank is None or not set(low_rank) <= set(self.decoder.places)):
-            return f"adapters of the kind {type(bank.spec).__name__} hook into the model"
-        return ""
+    @property
+    def workers(self) -> int:
+        """Threads that each take whole waves or batches: none waits for another inside a product."""
+        return torch.get_num_threads()
 
-    def token_losses(self, bank: Bank, wave: Wave, dropout_seeds: Tensor | None = None) -> Tensor:
-        """Cross-entropy [n] in nats of each target of a wave; see `engine.Engine`."""
-        hidden = hidden_states(self.decoder, bank, wave)
-        return head_losses(self.backbone.model.get_output_embeddings(), hidden, wave.targets)
+    def cannot_serve(self, bank: Bank | None, dropout: bool) -> str:
+        """Why adapters cannot be served here, or not be trained with dropout; empty if they can."""
+        if bank is None:
+            return ""
+        low_rank = bank.low_rank()
+        if low_rank is None:
+            return f"adapters of the kind {type(bank.spec).__name__} change attention inside the layers"
+        if elsewhere := sorted(set(low_rank) - set(self.decoder.places)):
+            return f"the adapters change {elsewhere[0]}, which is no projection of a layer"
+        return "it does not train with dropout" if dropout else ""
 
-    def replies(
+    def token_losses(self, bank: Bank | None, wave: Wave, dropout_seeds: Tensor | None = None) -> Tensor:
+        virtual, cached = virtual_tokens(bank), 0 if bank is None else bank.cached_tokens
+        owners = wave.rows.tolist()
+        inputs = [entry.row.inputs for entry in wave.entries]
+        packed = pack(inputs, [entry.row.positions + cached for entry in wave.entries], owners, virtual)
+        return head_losses(self._hidden(bank, packed, wave.rows), self.head, wave.targets)
+
+    def _hidden(self, bank: Bank | None, packed: Packed, rows: Tensor) -> Tensor:
+        """Hidden states [n, D] at the label positions of packed rows with adapters `rows` [B]."""
+        whole, past = Rows(self.decoder, packed), past_of(self.decoder, bank, rows)
+        prefix = None if bank is None else bank.prefix(rows)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, labels_only: bool, own: tuple[Tensor, ...]) -> Tensor:
+            return whole.attend(q, k, v, labels_only, own, past[layer])
+
+        prefix = None if prefix is None else prefix.flatten(0, 1)
+        return through_layers(self.decoder, updates_of(self.decoder, bank), packed, prefix, attend)
+
+    def cut(self, bank: Bank | None, entries: Sequence[Entry], budget_tokens: int, workers: int) -> list[list[Entry]]:
+        return share_out(entries, virtual_tokens(bank), budget_tokens, workers)
+
+    def lengths(self, bank: Bank | None, entries: Sequence[Entry]) -> list[int]:
+        return [virtual_tokens(bank) + len(entry.row.inputs) for entry in entries]
+
+    def each_batch(
         self,
         bank: Bank | None,
         rows: Sequence[int],
         prompts: Sequence[Sequence[int]],
-        *,
-        max_new_tokens: int,
-        stop_id: int,
-        batch_tokens: int = BATCH_TOKENS,
-        progress: ProgressCallback | None = None,
-    ) -> list[list[int]]:
-        """Greedy replies; the prompts of one dialogue share a prefill, and each thread takes whole batches."""
-        replies: list[list[int]] = [[] for _ in prompts]
-        finished = Finished(len(prompts), progress)
-        longest = max(map(len, prompts)) + virtual_tokens(bank) + max_new_tokens
-        with torch.no_grad():
-            model = CachedDecoder(self.backbone, self.decoder, bank, longest)
+        room: int,
+        batch_tokens: int,
+        work: Callable[[Batch, list[int]], T],
+    ) -> list[T]:
+        found: list[T] = []
+        for used in [None] if bank is None else [bank, None]:
+            some = [i for i, row in enumerate(rows) if (row >= 0) == (used is not None)]
+            if not some:
+                continue
+            longest = max(len(prompts[i]) for i in some) + virtual_tokens(used) + room + 1
+            with torch.no_grad():
+                served = Served(self.decoder, self.head, used, longest)
 
-        def one(passes: list[list[int]]) -> None:
-            with torch.no_grad():  # a thread starts with gradients
-                ends = [prompts[chain[-1]] for chain in passes]
-                lengths = [[len(prompts[i]) for i in chain] for chain in passes]
-                batch = DecoderBatch(model, ends, lengths, [rows[chain[-1]] for chain in passes], max_new_tokens - 1)
-                decode(batch, [i for chain in passes for i in chain], replies, max_new_tokens, stop_id, finished)
+            def one(passes: list[list[int]], served: Served = served) -> T:
+                with torch.no_grad():  # a thread starts with gradients
+                    longest = [prompts[chain[-1]] for chain in passes]
+                    lengths = [[len(prompts[i]) for i in chain] for chain in passes]
+                    batch = DecoderBatch(served, longest, lengths, [rows[chain[-1]] for chain in passes], room)
+                    return work(batch, [i for chain in passes for i in chain])
 
-        workers = torch.get_num_threads()
-        with side_by_side(workers) as each:
-            each(one, plan_passes(prompts, rows, max_new_tokens, batch_tokens, workers))
-        return replies
+            asked, served_by = [prompts[i] for i in some], [rows[i] for i in some]
+            plan = plan_passes(asked, served_by, room + 1, batch_tokens, self.workers)
+            with side_by_side(self.workers) as each:
+                found += each(one, [[[some[i] for i in chain] for chain in passes] for passes in plan])
+        return found
 
-    def reply_nll(self, bank: Bank | None, rows: Any, prompts: Any, replies: Any, *, progress: Any = None) -> Any:
-        """By the model's own forward; see `likelihood.reply_nll`."""
-        return TransformersEngine(self.backbone).reply_nll(bank, rows, prompts, replies, progress=progress)
-
-    def choice_log_probs(
-        self, bank: Bank | None, rows: Any, prompts: Any, choices: Any, *, progress: Any = None
-    ) -> Any:
-        """By the model's own forward; see `likelihood.choice_log_probs`."""
-        return TransformersEngine(self.backbone).choice_log_probs(bank, rows, prompts, choices, progress=progress)
+    def can_take_back(self) -> bool:
+        return True

@@ -1,56 +1,55 @@
-"""Low-rank updates of a decoder's linear layers, several adapters side by side, with their gradients by hand.
+"""Linear layers with low-rank updates of several adapters side by side, forward and backward by hand.
 
-LoRA's files and hooks are in harness.adapters. No lazy annotations in this file: TorchScript reads them (see scripted).
-Legend: U adapters, R tokens, N adapters of a bank.
+With autograd in all but attention a step of a bank of LoRAs took 1.15 times as long as all by hand, with this 1.06
+times (docs/performance.md). LoRA's files and hooks are in harness.adapters.
+
+No lazy annotations in this file: TorchScript reads them (see scripted). Legend: U adapters, R tokens.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engines.llama_cpu.decoder import MLP_PARTS, PARTS, Decoder
 from harness.engines.llama_cpu.packed import Run
 from harness.engines.llama_cpu.scripted import scripted
 
-
-def folded(decoder: Decoder, low_rank: Mapping[str, tuple[Tensor, Tensor]]) -> list[Tensor]:
-    """a, b, a, b, ... as the folded weights need them: a with the norm's weight, b of q and k in the new order."""
-    pairs: list[Tensor] = []
-    for name, (a, b) in low_rank.items():
-        number, part = decoder.places[name]
-        layer = decoder.layers[number]
-        if part in PARTS[:3]:
-            b = b[:, decoder.order_of(PARTS.index(part))]
-            a, b = a * layer.norm1, b * decoder.head_width**-0.5 if part == "q_proj" else b
-        elif part in MLP_PARTS[:2]:
-            a = a * layer.norm2
-        pairs += [a, b]
-    return pairs
+Pair = tuple[Tensor, Tensor]  # a [U, rank, in], b [U, out, rank]
 
 
-@dataclass
-class Update:
-    """A low-rank update of one linear layer for U adapters: a [U, rank, in], b [U, out, rank], their gradients."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, pair: Pair | None, runs: list[Run]) -> Tensor:
+    """x W^T + bias, and for each adapter's tokens (x a^T) b^T where there is a pair; x [R, in] -> [R, out]."""
+    if pair is None:
+        return F.linear(x, weight, bias)
+    return _Updated.apply(x, weight, bias, *pair, runs)  # pyright: ignore[reportReturnType]
 
-    a: Tensor
-    b: Tensor
-    grad_a: Tensor | None = None
-    grad_b: Tensor | None = None
 
-    def add(self, x: Tensor, y: Tensor, runs: list[Run]) -> Tensor:
-        """y += (x a^T) b^T for each adapter's tokens; returns x a^T [R, rank]."""
-        return _add(x, y, self.a, self.b, runs)
+class _Updated(torch.autograd.Function):
+    """Weight and bias are frozen."""
 
-    def back(self, x: Tensor, down: Tensor, grad: Tensor, into: Tensor | None, runs: list[Run]) -> None:
-        """Gradients of a and b from that of y; `into` gets what belongs to x, added."""
-        self.grad_a, self.grad_b = torch.zeros_like(self.a), torch.zeros_like(self.b)
-        _back(x, down, grad, into, self.a, self.b, self.grad_a, self.grad_b, runs)
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, runs: list[Run]
+    ) -> Tensor:
+        y = F.linear(x, weight, bias)
+        down = _add(x, y, a, b, runs)
+        ctx.save_for_backward(x, weight, a, b, down)
+        ctx.runs = runs
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight, a, b, down = ctx.saved_tensors
+        grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
+        grad_x = grad @ weight if ctx.needs_input_grad[0] else None
+        _back(x, down, grad, grad_x, a, b, grad_a, grad_b, ctx.runs)
+        return grad_x, None, None, grad_a, grad_b, None
 
 
 @scripted
 def _add(x: Tensor, y: Tensor, a: Tensor, b: Tensor, runs: list[tuple[int, int, int]]) -> Tensor:
+    """y += (x a^T) b^T for each adapter's tokens; returns x a^T [R, rank]."""
     down = x.new_empty([x.size(0), a.size(1)])
     for u, first, last in runs:
         part = torch.mm(x[first:last], a[u].t(), out=down[first:last])
@@ -63,17 +62,18 @@ def _back(
     x: Tensor,
     down: Tensor,
     grad: Tensor,
-    into: Tensor | None,
+    grad_x: Tensor | None,
     a: Tensor,
     b: Tensor,
     grad_a: Tensor,
     grad_b: Tensor,
     runs: list[tuple[int, int, int]],
 ) -> None:
+    """Gradients of a and b from that of y; `grad_x` gets what belongs to x, added."""
     for u, first, last in runs:
         part = grad[first:last]
         up = part @ b[u]
         grad_b[u].addmm_(part.t(), down[first:last])
         grad_a[u].addmm_(up.t(), x[first:last])
-        if into is not None:
-            into[first:last].addmm_(up, a[u])
+        if grad_x is not None:
+            grad_x[first:last].addmm_(up, a[u])

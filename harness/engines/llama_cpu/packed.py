@@ -1,6 +1,6 @@
-"""Rows of a wave one after the other, without padding: where every token, label and adapter lies.
+"""Rows one after the other, without padding: where every token, label and adapter lies.
 
-Legend: R tokens of a wave, B rows, P virtual tokens, T tokens, n labels.
+Legend: R tokens of all rows, B rows, P virtual tokens, n labels.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ Run = tuple[int, int, int]  # (adapter, first, behind the last)
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Where everything lies in the tokens of a wave.
+    """Where everything lies in the R tokens.
 
-    lengths     tokens of each row
+    lengths     tokens of each row, virtual ones included
     prefix_at   [B * P] tokens that are virtual;  token_at, ids: the others and what they are
     positions   [R] in their rows
-    labels      [n] tokens whose hidden states predict a label
-    label_counts  of each row
+    labels      [n] tokens whose hidden states are wanted;  label_counts: of each row
     runs        (adapter, first, behind the last) in R: one adapter's rows lie side by side
     label_runs  the same in the n labels
     """
@@ -39,32 +38,15 @@ class Packed:
     label_runs: list[Run]
 
 
-def pack(
-    inputs: Sequence[np.ndarray], reads: Sequence[np.ndarray], adapters: Sequence[int], prefix: int, cached: int = 0
-) -> Packed:
-    """Lay out rows, which come adapter by adapter, behind P = prefix + cached virtual tokens each.
+def pack(inputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], owners: Sequence[int], virtual: int) -> Packed:
+    """Lay out rows of token ids, each behind P = `virtual` virtual tokens.
 
-    inputs    token ids of each row
-    reads     of each row the positions whose hidden states are wanted, counted with the prefix's virtual tokens
-    adapters  of each row
-    cached    virtual tokens that are keys and values only (`Bank.cached_tokens`); `reads` does not count them
+    labels   of each row, the positions that are wanted, at least one, counted with the virtual tokens
+    owners   of each row its adapter; one adapter's rows come side by side
     """
-    virtual = prefix + cached
-    lengths: list[int] = []
-    runs: list[Run] = []
-    label_runs: list[Run] = []
-    labels: list[np.ndarray] = []
-    start = seen = 0
-    for ids, positions, mine in zip(inputs, reads, adapters, strict=True):
-        end, more = start + virtual + len(ids), seen + len(positions)
-        lengths.append(end - start)
-        labels.append(positions + (start + cached))
-        for found, first, last in ((runs, start, end), (label_runs, seen, more)):
-            if found and found[-1][0] == mine:
-                found[-1] = (mine, found[-1][1], last)
-            else:
-                found.append((mine, first, last))
-        start, seen = end, more
+    lengths = [virtual + len(row) for row in inputs]
+    starts = np.cumsum([0, *lengths[:-1]])
+    counts = [len(row) for row in labels]
     positions = np.concatenate([np.arange(length) for length in lengths])
     is_virtual = positions < virtual
     return Packed(
@@ -73,14 +55,19 @@ def pack(
         token_at=torch.from_numpy(np.flatnonzero(~is_virtual)),
         ids=torch.from_numpy(np.concatenate(inputs)),
         positions=torch.from_numpy(positions),
-        labels=torch.from_numpy(np.concatenate(labels)),
-        label_counts=[len(part) for part in labels],
-        runs=runs,
-        label_runs=label_runs,
+        labels=torch.from_numpy(np.concatenate([start + row for start, row in zip(starts, labels, strict=True)])),
+        label_counts=counts,
+        runs=runs_of(owners, lengths),
+        label_runs=runs_of(owners, counts),
     )
 
 
-def pack_ids(ids: Tensor) -> Packed:
-    """Rows of plain tokens [B, T], every position a label."""
-    inputs = [row.numpy() for row in ids]
-    return pack(inputs, [np.arange(len(row)) for row in inputs], [0] * len(inputs), 0)
+def runs_of(owners: Sequence[int], sizes: Sequence[int]) -> list[Run]:
+    """Where each adapter's rows begin and end, if its rows, of these sizes, lie side by side."""
+    runs: list[Run] = []
+    end = 0
+    for owner, size in zip(owners, sizes, strict=True):
+        first = runs.pop()[1] if runs and runs[-1][0] == owner else end
+        end += size
+        runs.append((owner, first, end))
+    return runs

@@ -16,8 +16,8 @@ _PLAIN: dict[str, str] = {}  # function -> why it runs as plain Python: the same
 def scripted(function: F) -> F:
     """The function compiled by TorchScript where this torch and this Python have it, else the function as it is.
 
-    TorchScript is deprecated, and no right result needs it. With two threads of small operations the interpreter lock
-    cost 17 % of training time, which torch.compile would save only where a C++ compiler is at hand.
+    TorchScript is deprecated, and no right result needs it. Without it a training step takes 5 % longer on two
+    threads, which wait for the interpreter lock; torch.compile would need a C++ compiler (docs/performance.md).
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
