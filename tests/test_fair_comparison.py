@@ -16,8 +16,7 @@ import pytest
 
 from harness import statistics
 from harness.adapters.create import create_bank
-from harness.adapters.lora import LoRABank
-from harness.adapters.merging import combine_loras
+from harness.adapters.lora import LoRABank, combine_loras
 from harness.benchmarks.devices import DEVICES
 from harness.benchmarks.devices.actions import Counts, count_actions
 from harness.compare.guard import Family, NotComparableError, check_comparable, comparison_rows, families

@@ -17,7 +17,6 @@ from .create import (
 )
 from .discrete_prompt import DiscretePromptBank as DiscretePromptBank
 from .kv_prefix import filled_cache as filled_cache, keys_and_values_only as keys_and_values_only
-from .lora import LoRABank as LoRABank
-from .merging import combine_loras as combine_loras, merged as merged
+from .lora import LoRABank as LoRABank, combine_loras as combine_loras, merged as merged
 from .peft_format import load_bank as load_bank, save_bank as save_bank
 from .soft_prompt import PROMPT as PROMPT

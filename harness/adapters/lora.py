@@ -1,13 +1,16 @@
 """LoRA: W x + (alpha / rank) B A x on chosen linear layers (Hu et al. 2021), one A and B per adapter.
 
-The backbone is never changed: forward hooks add the low-rank part while a batch runs.
+The backbone is never changed: forward hooks add the low-rank part while a batch runs. Sums of LoRAs, and a copy of the
+backbone with one folded in, are exact on the weight update.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 from harness.adapters.bank import Bank, BaseFacts, check_keys, key_seed, master_dtype, rows_of, runs_of
 from harness.contract import AdapterKind, LoRA
 from harness.errors import HarnessError, did_you_mean
-from harness.model import Backbone
+from harness.model import Backbone, freeze
 
 A, B = ".lora_A", ".lora_B"  # tensor name = module name + one of these
 IN_FILES = "base_model.model."  # what PEFT puts before a module's name
@@ -161,6 +164,50 @@ def _mix(bits: Tensor) -> Tensor:
     bits.bitwise_xor_(bits >> 13 & 0x7FFFF)
     bits.mul_(0xC2B2AE35 - 2**32)
     return bits.bitwise_xor_(bits >> 16 & 0xFFFF)
+
+
+def combine_loras(bank: LoRABank, recipes: Mapping[str, Mapping[str, float]]) -> LoRABank:
+    """New LoRAs whose update is sum_i w_i (alpha / r) B_i A_i, for each new key a recipe {key of the bank: w}.
+
+    The rank becomes r times the longest recipe's length, the rest is filled with zeros; alpha becomes the rank, so
+    that the scale is 1.
+    Raises HarnessError for an unknown key, an empty recipe, and for no recipes at all.
+    """
+    if not recipes or not all(recipes.values()):
+        raise HarnessError("a combination of LoRAs needs at least one recipe, and each at least one LoRA")
+    length = max(len(recipe) for recipe in recipes.values())
+    rank = length * bank.spec.rank
+    tensors = {}
+    for module in bank.modules:
+        a, b = bank.tensors[module + A].detach(), bank.tensors[module + B].detach()
+        downs, ups = [], []
+        for recipe in recipes.values():
+            rows = [bank.row(key) for key in recipe]
+            weights = bank.spec.scale * torch.tensor(list(recipe.values()), dtype=b.dtype, device=b.device)
+            down = a[rows].flatten(0, 1)  # [len r, in]
+            up = (b[rows] * weights[:, None, None]).permute(1, 0, 2).flatten(1)  # [out, len r]
+            missing = rank - down.shape[0]
+            downs.append(torch.nn.functional.pad(down, (0, 0, 0, missing)))
+            ups.append(torch.nn.functional.pad(up, (0, missing)))
+        tensors[module + A], tensors[module + B] = torch.stack(downs), torch.stack(ups)
+    spec = replace(bank.spec, rank=rank, alpha=float(rank), dropout=0.0)
+    return LoRABank(spec, tuple(recipes), tensors, bank.base)
+
+
+def merged(backbone: Backbone, bank: Bank, row: int) -> Backbone:
+    """A copy of the backbone with one LoRA folded in: W + scale * B A (Hu et al. 2021, section 4.1).
+
+    bank  LoRA bank made for this backbone;  row: which of its N adapters
+    The original stays as it is; the copy has a fingerprint of its own. Raises HarnessError for a soft prompt.
+    """
+    if not 0 <= row < len(bank.keys):
+        raise HarnessError(f"row {row} is not in a bank of {len(bank.keys)} adapters; rows count from 0")
+    model = copy.deepcopy(backbone.model)
+    for module_name, delta in bank.weight_deltas(row).items():
+        weight = model.get_submodule(module_name).weight
+        # Added in the bank's (wider) dtype: a small change must not be rounded before it is added.
+        weight.data = (weight.data.to(delta.dtype) + delta.to(weight.device)).to(weight.dtype)
+    return freeze(f"{backbone.name}+{bank.keys[row]}", model, backbone.tokenizer, backbone.engine)
 
 
 KIND = AdapterKind("lora", "low-rank updates of linear layers", LoRA, create_loras)

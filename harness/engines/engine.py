@@ -21,9 +21,9 @@ from harness.engines.decoding import (
     Batch,
     ProgressCallback,
     check_prompts,
+    decode,
     forward_tokens,
 )
-from harness.engines.generation import decode
 from harness.engines.likelihood import Choices, normalised, reply_entries
 from harness.engines.parallel import side_by_side
 from harness.model import Backbone

@@ -12,7 +12,6 @@ import numpy as np
 
 from harness.contract import Columns, Listing, Metric, MetricBatch, extensions_of, list_extensions, of_the_core
 from harness.errors import ConfigError, PluginError, did_you_mean
-from harness.scoring import text
 from harness.store import plugin_hash
 
 
@@ -105,6 +104,47 @@ def _unusable() -> str:
     return ". A plugin that brings it must be installed, or installed again where its entry points have changed"
 
 
+def normalised(text: str) -> str:
+    """Runs of white space become one space, none at the ends; nothing else changes (case counts)."""
+    return " ".join(text.split())
+
+
+def exact_match(reply: str, reference: str) -> float:
+    """1.0 if the texts are equal up to white space, else 0.0."""
+    return float(normalised(reply) == normalised(reference))
+
+
+def number(text: str) -> float | None:
+    """The finite number that the whole text is, or None: "4", " 4.0 "; not "4 stars"."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def absolute_error(reply: str, reference: str, choices: Sequence[str] = ()) -> float:
+    """Absolute difference of two numbers, in their own unit.
+
+    A reply that is no number is as wrong as the worst of `choices`; without choices it is undefined (nan),
+    and so is everything where the reference is no number.
+    """
+    wanted, got = number(reference), number(reply)
+    if wanted is None:
+        return math.nan
+    if got is not None:
+        return abs(got - wanted)
+    errors = [abs(value - wanted) for value in map(number, choices) if value is not None]
+    return max(errors, default=math.nan)
+
+
+def most_probable(log_probs: Sequence[float], choices: Sequence[str]) -> str:
+    """The choice with the highest log probability; the first of equals."""
+    if len(log_probs) != len(choices):
+        raise ValueError(f"{len(log_probs)} probabilities for {len(choices)} choices")
+    return choices[max(range(len(choices)), key=lambda i: log_probs[i])]
+
+
 def _similarity(batch: MetricBatch) -> Columns:
     from harness.scoring.similarity import similarity
 
@@ -114,20 +154,20 @@ def _similarity(batch: MetricBatch) -> Columns:
 
 
 def _exact_match(batch: MetricBatch) -> Columns:
-    return {"exact_match": [text.exact_match(*pair) for pair in batch.pairs()]}
+    return {"exact_match": [exact_match(*pair) for pair in batch.pairs()]}
 
 
 def _accuracy(batch: MetricBatch) -> Columns:
     choices, replies = batch.dataset.protocol.choices, list(batch.replies)
     if batch.choice_log_probs is not None:
-        replies = [text.most_probable(row.tolist(), choices) for row in batch.choice_log_probs]
+        replies = [most_probable(row.tolist(), choices) for row in batch.choice_log_probs]
     pairs = zip(replies, batch.references, strict=True)
-    return {"accuracy": [text.exact_match(reply, reference) for reply, reference in pairs]}
+    return {"accuracy": [exact_match(reply, reference) for reply, reference in pairs]}
 
 
 def _mae(batch: MetricBatch) -> Columns:
     choices = batch.dataset.protocol.choices
-    return {"mae": [text.absolute_error(reply, reference, choices) for reply, reference in batch.pairs()]}
+    return {"mae": [absolute_error(reply, reference, choices) for reply, reference in batch.pairs()]}
 
 
 def _nll(batch: MetricBatch) -> Columns:

@@ -1,4 +1,4 @@
-"""harness.engines.generation: batched decoding gives the replies of decoding one by one, in any company."""
+"""harness.engines.decoding: batched decoding gives the replies of decoding one by one, in any company."""
 
 from __future__ import annotations
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from harness.adapters.create import create_bank
-from harness.adapters.lora import LoRABank
-from harness.adapters.merging import combine_loras
+from harness.adapters.lora import LoRABank, combine_loras
 from harness.config.scope import held_out
 from harness.contract.data import Protocol
 from harness.contract.plugins import Method, load_with_required
