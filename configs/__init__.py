@@ -1,1 +1,4 @@
-"""Ready-made runs as commented YAML, and the shipped defaults (default.yaml). No code."""
+"""Ready-made runs as commented YAML, the shipped defaults (default.yaml), and the training of embedded backbones.
+
+No method and no benchmark.
+"""

@@ -33,15 +33,16 @@ FLOORS = (
     "runner",
     "show",
     "sweeps testkit bench",
-    "methods benchmarks leaderboard",
+    "methods benchmarks leaderboard configs",
     "commands",
     "cli",
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}
 FILES = {"__init__", "__main__", "cli", "runner", "study", "errors", "progress"}
-ROOMS = set(FLOOR) - FILES - {"methods", "benchmarks", "leaderboard"}
+FOLDERS = ("methods", "benchmarks", "leaderboard", "configs")  # beside harness/ in the repository
+ROOMS = set(FLOOR) - FILES - set(FOLDERS)
 MODULES = sorted((ROOT / "harness").rglob("*.py"))
-OUTSIDE = sorted(path for name in ("methods", "benchmarks", "leaderboard") for path in (ROOT / name).rglob("*.py"))
+OUTSIDE = sorted(path for name in FOLDERS for path in (ROOT / name).rglob("*.py"))
 
 
 def imports_of(path: Path, *, typing_too: bool = False) -> Iterator[tuple[str, str]]:
@@ -130,7 +131,7 @@ def test_every_name_on_a_face_is_used_by_another_room(name):
     """A face that only grows says nothing. Tests, plugins and the public names of `harness` count as users."""
     texts = [
         path.read_text("utf-8")
-        for folder in ("harness", "methods", "benchmarks", "leaderboard", "tests")
+        for folder in ("harness", *FOLDERS, "tests")
         for path in (ROOT / folder).rglob("*.py*")
         if path.suffix in (".py", ".pyi") and (room(path) != name or folder == "tests")
     ]
@@ -178,7 +179,7 @@ def test_plugins_import_only_public_names_and_their_own_folder(path):
         if parts[0] == "harness":
             assert not name.startswith("_"), f"{path.name} imports {module}.{name}"
             assert len(parts) <= 2, f"{path.name} imports {module}.{name}, which is inside a room"
-        assert parts[0] not in ("methods", "benchmarks", "leaderboard", "configs"), f"{path.name}: {module}"
+        assert parts[0] not in FOLDERS, f"{path.name}: {module}"
 
 
 @pytest.mark.parametrize("package", sorted(PYPROJECT["tool"]["setuptools"]["package-dir"]))

@@ -26,10 +26,10 @@ def backbone_train_command(
     """Train a small backbone from a seeded recipe."""
     from dataclasses import replace
 
+    from harness.configs import pretraining
     from harness.contract import fill, load_benchmark, option_types, read_value
-    from harness.model import pretrain, read_recipe
 
-    parsed = read_recipe(recipe)
+    parsed = pretraining.read_recipe(recipe)
     if not 0 < share <= 1:
         raise HarnessError(f"--share must lie in (0, 1], not {share}")
     parsed = replace(parsed, stages=[_shortened(stage, share) for stage in parsed.stages])
@@ -46,7 +46,7 @@ def backbone_train_command(
     if output.exists() and any(output.iterdir()):
         raise HarnessError(f"{output} is not empty; choose a new folder")
     with progress(quiet).task("train the backbone", 0, "tokens") as advance:
-        cost = pretrain(parsed, load, output, advance.to)
+        cost = pretraining.pretrain(parsed, load, output, advance.to)
     typer.echo(f"{output}: " + ", ".join(f"{key} {value}" for key, value in cost.items()))
 
 

@@ -9,7 +9,6 @@ from .backbone import (
     freeze as freeze,
     load_backbone as load_backbone,
 )
-from .pretraining import pretrain as pretrain, read_recipe as read_recipe
 from .prompts import (
     Encoded as Encoded,
     dialogue_examples as dialogue_examples,

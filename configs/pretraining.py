@@ -1,6 +1,6 @@
 """The seeded recipe of an embedded backbone: tokenizer, corpus stream, training, and the folder in the Hub's format.
 
-A recipe is a YAML file (see `configs/`); the corpus comes from any benchmark plugin. Adapters are not trained here.
+The recipe is `backbone_tiny.yaml` or another such file; the corpus comes from any benchmark plugin. No adapter is trained.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from harness.contract import Dataset, Message
 from harness.errors import ConfigError, did_you_mean
-from harness.model.prompts import Encoded, dialogue_messages, encode_dialogue
+from harness.model import Encoded, dialogue_messages, encode_dialogue
 
 SPECIALS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 TEMPLATE = (
