@@ -1,6 +1,6 @@
 """The seeded recipe of an embedded backbone: tokenizer, corpus stream, training, and the folder in the Hub's format.
 
-The recipe is `backbone_tiny.yaml` or another such file; the corpus comes from any benchmark plugin. No adapter is trained.
+The recipe is `backbone_tiny.yaml` or another such file; the corpus comes from any benchmark. No adapter is trained.
 """
 
 from __future__ import annotations

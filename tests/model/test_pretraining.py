@@ -1,4 +1,4 @@
-"""harness.configs.pretraining through its command: a seeded recipe gives the same backbone, and a faulty one is named."""
+"""Pretraining through its command: a seeded recipe gives the same backbone, and a faulty one is named."""
 
 from __future__ import annotations
 
