@@ -29,12 +29,12 @@ def dialogue(generator: np.random.Generator, length: int) -> Encoded:
     return Encoded(ids, (False,) * (length // 2) + (True,) * (length + 1 - length // 2))
 
 
-def main(rows: int, packed: bool) -> None:
+def main(rows: int, engine: str) -> None:
     torch.set_num_threads(1)
     config = Qwen2Config(**{**SHAPES["qwen2.5-0.5b"], "num_hidden_layers": 2, "vocab_size": VOCABULARY})
     model: Any = Qwen2ForCausalLM(config).eval().requires_grad_(False)
     backbone = Backbone("random", model, None, fingerprint="random")
-    backbone = replace(backbone, engine="auto" if packed else "transformers")
+    backbone = replace(backbone, engine=engine)
     keys = [f"p{i}" for i in range(ADAPTERS)]
     generator = np.random.default_rng(0)
     tokens = ADAPTERS * rows * (PROMPT + LENGTH)
@@ -53,15 +53,24 @@ def main(rows: int, packed: bool) -> None:
     labels = ADAPTERS * rows * (LENGTH + 1 - LENGTH // 2)
     load = memory.Load(
         tokens, labels, PROMPT + LENGTH, ADAPTERS, PROMPT * config.hidden_size,
-        min(labels, rows_of_logits("cpu", VOCABULARY)) * VOCABULARY, engine="llama_cpu" if packed else "transformers",
+        min(labels, rows_of_logits("cpu", VOCABULARY)) * VOCABULARY, engine=engine,
     )  # fmt: skip
     estimate = memory.estimate_step(config, load, width=4)
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
     print(json.dumps({
-        "reset": reset, "measured": peak - before, "estimated": estimate.total - weights,
-        "weights": weights, "estimated_weights": estimate.weights, "activations": estimate.activations,
+        "reset": reset, "measured": peak - before, "estimated": estimate.total - estimate.weights,
+        "weights": bytes_of_weights(backbone), "estimated_weights": estimate.weights,
+        "activations": estimate.activations,
     }))  # fmt: skip
 
 
+def bytes_of_weights(backbone: Backbone) -> int:
+    """Of the model, and of what an engine has laid out anew."""
+    tensors = list(backbone.model.parameters())
+    if "llama_cpu" in backbone.memo:
+        tensors += [w for layer in backbone.memo["llama_cpu"].decoder.layers for w in layer.weights.values()]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2] == "hand")
+    main(int(sys.argv[1]), sys.argv[2])

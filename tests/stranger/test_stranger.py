@@ -156,8 +156,7 @@ def test_a_run_with_all_of_it_needs_it_installed(tmp_path, site):
     made = call(tmp_path, "run", "--method", "persona_scaling", *data, *more, site=site)
     assert made.returncode == 0, made.stderr
     (run,) = (path.name for path in (tmp_path / "runs").glob("persona_scaling-*"))
-    record = json.loads((tmp_path / "runs" / run / "run.json").read_text())
-    assert record["metrics"] == ["shared_words"]
+    assert json.loads((tmp_path / "runs" / run / "run.json").read_text())["metrics"] == ["shared_words"]
     again = call(tmp_path, "run", "--method", "persona_scaling", *data, *more)
     assert again.returncode == 2
     assert "there is no method 'persona_scaling'" in again.stderr

@@ -400,7 +400,8 @@ def test_the_tiny_world_is_fine_enough_to_see_a_leak(tmp_path):
     gap = {who: max(float((a - changed.adapter(who)[n]).abs().max()) for n, a in lab.main.adapter(who).items())
            for who in (first, *others)}  # fmt: skip
     assert gap[first] > 1e4 * TOLERANCE
-    assert max(gap[who] for who in others) == 0.0
+    # Other words are other lengths, so the others' rows lie in batches of another shape, which round differently.
+    assert max(gap[who] for who in others) < 1e-12
 
 
 def test_a_trial_for_tests_of_ones_own(tmp_path):
