@@ -20,14 +20,11 @@ from pydantic import AfterValidator, Field
 from pydantic_core import to_jsonable_python
 
 from harness.config.yaml_file import Document, parse, parse_value
-from harness.contract import Plain, Protocol, fill, option_types, read_value, resolve
+from harness.contract import SCORER, Plain, Protocol, fill, option_types, read_value, resolve
 from harness.errors import ConfigError, HarnessError, did_you_mean
 
 Target = Literal["method", "benchmark", "protocol"]
 OptionsOf = Callable[[str, str], type]  # ("method" or "benchmark", name) -> its options dataclass
-
-
-SCORER = "sentence-transformers/all-MiniLM-L6-v2"  # the one that defines the similarity metric
 
 
 def _known_scorer(scorer: str) -> str:

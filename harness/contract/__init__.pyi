@@ -28,6 +28,7 @@ from .hooks import (
 )
 from .metric import (
     CORE_METRICS as CORE_METRICS,
+    SCORER as SCORER,
     Columns as Columns,
     Metric as Metric,
     MetricBatch as MetricBatch,

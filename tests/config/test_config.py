@@ -14,10 +14,9 @@ from hypothesis import given, strategies as st
 
 from harness.config.run_config import RunConfig, default_values, help_examples, load_config, shipped
 from harness.config.yaml_file import parse
-from harness.contract import Plain, resolve
+from harness.contract import SCORER, Plain, resolve
 from harness.contract.options import option_types, read_value
 from harness.errors import ConfigError, PluginError
-from harness.scoring.similarity import HUB_NAME
 
 
 @dataclass(frozen=True)
@@ -293,15 +292,15 @@ def test_a_scorer_is_the_one_by_its_name_or_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("my-scorer").mkdir()
     Path("my-scorer/model.safetensors").touch()
-    assert load().scorer == HUB_NAME
-    assert load(scorer=HUB_NAME).scorer == HUB_NAME
+    assert load().scorer == SCORER
+    assert load(scorer=SCORER).scorer == SCORER
     assert load(scorer="my-scorer").scorer == "my-scorer"
     assert load(scorer=str(tmp_path)).scorer == str(tmp_path)
     (fault,) = faults_of(scorer="my-scorr")
     assert fault.startswith("--scorer: scorer = my-scorr: is no folder")
     assert fault.endswith("did you mean 'my-scorer'?")
     (fault,) = faults_of(scorer="sentence-transformer/all-MiniLM-L6")
-    assert fault.endswith(f"did you mean '{HUB_NAME}'?")
+    assert fault.endswith(f"did you mean '{SCORER}'?")
     faults = faults_of("tokens=many", scorer="typo")
     assert len(faults) == 2, "with all others"
-    assert f"known: my-scorer, {HUB_NAME}" in faults[0]
+    assert f"known: my-scorer, {SCORER}" in faults[0]

