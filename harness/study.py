@@ -176,7 +176,7 @@ class Study:
         spec      LoRA, SoftPrompt or another kind of adapter
         grouping  persona id -> adapter key; an adapter learns from the train dialogues of its personas, and its
                   best epoch is chosen on their validation dialogues
-        base      fitted method to stand on; None: the backbone itself
+        base      fitted method below the adapters; None: the backbone itself
         train     see TrainOptions
         start     fitted adapters of the same kind and base: each begins where its first persona is served there
         fallback  who replies to personas without an adapter; None: the base

@@ -101,7 +101,7 @@ def protocol(group: Group) -> str:
             for run in line.family.runs
             if (file := run.record.imported)
         )
-        words = "Imported: that all were asked and scored alike is the word of whoever gave them one label"
+        words = "Imported: whoever gave these runs one label states that all were asked and scored alike"
         return f"### Protocol\n\n{words}, {md(record.imported.example_set)}. {files}."
     settings = ", ".join(
         f"{md(k)} {md(json.dumps(v, ensure_ascii=False))}"

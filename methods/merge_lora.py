@@ -42,7 +42,7 @@ def fit(study: Study) -> Fitted:
     vectors = study.vectors(options.by)
     have = [p for p in vectors if loras.row(p) >= 0]
     if not have:
-        raise HarnessError(f"nobody with a LoRA has a {options.by} to be compared by; set by= to the other one")
+        raise HarnessError(f"no persona with a LoRA has a {options.by} to compare by; set by= to the other one")
     known = np.stack([vectors[p] / np.linalg.norm(vectors[p]) for p in have]).astype(float)
     worth = np.ones(len(have))
     if options.weighting == "validation":

@@ -67,7 +67,7 @@ class Adapters:
 
     @functools.cached_property
     def merged(self) -> Backbone:
-        """The backbone with a single LoRA folded in, made once: both fits and replies stand on it."""
+        """The backbone with a single LoRA folded in, made once: both fits and replies use it."""
         assert self.bank is not None
         return merged(self.backbone, self.bank, 0)
 
@@ -216,12 +216,12 @@ class Fitted:
         )
 
     def base(self) -> Backbone:
-        """This as a frozen backbone to stand on: a single LoRA is merged into the weights.
+        """This as a frozen backbone for other adapters: a single LoRA is merged into the weights.
 
         Raises HarnessError if there are several adapters, or one that cannot be merged.
         """
         if self.all_adapters != [self.adapters]:
-            raise HarnessError("a method that routes personas to others is no single model to stand on")
+            raise HarnessError("a base must be one model; this method sends personas to several")
         if self.bank is None:
             return self.backbone
         if not isinstance(self.bank, LoRABank) or len(self.bank) != 1:

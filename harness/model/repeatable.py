@@ -29,14 +29,14 @@ NEVER = 2**31 - 1
 
 @functools.cache
 def keep_memory() -> bool:
-    """Let this process keep the memory that it frees, from now on; whether the C library knows how.
+    """Let this process keep the memory that it frees, from now on; False if the C library has no such setting.
 
-    As glibc comes, the pools of threads go back to the system after each wave and are taken anew, page by page: with
-    two threads that cost 5 % of training time. A process then keeps the memory of its largest moment to its end.
+    By default glibc gives the pools of threads back to the system after each wave and takes them anew, page by page:
+    with two threads that cost 5 % of training time. With this, a process keeps the memory of its peak until it ends.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # no glibc: another system's allocator does as it sees fit
+    except (AttributeError, OSError, TypeError):  # no glibc: another system's allocator has other settings
         return False
     wanted = ((M_MMAP_THRESHOLD, MMAP_THRESHOLD), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, POOL))
     return all(mallopt(parameter, value) == 1 for parameter, value in wanted)

@@ -1,6 +1,6 @@
 """Chat templates of tokenizers: messages -> token ids, one turn at a time, and where a turn ends.
 
-Serves `harness.model.prompts` and nobody else; what goes into the messages is decided there.
+Only `harness.model.prompts` uses it, and decides what goes into the messages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scores made elsewhere -> a stored run without adapters. What such a run may be compared with is the guard's word.
+"""Scores made elsewhere -> a stored run without adapters. `harness.compare` decides what such a run is compared with.
 
 Reading the file is `score_file`.
 """

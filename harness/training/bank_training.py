@@ -1,7 +1,7 @@
 """Train all adapters of a bank together, each exactly as if it were trained alone: the public door.
 
-The loop itself is in fit_loop, joint fits (adapters as functions of shared parameters) in joint_loop; rows and waves
-in batching and waves, the model in forward, AdamW in optimiser.
+The loop itself is in fit_loop, that of joint fits (adapters as functions of shared parameters) in joint_loop. The rows
+of a step are cut in waves, an engine runs the model, and AdamW is in optimiser.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """State of an unfinished fit in one safetensors file: replaced atomically, tied to exactly one fit.
 
-No pickle. What the state means is `harness.training.bank_training`'s business.
+No pickle. `harness.training.bank_training` decides what the state means.
 """
 
 from __future__ import annotations

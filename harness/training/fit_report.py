@@ -1,4 +1,4 @@
-"""What a fit tells about each adapter: AdapterState while it runs, AdapterReport and FitReport afterwards."""
+"""The figures of each adapter's fit: AdapterState while it runs, AdapterReport and FitReport afterwards."""
 
 from __future__ import annotations
 

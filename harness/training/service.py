@@ -290,7 +290,7 @@ def _swapped(grouping: Grouping, seed: int) -> dict[str, str]:
     """Every persona gets the adapter of another: one cycle through the keys in seeded order."""
     keys = sorted(set(grouping.values()))
     if len(keys) < 2:
-        raise HarnessError("the control 'swapped' needs at least two adapters; this method has one for everybody")
+        raise HarnessError("the control 'swapped' needs at least two adapters; this method has one for all personas")
     random.Random(seed).shuffle(keys)
     following = dict(zip(keys, keys[1:] + keys[:1], strict=True))
     return {persona: following[key] for persona, key in grouping.items()}

@@ -70,7 +70,7 @@ def test_only_one_model_can_be_a_base(bank, make_backbone):
     assert Fitted.of(Adapters(base)).base() is base
     with pytest.raises(HarnessError, match="must be a single LoRA"):
         Fitted.of(bank, {"ann": "one"}).base()
-    with pytest.raises(HarnessError, match="routes personas to others"):
+    with pytest.raises(HarnessError, match="sends personas to several"):
         lora.with_routes({"ann": Fitted.of(bank, {"ann": "one"})}).base()
 
 
