@@ -12,12 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import pluggy
-
 import harness
-from harness.contract.hooks import HOOKS, PROJECT, hook_arguments
 from harness.contract.metric import Metric
-from harness.contract.plugin_checks import adapter_faults, hook_faults, metric_faults
+from harness.contract.plugin_checks import adapter_faults, metric_faults
 from harness.contract.plugin_import import (
     Listing,
     Source,
@@ -27,6 +24,7 @@ from harness.contract.plugin_import import (
     origin,
     plugin_faults,
     points_of,
+    registered,
 )
 from harness.errors import HarnessError, PluginError
 
@@ -76,14 +74,9 @@ def list_extensions(kind: ExtensionKind) -> list[Listing]:
 def read_extensions(kind: ExtensionKind, name: str, plugin: Any, source: Source) -> list[Extension]:
     """What a plugin brings. Raises PluginError with every fault."""
     here = f"{kind} plugin '{name}' ({source.file})"
-    beside = {hook for other, hooks in HOOKS.items() if other != kind for hook in hook_arguments(hooks)}
-    if faults := hook_faults(plugin, HOOKS[kind], beside):
-        raise contract_error(here, faults)
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(HOOKS[kind])
+    hooks = registered(kind, here, name, plugin, source)
     with plugin_faults(here, source.file):
-        manager.register(plugin, name)
-        items = manager.hook.metrics() if kind == "metric" else manager.hook.adapters()
+        items = hooks.metrics() if kind == "metric" else hooks.adapters()
     if faults := metric_faults(items) if kind == "metric" else adapter_faults(items):
         raise contract_error(here, faults)
     return [Extension(kind, item, source) for item in items]

@@ -18,7 +18,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from harness.contract.hooks import Kind
+import pluggy
+
+from harness.contract.hooks import HOOKS, PROJECT, Kind, hook_arguments
+from harness.contract.plugin_checks import hook_faults
 from harness.errors import HarnessError, PluginError
 
 
@@ -92,6 +95,19 @@ def _file_of(point: EntryPoint) -> str | None:
 def contract_error(here: str, faults: list[str]) -> PluginError:
     """One error with every fault of a plugin."""
     return PluginError("\n  ".join([f"{here} does not keep the contract:", *faults]))
+
+
+def registered(kind: Kind, here: str, name: str, plugin: Any, source: Source) -> Any:
+    """The plugin's hooks, in a manager of its own. Raises PluginError with every fault of them."""
+    own = {"method", "benchmark"} if kind in ("method", "benchmark") else {kind}
+    beside = {hook for other in HOOKS.keys() - own for hook in hook_arguments(HOOKS[other])}
+    if faults := hook_faults(plugin, HOOKS[kind], beside):
+        raise contract_error(here, faults)
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(HOOKS[kind])
+    with plugin_faults(here, source.file):
+        manager.register(plugin, name)
+    return manager.hook
 
 
 @contextlib.contextmanager

@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import pluggy
-
 from harness.contract.data import BenchmarkCard, Dataset, MethodCard, Prompt
 from harness.contract.extensions import EXTENSIONS, Extension, ExtensionKind, keep_loose, read_extensions
-from harness.contract.hooks import HOOKS, PROJECT, hook_arguments
-from harness.contract.plugin_checks import NAME, card_faults, hook_faults, hook_names_near
+from harness.contract.hooks import HOOKS
+from harness.contract.plugin_checks import NAME, card_faults, hook_names_near
 from harness.contract.plugin_import import (
     Listing,
     Source,
@@ -27,6 +25,7 @@ from harness.contract.plugin_import import (
     origin,
     plugin_faults,
     points_of,
+    registered,
 )
 from harness.errors import HarnessError, PluginError, did_you_mean
 
@@ -232,17 +231,12 @@ def _from_entry_points(kind: PluginKind, name: str, points: Sequence[Any]) -> Me
 def _checked(kind: PluginKind, name: str, plugin: Any, source: Source) -> Method | Benchmark:
     """Register with a manager of its own, ask for the card, and raise one error with every fault."""
     here = f"{kind} '{name}' ({source.file})"
-    beside = {hook for other in EXTENSIONS for hook in hook_arguments(HOOKS[other])}
-    if faults := hook_faults(plugin, HOOKS[kind], beside):
-        raise contract_error(here, faults)
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(HOOKS[kind])
+    hooks = registered(kind, here, name, plugin, source)
     with plugin_faults(here, source.file):
-        manager.register(plugin, name)
-        card = manager.hook.card()
+        card = hooks.card()
     if faults := card_faults(name, card, _CARD[kind]):
         raise contract_error(here, faults)
-    return (Method if kind == "method" else Benchmark)(name, card, source, manager.hook)
+    return (Method if kind == "method" else Benchmark)(name, card, source, hooks)
 
 
 def _resolved(files: Sequence[str | Path]) -> list[Path]:
