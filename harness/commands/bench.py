@@ -30,10 +30,10 @@ def bench_statistics_command(
 
     Exit code 2: a target is missed.
     """
-    from harness.statistics import run
+    from harness.statistics import run_calibration
 
     with progress(quiet).task("simulate experiments", total=1, unit="tests") as advance:
-        rows = run(experiments, advance.to, flips=flips)
+        rows = run_calibration(experiments, advance.to, flips=flips)
     if as_json:
         print_json(rows)
     else:

@@ -1,32 +1,25 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
-from .calibration import run as run
+from .calibration import run_calibration as run_calibration
 from .effects import Share as Share, hedges_g as hedges_g, share_improved as share_improved, skewness as skewness
 from .estimands import (
     Estimand as Estimand,
     differences as differences,
     mean_and_se as mean_and_se,
     score as score,
+    t_interval as t_interval,
     weights as weights,
 )
 from .family import FEWEST_FOR_VERDICT as FEWEST_FOR_VERDICT, family_comparison as family_comparison
 from .flips import sign_flip_p as sign_flip_p, sign_matrix as sign_matrix
 from .multiple import holm as holm
-from .paired import (
-    Equivalence as Equivalence,
-    equivalence as equivalence,
-    paired_comparison as paired_comparison,
-    t_interval as t_interval,
-)
 from .pooled import (
     f1 as f1,
-    jackknife as jackknife,
-    paired_jackknife as paired_jackknife,
     precision as precision,
     pseudo_values as pseudo_values,
     recall as recall,
 )
 from .power import (
-    difference_sd as difference_sd,
+    equivalence as equivalence,
     mde as mde,
     mde_adjusted as mde_adjusted,
     personas_needed as personas_needed,

@@ -95,7 +95,9 @@ def decide(
     return delta, se, p, c
 
 
-def run(n_experiments: int = 2_000, progress: OnProgress | None = None, *, flips: int = 9_999) -> list[dict]:
+def run_calibration(
+    n_experiments: int = 2_000, progress: OnProgress | None = None, *, flips: int = 9_999
+) -> list[dict]:
     """All calibration targets: rows {what, target, measured, ok, experiments, first}.
 
     n_experiments  2 000 for the acceptance: the two-sided limits are its nominal level +- 3 Monte-Carlo

@@ -1,6 +1,6 @@
-"""Micro and macro means with persona-clustered standard errors: the building stone of every other file here.
+"""Micro and macro means with persona-clustered standard errors, and their intervals; every other file here uses them.
 
-No tests and no p-values live here. Everything works along the last axis, so simulations can be vectorised.
+No tests and no p-values. Everything works along the last axis, so simulations can be vectorised.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import scipy
 
 from harness.errors import HarnessError
 
@@ -83,3 +84,11 @@ def differences(method_sums: np.ndarray, baseline_sums: np.ndarray, n: np.ndarra
     d = method - baseline
     scale = np.maximum(1.0, np.maximum(np.abs(method), np.abs(baseline)))
     return np.where(np.abs(d) <= SAME * scale, 0.0, d)
+
+
+def t_interval(delta: float, se: float, df: float, level: float = 0.95) -> tuple[float, float]:
+    """delta +- t((1 + level)/2, df) * se; nan bounds where there is no degree of freedom."""
+    if not df > 0:
+        return (float("nan"), float("nan"))
+    half = float(scipy.stats.t.ppf((1 + level) / 2, df)) * se
+    return (delta - half, delta + half)

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.statistics.effects import skewness
-from harness.statistics.estimands import Estimand, differences, mean_and_se, weights
+from harness.statistics.estimands import Estimand, differences, mean_and_se, t_interval, weights
 from harness.statistics.flips import FLIPS, sign_flip_p, sign_matrix
 from harness.statistics.multiple import Simultaneous, exact_max_t, max_t
-from harness.statistics.paired import t_interval
 from harness.statistics.seeds import seed_variance, with_seeds
 
 FEWEST_FOR_VERDICT = 6

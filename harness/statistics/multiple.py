@@ -12,6 +12,9 @@ import numpy as np
 from harness.statistics.estimands import mean_and_se
 from harness.statistics.flips import TOLERANCE, studentised
 
+_STEPS = 60  # bisections: the bound is exact to 2^-60 of its distance
+_DOUBLINGS = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Simultaneous:
@@ -98,10 +101,6 @@ def holm(p: np.ndarray) -> np.ndarray:
     return out
 
 
-_STEPS = 60  # bisections: the bound is exact to 2^-60 of its distance
-_DOUBLINGS = 60
-
-
 def exact_max_t(
     d: np.ndarray,
     w: np.ndarray,
@@ -134,7 +133,7 @@ def exact_max_t(
         def p_at(v: float, k: int = k, others: np.ndarray = others) -> float:
             flipped = _statistics(d[k] - v, w, signs)
             # The first pattern is the identity: taking t from it makes it tie with itself in floats, too.
-            t = flipped[0] * clustered[k] / unit[k] if clustered[k] > 0 else _ratio(delta[k] - v, unit[k])
+            t = flipped[0] * clustered[k] / unit[k] if clustered[k] > 0 else abs(float(ratio(delta[k] - v, unit[k])))
             return float((np.maximum(flipped, others) * (1 + TOLERANCE) >= t).mean())
 
         p[k] = p_at(0.0)
@@ -156,10 +155,6 @@ def _statistics(d: np.ndarray, w: np.ndarray, signs: np.ndarray) -> np.ndarray:
     squares = np.where(squares <= 1e-26 * ((w * d) ** 2).sum(), 0.0, squares)
     mean = np.where(np.abs(mean) * w.sum() <= TOLERANCE * np.abs(w * d).sum(), 0.0, mean)
     return np.abs(ratio(mean, np.sqrt(personas / (personas - 1) * squares) / w.sum()))
-
-
-def _ratio(delta: float, se: float) -> float:
-    return abs(float(ratio(np.asarray(delta), np.asarray(se))))
 
 
 def _bound(p_at, delta: float, p_zero: float, step: float, alpha: float) -> float:

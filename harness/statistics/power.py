@@ -1,16 +1,18 @@
-"""What a comparison could have found, and how many personas the next one needs. Noncentral t throughout.
+"""What a comparison could have found, equivalence, and how many personas the next comparison needs.
 
-Nothing here looks at results; sd is the spread of the persona differences, se * sqrt(G) of an earlier run.
+Power is by the noncentral t. sd is the spread of the persona differences, se * sqrt(G) of an earlier run.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import scipy
 
 from harness.errors import HarnessError
+from harness.statistics.estimands import t_interval
 
 _MOST_PERSONAS = 10_000_000
 
@@ -86,19 +88,41 @@ def personas_needed(
     return high
 
 
-def difference_sd(
-    *,
-    interaction_sd: float,
-    reply_sd: float,
-    replies: float,
-    dialogue_sd: float = 0.0,
-    dialogues: float = 1.0,
-) -> float:
-    """Sd of a persona's mean difference from the sds of one method's scores: planning without an earlier run.
+@dataclass(frozen=True, slots=True)
+class Equivalence:
+    """ci90: the (1 - 2 alpha) interval; smallest_margin = max(|lo|, |hi|).
 
-    sqrt( 2 (interaction^2 + dialogue^2 / dialogues + reply^2 / replies) )
+    margin, p and equivalent are None without a margin.
     """
-    return math.sqrt(2 * (interaction_sd**2 + dialogue_sd**2 / dialogues + reply_sd**2 / replies))
+
+    ci90: tuple[float, float]
+    smallest_margin: float
+    margin: float | None
+    p: float | None
+    equivalent: bool | None
+
+
+def equivalence(delta: float, se: float, df: float, margin: float | None = None, alpha: float = 0.05) -> Equivalence:
+    """TOST: equivalent when the 90 % interval (1 - 2 alpha) lies inside +- margin.
+
+        p = max( P(T > (delta + margin)/se), P(T < (delta - margin)/se) ),  T ~ t(df)
+
+    All on one scale. Raises HarnessError for a margin that is not positive.
+    Source: Schuirmann 1987; STATISTICS.md, "Equivalence, power".
+    """
+    if margin is not None and not margin > 0:
+        raise HarnessError(
+            f"an equivalence margin must be positive, got {margin:g}: state it before the run, e.g. 0.01"
+        )
+    low, high = t_interval(delta, se, df, level=1 - 2 * alpha)
+    smallest = max(abs(low), abs(high))
+    if margin is None:
+        return Equivalence((low, high), smallest, None, None, None)
+    if se > 0:
+        p = max(float(scipy.stats.t.sf((delta + margin) / se, df)), float(scipy.stats.t.cdf((delta - margin) / se, df)))
+    else:
+        p = 0.0 if abs(delta) < margin else 1.0
+    return Equivalence((low, high), smallest, margin, p, bool(smallest < margin))
 
 
 def _check(difference: float, sd: float, alpha: float, family_size: int) -> None:

@@ -23,8 +23,7 @@ from harness.statistics.family import (
 )
 from harness.statistics.flips import FLIPS, sign_matrix
 from harness.statistics.multiple import holm
-from harness.statistics.paired import equivalence
-from harness.statistics.power import mde, mde_adjusted
+from harness.statistics.power import equivalence, mde, mde_adjusted
 from harness.statistics.rows import ComparisonRow, Interval, number_or_none, score_row
 from harness.statistics.scores import PersonaScores, aligned
 from harness.statistics.verdicts import VerdictKind, verdict

@@ -14,7 +14,7 @@ from harness.statistics import calibration
 
 def test_every_target_is_met():
     said: list[tuple[int, int, str]] = []
-    rows = calibration.run(500, lambda *now: said.append(now), flips=999)
+    rows = calibration.run_calibration(500, lambda *now: said.append(now), flips=999)
     assert [row for row in rows if not row["ok"]] == []
     assert len({now for _, _, now in said}) >= 10
     done = [done for done, _, _ in said]
@@ -81,7 +81,7 @@ def test_a_missed_limit_is_measured_again_and_both_figures_are_shown(monkeypatch
 
     for part in ("false_positives", "no_verdict", "naive", "family_wise", "seeds_as_factor"):
         monkeypatch.setattr(calibration, part, unlucky)
-    rows = calibration.run(2_000)
+    rows = calibration.run_calibration(2_000)
     assert (rows[0]["first"], rows[0]["measured"], rows[0]["ok"], rows[0]["experiments"]) == (
         0.5,
         0.05,
@@ -111,7 +111,7 @@ def test_bench_statistics_prints_rows_alone_and_its_exit_code_tells_a_miss(harne
         progress(1, 2, "five personas")
         return rows
 
-    monkeypatch.setattr(calibration, "run", run)
+    monkeypatch.setattr(calibration, "run_calibration", run)
     code, out, _ = harness(*small, "--json", "--quiet")
     assert (code, json.loads(out), asked) == (0, rows, [(100, 199)])
     code, out, _ = harness(*small, "--markdown")
