@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.bench.job import padded, turn_examples
-from harness.bench.trainer import STUDY_WIDTH
+from harness.bench.job import padded
+from harness.bench.peers import STUDY_WIDTH, study_rows
 from harness.contract import TrainOptions
 from harness.engines import epoch_order
 from harness.model import Encoded
@@ -58,7 +58,7 @@ def rungs() -> list[str]:
 
 def rows_of(dialogues: Sequence[Encoded], switches: Switches) -> list[Encoded]:
     """What one adapter trains on."""
-    return list(dialogues) if switches.whole_dialogues else [e for d in dialogues for e in turn_examples(d)]
+    return list(dialogues) if switches.whole_dialogues else study_rows(dialogues)
 
 
 def climb(

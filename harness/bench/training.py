@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.bench import ladder, ways
 from harness.bench.job import Job, turn_examples
 from harness.bench.measure import Case, Measured
-from harness.bench.trainer import STUDY_WIDTH
+from harness.bench.peers import STUDY_WIDTH
 from harness.model import Encoded
 
 LADDER_PERSONAS, LADDER_EPOCHS = 4, 1

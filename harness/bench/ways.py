@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.adapters import PROMPT, create_bank, save_bank
-from harness.bench import ladder, plain, trainer
+from harness.bench import ladder, peers
 from harness.bench.job import Asked, Job
 from harness.errors import HarnessError, did_you_mean
 from harness.model import DTYPES, exact_norms, load_backbone, set_repeatable
@@ -138,7 +138,7 @@ def _plain(job: Job, out: Path, progress: OnProgress, stopping: bool) -> Result:
     for key in job.keys:
         start = job.start if stopping and job.start is not None else job.initial[key]
         held = job.validation[key] if stopping else ()
-        done = plain.fit_one(model, key, start, job.train[key], held, _options(job, stopping), job.seed, progress)
+        done = peers.fit_one(model, key, start, job.train[key], held, _options(job, stopping), job.seed, progress)
         _add(result, done.steps, done.tokens, done.padded_tokens, done.epochs / len(job.keys))
         result.prompts[key] = done.values.cpu()
         fit_seconds += clock.split()
@@ -181,9 +181,9 @@ def _trainer(job: Job, out: Path, progress: OnProgress, study: bool) -> Result:
     for key in job.keys:
         base = model if model is not None else load_model(job)
         dialogues = job.train[key]
-        rows = trainer.study_rows(dialogues) if study else list(dialogues)
-        collate = trainer.Collator(pad_token(job), trainer.STUDY_WIDTH if study else None)
-        adapted = trainer.prompt_model(base, job.initial[key])
+        rows = peers.study_rows(dialogues) if study else list(dialogues)
+        collate = peers.Collator(pad_token(job), peers.STUDY_WIDTH if study else None)
+        adapted = peers.prompt_model(base, job.initial[key])
         share = len(dialogues) / len(rows)
         seen = 0
 
@@ -192,12 +192,12 @@ def _trainer(job: Job, out: Path, progress: OnProgress, study: bool) -> Result:
             before, seen = seen, seen + count
             progress(int(seen * share) - int(before * share))
 
-        steps = trainer.train(adapted, rows, collate, job.options, job.seed, out / "scratch", tell)
+        steps = peers.train(adapted, rows, collate, job.options, job.seed, out / "scratch", tell)
         virtual = job.spec.tokens * len(rows) * job.options.epochs
         _add(
             result, steps, collate.tokens + virtual, collate.padded_tokens + virtual, job.options.epochs / len(job.keys)
         )
-        result.prompts[key] = trainer.prompt_of(adapted).cpu()
+        result.prompts[key] = peers.prompt_of(adapted).cpu()
         result.seconds += clock.split()
         adapted.save_pretrained(str(out / "adapters" / key))
         saving = clock.split()
@@ -262,6 +262,6 @@ def evaluate(job: Job, prompts: Mapping[str, Tensor]) -> dict[str, float]:
     model = load_model(job)
     found = {}
     for key, prompt in prompts.items():
-        rows = plain.Rows(job.validation[key], len(prompt), model.device)
-        found[key] = plain.validation_loss(model, prompt.to(model.device), rows)
+        rows = peers.Rows(job.validation[key], len(prompt), model.device)
+        found[key] = peers.validation_loss(model, prompt.to(model.device), rows)
     return found

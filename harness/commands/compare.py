@@ -1,4 +1,4 @@
-"""`harness compare` and `harness diff`: stored runs against each other."""
+"""`harness compare`, `harness diff`: stored runs against each other; `harness power`: how many personas that takes."""
 
 from __future__ import annotations
 
@@ -68,3 +68,60 @@ def diff_command(
         print_json({**dataclasses.asdict(found), "examples": [dataclasses.asdict(x) for x in found.examples[:top]]})
     else:
         typer.echo(diff_text(found, top))
+
+
+@app.command("power")
+@example("power")
+def power_command(
+    method: Annotated[str | None, typer.Option(help="Stored method whose spread to plan by.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Stored method that it is compared with.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric. [default: the one that decides]")] = None,
+    estimand: Annotated[
+        Literal["micro", "macro"], typer.Option(help="Mean over replies (micro) or over personas (macro).")
+    ] = "micro",
+    sd: Annotated[
+        float | None,
+        typer.Option(
+            help="In place of runs: sd of the persona differences in points (with --reply-sd: of the true ones)."
+        ),
+    ] = None,
+    reply_sd: Annotated[float | None, typer.Option(help="Sd of one reply's paired difference, in points.")] = None,
+    personas: Annotated[int | None, typer.Option(help="Planned personas. [default: as many as the runs had]")] = None,
+    replies: Annotated[
+        int | None, typer.Option(min=1, help="Planned replies a persona. [default: as in the runs]")
+    ] = None,
+    difference: Annotated[float | None, typer.Option(help="True difference to find, in points.")] = None,
+    power: Annotated[float, typer.Option(help="Wanted probability to find it.")] = 0.8,
+    family: Annotated[int, typer.Option(help="Methods that will be compared with the baseline at once.")] = 1,
+    runs_dir: RunsDir = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Plan a comparison: the smallest difference that so many personas find, and how many a difference takes."""
+    import dataclasses
+
+    from harness.compare import Spread, plan, spread_of
+    from harness.show import plan_text
+
+    if sd is not None:
+        if method or baseline:
+            raise HarnessError("give --sd, or --method and --baseline of stored runs, not both")
+        if reply_sd is not None and not reply_sd > 0:
+            raise HarnessError(f"--reply-sd must be a positive number, not {reply_sd:g}")
+        if reply_sd is not None and replies is None:
+            raise HarnessError("--reply-sd needs --replies: the noise of a mean depends on how many there are")
+        # Without the noise of a reply, --sd is taken to hold for the replies that are planned.
+        spread, unit = Spread(sd, None if reply_sd is None else sd, reply_sd, replies), "pt"
+        spread = spread.with_replies(replies) if replies and reply_sd is not None else spread
+    elif method and baseline:
+        spread, unit = spread_of(runs_in(runs_dir), method, baseline, metric, estimand)
+        spread = spread.with_replies(replies) if replies is not None else spread
+        personas = spread.personas if personas is None else personas
+    else:
+        raise HarnessError("give --method and --baseline of stored runs, or --sd, e.g. --sd 3 --personas 50")
+    if personas is None and difference is None:
+        raise HarnessError("nothing to plan: give --personas, --difference, or both")
+    found = plan(spread, unit, personas=personas, difference=difference, power=power, family_size=family)
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    else:
+        typer.echo(plan_text(found))

@@ -1,9 +1,10 @@
-"""`harness run`."""
+"""`harness run`, and `harness sweep`: a file of methods, or a plan of phases with gates."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +23,9 @@ from harness.commands.common import (
     shown,
 )
 from harness.config import load_config
+
+if TYPE_CHECKING:
+    from harness.sweeps import Reader
 
 
 @app.command("run")
@@ -75,3 +79,70 @@ def run_command(
         print_json(show.outcome_json(outcome))
     else:
         typer.echo(show.outcome_text(outcome))
+
+
+@app.command("sweep")
+@example("sweep")
+def sweep_command(
+    file: Annotated[str, typer.Argument(help="YAML file, or the name of a shipped one.")],
+    personas: Annotated[str | None, typer.Option(help="Size of the world in place of the file's.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Training seeds in place of the file's, e.g. 0,1,2.")] = None,
+    runs_dir: Annotated[Path | None, typer.Option(help=f"Folder of the stored runs.{shown('runs_dir')}")] = None,
+    engine: Annotated[str | None, typer.Option(help=f"auto, transformers, llama_cpu.{shown('engine')}")] = None,
+    texts: Texts = None,
+    plugin: Plugins = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and what is stored; make nothing.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run several methods, seeds and options in one go, and test them jointly against the baseline.
+
+    A file with `methods:` ends with one table; one with `phases:` is a plan whose gates decide what is tried next.
+    Complete runs come from the store and an interrupted fit goes on where it stopped: give the same command again.
+    A method that fails gets a row that says so, and the others go on.
+
+    Exit code: 0 if every run is there (a gate not passed is a result), 2 if a run failed or the file has faults.
+    """
+    from harness.sweeps import open_reader
+
+    files = plugin or []
+    reader = open_reader(file, options_of(files))
+    folder = str(runs_dir) if runs_dir else None
+    flags = {"personas": personas, "seeds": seeds, "engine": engine, "runs_dir": folder, "texts": texts}
+    show = _plan if "phases" in reader.document.values else _sweep
+    value, text, failed = show(reader, flags, files, progress(quiet), dry_run)
+    if as_json:
+        print_json(value)
+    else:
+        typer.echo(text)
+    raise typer.Exit(2 if failed else 0)
+
+
+def _sweep(
+    reader: Reader, flags: Mapping[str, Any], files: list[Path], shown_in: Any, dry_run: bool
+) -> tuple[Any, str, bool]:
+    """(JSON, text, whether a run failed) of a sweep or its dry run."""
+    from harness.sweeps import Workshop, load_sweep, orders, run_sweep, sweep_text
+
+    sweep = load_sweep(reader, flags)
+    workshop = Workshop(sweep.shared, files, shown_in, (sweep.baseline, *sweep.entries))
+    if dry_run:
+        rows = sweep_text.preview([("", order) for order in orders(sweep)], workshop)
+        return rows, sweep_text.preview_text(rows), False
+    outcome = run_sweep(sweep, workshop)
+    return sweep_text.sweep_json(outcome), sweep_text.sweep_text(outcome), outcome.failed
+
+
+def _plan(
+    reader: Reader, flags: Mapping[str, Any], files: list[Path], shown_in: Any, dry_run: bool
+) -> tuple[Any, str, bool]:
+    """The same of a plan."""
+    from harness.sweeps import Workshop, load_plan, plan_orders, plan_text, run_plan, sweep_text
+
+    plan = load_plan(reader, flags)
+    workshop = Workshop(plan.shared, files, shown_in, plan.entries)
+    if dry_run:
+        rows = sweep_text.preview(plan_orders(plan), workshop)
+        return rows, sweep_text.preview_text(rows), False
+    outcome = run_plan(plan, workshop)
+    return plan_text.plan_json(outcome), plan_text.plan_text(outcome), outcome.failed

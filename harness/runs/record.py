@@ -1,4 +1,4 @@
-"""What run.json says: `RunRecord`, its parts, and the one way to read and write it. Schema 1 is read by `upgrade`.
+"""What run.json says: `RunRecord`, its parts, and the one way to read and write it. `stored` reads schema 1.
 
 Making the record of a run is `making`; runs on disk are `stored`.
 """

@@ -10,8 +10,7 @@ from .estimands import (
     weights as weights,
 )
 from .family import FEWEST_FOR_VERDICT as FEWEST_FOR_VERDICT, family_comparison as family_comparison
-from .flips import sign_flip_p as sign_flip_p, sign_matrix as sign_matrix
-from .multiple import holm as holm
+from .flips import holm as holm, sign_flip_p as sign_flip_p, sign_matrix as sign_matrix
 from .pooled import (
     f1 as f1,
     precision as precision,

@@ -16,8 +16,7 @@ import scipy
 
 from harness.statistics.estimands import Estimand, mean_and_se, weights
 from harness.statistics.family import family_comparison
-from harness.statistics.flips import sign_matrix, studentised
-from harness.statistics.multiple import adjusted, ratio
+from harness.statistics.flips import adjusted, ratio, sign_matrix, studentised
 
 ALPHA = 0.05
 INTERACTION_SD, DIALOGUE_SD, REPLY_SD, SEED_SD = 0.025, 0.05, 0.21, 0.006

@@ -12,8 +12,7 @@ import numpy as np
 
 from harness.statistics.effects import skewness
 from harness.statistics.estimands import Estimand, differences, mean_and_se, t_interval, weights
-from harness.statistics.flips import FLIPS, sign_flip_p, sign_matrix
-from harness.statistics.multiple import Simultaneous, exact_max_t, max_t
+from harness.statistics.flips import FLIPS, Simultaneous, exact_max_t, max_t, sign_flip_p, sign_matrix
 from harness.statistics.seeds import seed_variance, with_seeds
 
 FEWEST_FOR_VERDICT = 6

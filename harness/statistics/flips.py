@@ -1,18 +1,22 @@
-"""Persona sign flips: the sign matrix, the p-value of one mean, and studentised statistics of many at once.
+"""Persona sign flips: the p-value of one mean, and K methods against one baseline by studentised single-step max-T.
 
-`multiple` puts the statistics of several methods together.
+`exact_max_t` is for 6 to 9 personas. Estimates and standard errors come in; `family` uses the results.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from harness.statistics.estimands import NO_SPREAD
+from harness.statistics.estimands import NO_SPREAD, mean_and_se
 
 EXACT_PERSONAS = 15
 FLIPS = 9_999
 # Flipped and observed statistics that are equal in exact arithmetic must count as equal.
 TOLERANCE = 1e-9
+_STEPS = 60  # bisections: the bound is exact to 2^-60 of its distance
+_DOUBLINGS = 60
 
 
 def sign_matrix(personas: int, flips: int = FLIPS, seed: int = 0) -> np.ndarray:
@@ -78,3 +82,165 @@ def studentised(residuals: np.ndarray, w: np.ndarray, signs: np.ndarray) -> np.n
         moved = np.abs(signs @ residuals) > TOLERANCE * np.abs(residuals).sum(0)
         statistic = np.where(none, np.where(moved, np.inf, 0.0), statistic)
     return statistic
+
+
+@dataclass(frozen=True, slots=True)
+class Simultaneous:
+    """Adjusted p-values and simultaneous intervals of K methods, each array [K].
+
+    half_width is critical * se for max-T (a symmetric interval), else half of high - low.
+    """
+
+    p_adj: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    half_width: np.ndarray
+
+
+def adjusted(observed: np.ndarray, maxima: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Adjusted p-values and critical value of |t| from the flipped maxima.
+
+        p = (1 + #{max T* >= |t|}) / (R + 1),      c such that p < alpha exactly when |t| > c
+
+    observed  [..., K] |t|;  maxima [R, ...] (leading axes match: simulations pass many families at once)
+    Returns   p [..., K], c [...]; c is inf where R is too small for alpha.
+    Source    Westfall and Young 1993, single step; Phipson and Smyth 2010 for the +1.
+    """
+    rounds = maxima.shape[0]
+    inflated = maxima * (1 + TOLERANCE)
+    k = (inflated[..., None] >= observed[None]).sum(0)
+    p = (k + 1) / (rounds + 1)
+    # The number of k = 0, 1, ... that still reject, by the same division and comparison as p < alpha.
+    rejecting = int(np.count_nonzero(np.arange(1, rounds + 2) / (rounds + 1) < alpha))
+    if rejecting == 0:
+        return p, np.full(maxima.shape[1:], np.inf)
+    place = rounds - rejecting
+    return p, np.partition(inflated, place, axis=0)[place]
+
+
+def max_t(
+    d: np.ndarray,
+    w: np.ndarray,
+    delta: np.ndarray,
+    se: np.ndarray,
+    signs: np.ndarray,
+    *,
+    alpha: float = 0.05,
+    scale: np.ndarray | float = 1.0,
+) -> Simultaneous:
+    """Single-step max-T on the centred residuals w (d - delta), joint over methods.
+
+    d, w       [K, G] persona differences, [G] weights
+    delta, se  [K] estimates and their standard errors (sqrt(V) with several training seeds)
+    signs      [R, G]: one sign per persona, shared by all methods
+    scale      [K] widens the critical value per method (`seeds.WithSeeds`)
+    Centring makes the intervals delta +- c scale se cover whatever the true differences are; they exclude
+    0 exactly when p_adj < alpha, also for K = 1.
+    Source: STATISTICS.md; Westfall and Young 1993; Romano and Wolf 2005.
+    """
+    centre = (w * d).sum(-1) / w.sum()
+    residuals = (w * (d - centre[:, None])).T
+    maxima = studentised(residuals, w, signs).max(1)
+    unit = se * np.broadcast_to(np.asarray(scale, dtype=float), delta.shape)
+    t = ratio(delta, unit)
+    p, c = adjusted(np.abs(t), maxima, alpha)
+    c = float(c)
+    # unit * (t -+ c) instead of delta -+ c * unit: the sign is then exactly that of the comparison |t| > c.
+    finite = np.where(np.isfinite(t), t, 0.0)
+    low = np.where(unit > 0, unit * (finite - c), delta)
+    high = np.where(unit > 0, unit * (finite + c), delta)
+    half = np.where(unit > 0, unit * c, 0.0)
+    return Simultaneous(p, low, high, half)
+
+
+def ratio(delta: np.ndarray, se: np.ndarray) -> np.ndarray:
+    """t = delta / se with 0/0 = 0 and x/0 = +-inf."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(se > 0, delta / se, np.where(delta == 0, 0.0, np.sign(delta) * np.inf))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's step-down adjusted p-values [K] (1979): max over j <= i of min(1, (K - j) p_(j)), j from 0."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.minimum(1.0, (p.size - np.arange(p.size)) * p[order])
+    out = np.empty_like(stepped)
+    out[order] = np.maximum.accumulate(stepped)
+    return out
+
+
+def exact_max_t(
+    d: np.ndarray,
+    w: np.ndarray,
+    delta: np.ndarray,
+    se: np.ndarray,
+    signs: np.ndarray,
+    *,
+    alpha: float = 0.05,
+    scale: np.ndarray | float = 1.0,
+) -> Simultaneous:
+    """Joint exact flips on the raw w d, studentised, single-step max-T.
+
+    Arguments as in `max_t`, with `signs` complete and the identity first.
+
+        p_k(v) = #{ max(T*_k(d_k - v), max_{j != k} T*_j(d_j)) >= |t_k(v)| } / 2^G,      p_adj = p_k(0)
+
+    The interval is the set of v around delta with p_k(v) >= alpha, found by bisection that starts at 0: it
+    excludes 0 exactly when p_adj < alpha. Bounds are infinite where 2^G patterns cannot reach alpha.
+    `se` may be larger than the clustered error of d (training seeds): then |t| shrinks by that factor.
+    """
+    methods = d.shape[0]
+    own = np.stack([_statistics(d[k], w, signs) for k in range(methods)], 1)  # [R, K]
+    unit = se * np.broadcast_to(np.asarray(scale, dtype=float), delta.shape)
+    clustered = mean_and_se(d, w)[1]
+    p = np.empty(methods)
+    low, high = np.empty(methods), np.empty(methods)
+    for k in range(methods):
+        others = np.delete(own, k, axis=1).max(1) if methods > 1 else np.zeros(signs.shape[0])
+
+        def p_at(v: float, k: int = k, others: np.ndarray = others) -> float:
+            flipped = _statistics(d[k] - v, w, signs)
+            # The first pattern is the identity: taking t from it makes it tie with itself in floats, too.
+            t = flipped[0] * clustered[k] / unit[k] if clustered[k] > 0 else abs(float(ratio(delta[k] - v, unit[k])))
+            return float((np.maximum(flipped, others) * (1 + TOLERANCE) >= t).mean())
+
+        p[k] = p_at(0.0)
+        if 2 / signs.shape[0] >= alpha:  # the identity and its mirror always count
+            low[k], high[k] = -np.inf, np.inf
+            continue
+        step = float(np.abs(d[k] - delta[k]).max()) or max(abs(float(delta[k])), 1.0)
+        low[k] = _bound(p_at, float(delta[k]), p[k], -step, alpha)
+        high[k] = _bound(p_at, float(delta[k]), p[k], step, alpha)
+    return Simultaneous(p, low, high, (high - low) / 2)
+
+
+def _statistics(d: np.ndarray, w: np.ndarray, signs: np.ndarray) -> np.ndarray:
+    """|t*| [R] after each flip of w d, without cancellation: the identity must tie with the observed t."""
+    personas = d.shape[0]
+    flipped = signs * (w * d)
+    mean = flipped.sum(1) / w.sum()
+    squares = ((flipped - w * mean[:, None]) ** 2).sum(1)
+    squares = np.where(squares <= 1e-26 * ((w * d) ** 2).sum(), 0.0, squares)
+    mean = np.where(np.abs(mean) * w.sum() <= TOLERANCE * np.abs(w * d).sum(), 0.0, mean)
+    return np.abs(ratio(mean, np.sqrt(personas / (personas - 1) * squares) / w.sum()))
+
+
+def _bound(p_at, delta: float, p_zero: float, step: float, alpha: float) -> float:
+    """The last accepted value on the side of `step`; 0 is tried first if it lies there."""
+    inside, outside = delta, delta + step
+    if (0.0 - delta) * step > 0:
+        if p_zero < alpha:
+            outside = 0.0
+        else:
+            inside, outside = 0.0, step
+    for _ in range(_DOUBLINGS):
+        if p_at(outside) < alpha:
+            break
+        inside, outside = outside, outside + step
+        step *= 2
+    else:
+        return float(np.sign(step) * np.inf)
+    for _ in range(_STEPS):
+        middle = (inside + outside) / 2
+        inside, outside = (inside, middle) if p_at(middle) < alpha else (middle, outside)
+    return inside

@@ -14,7 +14,7 @@ import scipy
 from harness.errors import HarnessError
 from harness.statistics.estimands import Estimand, differences, mean_and_se, weights
 from harness.statistics.family import FEWEST_FOR_VERDICT
-from harness.statistics.multiple import ratio
+from harness.statistics.flips import ratio
 
 _BLOCK = 1_000  # permutations per block: bounds the memory
 

@@ -21,8 +21,7 @@ from harness.statistics.family import (
     Comparison,
     family_comparison,
 )
-from harness.statistics.flips import FLIPS, sign_matrix
-from harness.statistics.multiple import holm
+from harness.statistics.flips import FLIPS, holm, sign_matrix
 from harness.statistics.power import equivalence, mde, mde_adjusted
 from harness.statistics.rows import ComparisonRow, Interval, number_or_none, score_row
 from harness.statistics.scores import PersonaScores, aligned

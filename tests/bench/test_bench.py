@@ -14,7 +14,7 @@ import torch
 from harness.adapters.create import create_bank
 from harness.adapters.peft_format import save_bank
 from harness.adapters.soft_prompt import PROMPT
-from harness.bench import decoding, ladder, measure, plain, profiling, report, trainer, training, ways
+from harness.bench import decoding, ladder, measure, peers, profiling, report, training, ways
 from harness.bench.job import Asked, Job, padded, turn_examples
 from harness.bench.prepare import write_base
 from harness.contract.specs import LoRA, SoftPrompt
@@ -88,7 +88,7 @@ def test_the_tuned_loop_trains_the_banks_adapters(base, job, schedule):
     options = replace(OPTIONS, schedule=schedule)
     bank, found = fitted(base, job, options)
     for row, key in enumerate(job.keys):
-        done = plain.fit_one(base.model, key, job.initial[key], job.train[key], (), options, SEED)
+        done = peers.fit_one(base.model, key, job.initial[key], job.train[key], (), options, SEED)
         EXACT(done.values, bank.tensors[PROMPT][row])
         own = found.adapters[key]
         assert (done.steps, done.epochs, done.tokens) == (own.steps, own.epochs, own.tokens)
@@ -99,7 +99,7 @@ def test_the_tuned_loop_stops_where_the_bank_stops(base, job):
     bank, found = fitted(base, job, options, validation=job.validation)
     assert any(own.epochs < options.epochs for own in found.adapters.values())
     for row, key in enumerate(job.keys):
-        done = plain.fit_one(base.model, key, job.initial[key], job.train[key], job.validation[key], options, SEED)
+        done = peers.fit_one(base.model, key, job.initial[key], job.train[key], job.validation[key], options, SEED)
         EXACT(done.values, bank.tensors[PROMPT][row])
         assert done.epochs == found.adapters[key].epochs
         assert done.validation_loss == pytest.approx(found.adapters[key].validation_loss, abs=1e-12)
@@ -111,7 +111,7 @@ def test_the_tuned_loop_stops_where_the_bank_stops(base, job):
 def test_every_way_learns_the_same_labels(job):
     """PEFT shifts labels inside; the tuned loop and the bank name the positions."""
     rows = job.train["a"]
-    held = plain.Rows(rows, 3, torch.device("cpu"))
+    held = peers.Rows(rows, 3, torch.device("cpu"))
     batch = padded(rows, pad=0)
     for i, row in enumerate(rows):
         ours = prepare_row(row, 3)
@@ -136,11 +136,11 @@ def test_an_example_per_turn_covers_each_label_once(job):
 @pytest.mark.parametrize("width", [None, 40])
 def test_pefts_loss_is_the_tuned_loops(base, job, width):
     rows = job.train["a"][:2]
-    model = trainer.prompt_model(base.model, job.initial["a"])
+    model = peers.prompt_model(base.model, job.initial["a"])
     with torch.no_grad():
-        theirs = model(**trainer.Collator(0, width)(rows)).loss
-        batch = plain.Rows(rows, 3, torch.device("cpu")).batch([0, 1])
-        ours = plain.loss_sum(base.model, job.initial["a"], batch) / len(batch[2])
+        theirs = model(**peers.Collator(0, width)(rows)).loss
+        batch = peers.Rows(rows, 3, torch.device("cpu")).batch([0, 1])
+        ours = peers.loss_sum(base.model, job.initial["a"], batch) / len(batch[2])
     assert float(theirs) == pytest.approx(float(ours), abs=1e-6)  # PEFT keeps prompts in fp32
 
 
@@ -176,7 +176,7 @@ def test_both_save_what_peft_reads(base, job, tmp_path):
         result = ways.find(way)(some, tmp_path / way, lambda count: None)
         (file,) = (tmp_path / way / "adapters").rglob("adapter_model.safetensors")
         model = PeftModel.from_pretrained(base.model, str(file.parent))
-        torch.testing.assert_close(trainer.prompt_of(model).double(), result.prompts["b"].double(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(peers.prompt_of(model).double(), result.prompts["b"].double(), rtol=0, atol=1e-6)
 
 
 def test_trainer_and_study_loop_make_their_steps_and_count_their_tokens(job, tmp_path):
@@ -188,7 +188,7 @@ def test_trainer_and_study_loop_make_their_steps_and_count_their_tokens(job, tmp
     turns = {key: sum(len(turn_examples(row)) for row in job.train[key]) for key in "ab"}
     study = ways.find("study_loop")(some, tmp_path / "study", told.append)
     assert study.steps == 2 * sum(-(-count // 2) for count in turns.values())
-    assert study.padded_tokens == 2 * (3 + trainer.STUDY_WIDTH) * sum(turns.values())
+    assert study.padded_tokens == 2 * (3 + peers.STUDY_WIDTH) * sum(turns.values())
     for result in (once, study):
         for key in "ab":
             assert not torch.equal(result.prompts[key], job.initial[key]), "it learned"

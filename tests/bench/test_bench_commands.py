@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands.bench_speed import as_given
+from harness.commands.bench import as_given
 from harness.config.run_config import help_examples
 
 SMALL = ["--quick", "--quiet", "--threads", "1", "--personas", "2", "--set", "dialogues=3,1,1"]

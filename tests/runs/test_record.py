@@ -142,7 +142,7 @@ def test_runs_are_found_by_a_unique_beginning(put, tmp_path):
 
 
 def test_no_source_reads_a_record_by_its_keys():
-    """Records are read through RunRecord; `upgrade` alone knows the fields of schema 1."""
+    """Records are read through RunRecord; `stored` alone knows the fields of schema 1."""
     access = re.compile(r"\brecord(\[|\.get\()")
     for folder in ("harness", "leaderboard", "methods", "benchmarks", "tests"):
         for path in sorted((ROOT / folder).rglob("*.py")):

@@ -11,8 +11,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from harness import statistics
-from harness.statistics.flips import studentised
-from harness.statistics.multiple import adjusted
+from harness.statistics.flips import adjusted, studentised
 
 
 def family(personas: int, methods: int, seed: int, spread: float = 0.02):

@@ -1,19 +1,26 @@
-"""The tuned loop over personas, without PEFT, Trainer or the harness: what a careful engineer writes for one adapter.
+"""Two ways to train one soft prompt after the other, beside which the harness is measured.
 
-Dynamic padding, fused attention without a mask, the head on label positions only, fused AdamW, no waiting for the
-device. It makes the same steps as the bank, in the same order, so its adapters must be the bank's.
+The tuned loop uses neither PEFT nor Trainer nor the harness; a careful engineer would write it for one adapter: dynamic
+padding, fused attention without a mask, the head on label positions only, fused AdamW, no waiting for the device. It
+makes the same steps as the bank, in the same order, so its adapters must be the bank's.
+HF Trainer with PEFT is how most people train today, and how the original study's loop ran. It gets the same starting
+vectors, rates and epochs, and nothing is logged or stored on the way. Order and schedule are Trainer's.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.bench.job import padded, turn_examples
 from harness.contract import TrainOptions
 from harness.engines import epoch_order
 from harness.model import Encoded
@@ -23,6 +30,8 @@ from harness.training import learning_rate_factor
 NO_MASK = {"full_attention": None}
 SMALLEST_GAIN = 1e-6  # of the validation loss, relative: as for the bank
 VALIDATION_ROWS = 16
+STUDY_WIDTH = 512  # tokens that the study padded every example to
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}  # ours -> Trainer's
 
 
 @dataclass(frozen=True)
@@ -136,3 +145,87 @@ def validation_loss(model: Any, prompt: Tensor, rows: Rows) -> float:
     with torch.no_grad():
         total = sum(loss_sum(model, prompt, rows.batch(part)) for part in parts)
     return float(total) / sum(len(targets) for targets in rows.targets)
+
+
+# ---- HF Trainer with PEFT ----
+
+
+class Collator:
+    """Rows of a batch as Trainer wants them: input_ids, attention_mask and labels, padded to `width` or the longest."""
+
+    def __init__(self, pad: int, width: int | None) -> None:
+        self.pad, self.width = pad, width
+        self.tokens = self.padded_tokens = 0  # without virtual tokens
+
+    def __call__(self, rows: Sequence[Encoded]) -> dict[str, Tensor]:
+        batch = padded(rows, self.pad, self.width)
+        self.tokens += int(batch["attention_mask"].sum())
+        self.padded_tokens += batch["input_ids"].numel()
+        return batch
+
+
+def prompt_model(model: Any, start: Tensor) -> Any:
+    """A PEFT model with a soft prompt that begins at `start` [P, D]."""
+    from peft import PromptTuningConfig, get_peft_model
+
+    made: Any = get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=len(start)))
+    made.prompt_encoder["default"].embedding.weight.data.copy_(start)
+    return made
+
+
+def prompt_of(model: Any) -> Tensor:
+    """The trained prompt [P, D] of a PEFT model."""
+    return model.prompt_encoder["default"].embedding.weight.detach().clone()
+
+
+def train(
+    model: Any,
+    dialogues: Sequence[Encoded],
+    collate: Collator,
+    options: TrainOptions,
+    seed: int,
+    scratch: Path,
+    progress: Callable[[int], None] = lambda dialogues: None,
+) -> int:
+    """Train a PEFT model on rows with HF Trainer; returns the number of optimiser steps.
+
+    progress   called with the rows of each step
+    """
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    class Tell(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            progress(options.batch_size)
+
+    arguments = TrainingArguments(
+        output_dir=str(scratch),
+        per_device_train_batch_size=options.batch_size,
+        num_train_epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        warmup_steps=options.warmup,
+        lr_scheduler_type=SCHEDULES[options.schedule],
+        max_grad_norm=options.clip,
+        seed=seed,
+        use_cpu=model.device.type == "cpu",
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=model.device.type == "cuda",
+    )
+    runner = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=list(dialogues),  # pyright: ignore[reportArgumentType]
+        data_collator=collate,
+        callbacks=[Tell()],
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # else Trainer prints a summary after each of hundreds of fits
+        return runner.train().global_step
+
+
+def study_rows(dialogues: Sequence[Encoded]) -> list[Encoded]:
+    """One example per assistant turn."""
+    return [example for dialogue in dialogues for example in turn_examples(dialogue)]
