@@ -9,7 +9,6 @@ from tabulate import tabulate
 
 from harness.compare import Family
 from harness.runs import Base
-from harness.scoring import metric_named
 from harness.show import number, shown
 
 from .remake import command
@@ -70,17 +69,13 @@ def other_metrics(group: Group) -> str:
     names = [m for m in group.record.metrics if m != group.metric]
     if not names:
         return ""
+    units = [group.record.metric_sums(m).unit for m in names]
     rows = []
     for line in group.lines:
-        scores = line.family.first.record.scores
-        digits = [2 if metric_named(m).unit == "pt" else 3 for m in names]
-        rows.append(
-            [
-                md(line.name),
-                *(number(shown(m, scores.get(m)), d) for m, d in zip(names, digits, strict=True)),
-            ]
-        )
-    heads = [f"{m} ({metric_named(m).unit})" for m in names]
+        record = line.family.first.record
+        scores = [shown(record, m, record.scores.get(m)) for m in names]
+        rows.append([md(line.name), *(number(x, 2 if u == "pt" else 3) for x, u in zip(scores, units, strict=True))])
+    heads = [f"{m} ({unit})" for m, unit in zip(names, units, strict=True)]
     return "### Also measured (no tests)\n\n" + table(["method", *map(md, heads)], rows)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from harness.scoring import metric_named
 from harness.show import interval, number, p_value, shown
 
 from .details import commands, cost, flags, how, other_metrics, protocol, table
@@ -43,7 +42,7 @@ def _outside(outside: Sequence[Outsider]) -> str:
     for outsider in outside:
         record = outsider.family.first.record
         metric = record.metric
-        score = f"{number(shown(metric, record.scores.get(metric)))} ({md(metric)})"
+        score = f"{number(shown(record, metric, record.scores.get(metric)))} ({md(metric)})"
         facts = [md(record.benchmark.name), f"{record.n_replies} of {record.n_personas} personas", score]
         runs = ", ".join(md(run.id) for run in outsider.family.runs)
         rows.append([md(outsider.family.name), *facts, md(outsider.reason), runs])
@@ -56,14 +55,14 @@ def _section(group: Group, place: int, plots: str) -> str:
     record = group.record
     facts = ", ".join(f"{md(k)} {md(v)}" for k, v in sorted(record.benchmark.facts.items()))
     title = f"## {place}. {md(record.benchmark.name)}" + (f" ({facts})" if facts else "")
-    metric = metric_named(group.metric)
+    metric = group.decides
     unit = "points" if metric.unit == "pt" else metric.unit
     direction = "higher is better" if metric.higher_is_better else "lower is better"
     backbone = f"backbone {md(record.config.backbone)} (`{record.hashes['backbone'][:8]}`)"
     about = (
         f"{record.n_personas} personas, {record.n_replies} replies; "
         f"{'scores imported from files' if group.record.imported else backbone}. "
-        f"Decided by **{md(group.metric)}** in {unit} ({direction}): {md(metric.summary)}. "
+        f"Decided by **{md(group.metric)}** in {unit} ({direction}): {md(group.summary)}. "
         f"Estimand: {group.lines[0].row.estimand} (mean over replies)."
     )
     if group.baseline is None:
@@ -86,10 +85,9 @@ def _ranking(group: Group) -> str:
     for name, score, se, note in others(group):
         figures = [number(score), "" if se is None else number(se)]
         rows.append((score, ["", f"*{md(name)}*", *figures, *[""] * (len(head) - 4), md(note)]))
-    up = metric_named(group.metric).higher_is_better
-    rows.sort(key=lambda item: -item[0] if up else item[0])
+    rows.sort(key=lambda item: -item[0] if group.decides.higher_is_better else item[0])
     text = table([*head, "verdict"], [cells for _, cells in rows]) + _against_published(group)
-    unit = metric_named(group.metric).unit
+    unit = group.decides.unit
     return text if unit == "pt" else f"{text}\n\nFigures in {unit}, not in points."
 
 

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from harness.scoring import metric_named
 from harness.show import interval, number, p_value
 from harness.store import clean_json
 
@@ -96,7 +95,7 @@ def _group(group: Group, place: int, drawn: Mapping[str, str], most_examples: in
         "metric": group.metric,
         "unit": row.unit,
         "higher_is_better": row.higher_is_better,
-        "summary": metric_named(group.metric).summary,
+        "summary": group.summary,
         "estimand": row.estimand,
         "n_personas": group.record.n_personas,
         "n_replies": group.record.n_replies,

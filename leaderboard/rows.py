@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from harness.compare import Family, comparison_rows, differences, families, persona_scores, world_key
 from harness.errors import HarnessError
 from harness.runs import Cost, RunRecord, StoredRun
+from harness.scoring import MetricSums
 from harness.show import shown
 from harness.statistics import FLAGS, ComparisonRow, ScoreRow, aligned
 
@@ -50,6 +51,16 @@ class Group:
     @property
     def metric(self) -> str:
         return self.record.metric
+
+    @property
+    def decides(self) -> MetricSums:
+        """The deciding metric's sums, with its unit and direction."""
+        return self.record.metric_sums(self.metric)
+
+    @property
+    def summary(self) -> str:
+        """One line on the deciding metric."""
+        return self.decides.summary or "not described"
 
     @property
     def key(self) -> str:
@@ -178,7 +189,7 @@ def _baseline(members: Sequence[Family]) -> Family | None:
 
 def unseen(family: Family, metric: str) -> float | None:
     """Mean over the seeds of the score with personas that were held out of all training; None without any."""
-    found = [shown(metric, u.scores.get(metric)) for run in family.runs if (u := run.record.unseen)]
+    found = [shown(run.record, metric, u.scores.get(metric)) for run in family.runs if (u := run.record.unseen)]
     known = [value for value in found if value is not None]
     return sum(known) / len(known) if known else None
 

@@ -121,7 +121,7 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
             "method": outsider.family.name,
             "benchmark": record.benchmark.name,
             "metric": metric,
-            "score": shown(metric, record.scores.get(metric)),
+            "score": shown(record, metric, record.scores.get(metric)),
             "n_personas": record.n_personas,
             "n_replies": record.n_replies,
             "verdict_kind": kind,
@@ -179,7 +179,7 @@ def _cost(line: Line) -> dict[str, Any]:
 def others(group: Group) -> Iterator[tuple[str, float, float | None, str]]:
     """(name, score, its standard error, what it is) of the rows that are no method: ceilings, the published score."""
     for ceiling in group.record.ceilings:
-        value = shown(group.metric, ceiling.scores[group.metric])
+        value = shown(group.record, group.metric, ceiling.scores[group.metric])
         if value is not None:
             yield ceiling.name, value, None, f"ceiling: knows {ceiling.knows}"
     if reference := group.record.reference:

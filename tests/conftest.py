@@ -14,7 +14,7 @@ from harness.cli import main
 from harness.contract.data import Example, Message, Prompt
 from harness.runs.record import RunRecord
 from harness.runs.replies import write_replies
-from harness.runs.stored import StoredRun, write_run
+from harness.runs.stored import StoredRun, described, write_run
 from harness.store.disk import Store
 
 TINY_VOCABULARY = 64
@@ -122,7 +122,7 @@ def stored(
     }  # fmt: skip
     if changes.get("cost"):
         changes["cost"] = {**fields["cost"], **changes["cost"]}
-    record = RunRecord.model_validate({**fields, **changes})
+    record = described(RunRecord.model_validate({**fields, **changes}))
     return StoredRun(folder / record.id, record)
 
 

@@ -46,7 +46,7 @@ def import_command(
         return
     from harness.show import number, shown as points
 
-    score = number(points(metric, run.record.scores[metric]))
+    score = number(points(run.record, metric, run.record.scores[metric]))
     typer.echo(
         f"{run.id}: {run.record.n_personas} personas, {run.record.n_replies} replies, {metric} {score}"
         + ("" if new else " (was stored already)")

@@ -14,8 +14,8 @@ import numpy as np
 from harness.contract import ReferenceScore
 from harness.errors import HarnessError
 from harness.runs import RunRecord, StoredRun
-from harness.scoring import MetricSums, metric_named, scale
-from harness.statistics import ComparisonRow, Estimand, PersonaScores, ScoreRow, compare, pseudo_values, score_row
+from harness.scoring import scale
+from harness.statistics import ComparisonRow, Estimand, PersonaScores, ScoreRow, compare, score_row
 from harness.store import canonical_hash
 
 ESTIMAND: Estimand = "micro"  # the published reference is a mean over replies
@@ -198,8 +198,13 @@ def persona_scores(family: Family, metric: str) -> PersonaScores:
             raise NotComparableError(f"the seeds of {family.name} have different personas ({run.id})")
         order.append([place[p] for p in personas])
     seeds = tuple(run.record.seed for run in family.runs)
-    if entries[0].counts is not None:
-        values = [_pooled(metric, entry)[at] for entry, at in zip(entries, order, strict=True)]
+    if entries[0].pooled:
+        if None in [entry.values for entry in entries]:
+            raise NotComparableError(
+                f"{family.name} cannot be compared by '{metric}': it is undefined with one persona left out, because "
+                "that one holds all counts; or the run is of an earlier harness, and the metric's plugin is missing"
+            )
+        values = [np.array(entry.values)[at] for entry, at in zip(entries, order, strict=True)]
         return PersonaScores(personas, seeds, np.array(values), np.ones(len(personas)))
     n = np.array([np.array(entry.n)[at] for entry, at in zip(entries, order, strict=True)])
     if (n != n[0]).any():
@@ -210,16 +215,6 @@ def persona_scores(family: Family, metric: str) -> PersonaScores:
     sums = np.array([np.array(entry.sum, dtype=float)[at] for entry, at in zip(entries, order, strict=True)])
     names = tuple(p for p, keep in zip(personas, kept, strict=True) if keep)
     return PersonaScores(names, seeds, sums[:, kept], n[0][kept])
-
-
-def _pooled(metric: str, entry: MetricSums) -> np.ndarray:
-    """Pseudo-values [G] around the pooled figure. Raises HarnessError where the jackknife is undefined."""
-    definition = metric_named(metric)
-    assert definition.figure is not None
-    assert entry.counts is not None
-    counts = np.array([entry.counts[column] for column in definition.columns], dtype=float).T  # [G, C]
-    values = pseudo_values(counts, definition.figure)
-    return values - values.mean() + float(definition.figure(counts.sum(0)))
 
 
 def reference_of(record: RunRecord, metric: str, estimand: Estimand = ESTIMAND) -> ReferenceScore | None:

@@ -14,7 +14,7 @@ from harness.compare.guard import ESTIMAND, Family, NotComparableError, comparis
 from harness.compare.selection import names_of, select
 from harness.errors import HarnessError, did_you_mean
 from harness.runs import StoredRun
-from harness.scoring import metric_named, scale
+from harness.scoring import scale
 from harness.statistics import ComparisonRow, Estimand, ScoreRow, Subgroups, row_json, subgroup_comparison
 
 
@@ -72,7 +72,7 @@ def joint(
     metric = metric or record.metric
     if metric not in record.metrics:
         raise NotComparableError(f"{base.name} has no metric '{metric}'; {did_you_mean(metric, record.metrics)}")
-    definition = metric_named(metric)
+    definition = record.metric_sums(metric)
     if margin_pts is not None and not 0 < margin_pts < float("inf"):
         raise HarnessError(f"--margin must be a positive number of points, not {margin_pts:g}")
     margin = None if margin_pts is None else margin_pts / scale(definition.unit)
@@ -109,10 +109,10 @@ def _subgroups(
     other = persona_scores(method, metric).restricted_to(base.personas)
     owners = [labels[p] for p in base.personas]
     found = subgroup_comparison(other.sums, base.sums, base.n, owners, estimand)
-    if not metric_named(metric).pooled:
+    sums = baseline.first.record.sums
+    if not sums.metrics[metric].pooled:
         return found
     # A pooled metric has one value a persona; how many replies are behind it, the run knows.
-    sums = baseline.first.record.sums
     behind = dict(zip(sums.personas, sums.replies, strict=True))
     replies = {group: sum(behind[p] for p in base.personas if labels[p] == group) for group in owners}
     rows = tuple(dataclasses.replace(row, n_replies=replies[row.group]) for row in found.rows)

@@ -15,7 +15,7 @@ from harness.compare.guard import Family, NotComparableError, check_comparable, 
 from harness.compare.selection import select
 from harness.errors import HarnessError
 from harness.runs import StoredRun
-from harness.scoring import metric_named, scale
+from harness.scoring import scale
 from harness.statistics import (
     Estimand,
     differences,
@@ -92,7 +92,7 @@ def spread_of(
     if set(ours.personas) != set(theirs.personas):
         raise NotComparableError(f"'{metric}' is defined for other personas in {other.name} than in {base.name}")
     ours = ours.restricted_to(theirs.personas)
-    definition = metric_named(metric)
+    definition = base.first.record.metric_sums(metric)
     factor = scale(definition.unit)
     personas = len(theirs.personas)
     d = differences(ours.sums, theirs.sums, theirs.n)

@@ -16,7 +16,7 @@ import numpy as np
 from harness.compare.guard import Family, NotComparableError, check_comparable, persona_scores
 from harness.errors import HarnessError, StoreError, did_you_mean
 from harness.runs import Replies, StoredRun
-from harness.scoring import metric_named, scale
+from harness.scoring import scale
 from harness.statistics import mean_and_se, sampling_variances, shrunken_estimates, t_interval
 
 FEWEST = 6  # personas: fewer are described, without intervals, as everywhere
@@ -68,7 +68,8 @@ def view(run: StoredRun, metric: str | None = None) -> View:
     """Raises StoreError for an unfinished run, HarnessError for a metric that is no mean over replies."""
     _check(run)
     metric = _plain_metric(run, metric)
-    unit = metric_named(metric).unit
+    entry = run.record.metric_sums(metric)
+    unit = entry.unit
     factor = scale(unit)
     scores = persona_scores(Family(run.id, (run,)), metric)
     sums = run.record.sums
@@ -83,7 +84,7 @@ def view(run: StoredRun, metric: str | None = None) -> View:
         if shrunk is not None:
             estimate = tuple(float(x[i]) * factor for x in (shrunk.estimates, shrunk.low, shrunk.high))
         rows.append(PersonaRow(persona, labels[persona], int(scores.n[i]), float(means[i]) * factor, *estimate))
-    up = 1 if metric_named(metric).higher_is_better else -1
+    up = 1 if entry.higher_is_better else -1
     rows.sort(key=lambda row: (-up * (row.mean if row.estimate is None else row.estimate), row.persona))
     clusters = _clusters(labels, scores.personas, means, scores.n, factor) if any(labels.values()) else ()
     if not clusters:
@@ -150,7 +151,7 @@ def samples(run: StoredRun, count: int, metric: str) -> list[Sample]:
         return []
     known = [place for place, reply in enumerate(replies.column("reply")) if reply is not None]
     picked = [known[place] for place in evenly(len(known), count)]
-    scores = replies.scores(metric) * scale(metric_named(metric).unit)
+    scores = replies.scores(metric) * scale(run.record.metric_sums(metric).unit)
     return [
         Sample(row.id, row.persona, row.prompt, row.reference, row.reply or "", _known(scores[place]))
         for place, row in zip(picked, replies.rows(picked), strict=True)
@@ -213,7 +214,7 @@ def diff(a: StoredRun, b: StoredRun, metric: str | None = None) -> Diff:
         has, lacks = (a, b) if unlike[0] not in places else (b, a)
         raise NotComparableError(f"{lacks.id} has no example '{unlike[0]}', which {has.id} has")
     at = [places[name] for name in ours.column("id")]
-    unit = metric_named(metric).unit
+    unit = a.record.metric_sums(metric).unit
     pairs = np.stack([ours.scores(metric), theirs.scores(metric)[at]], 1) * scale(unit)  # [N, 2]
     defined = np.flatnonzero(~np.isnan(pairs).any(axis=1))
     if not len(defined):
@@ -258,7 +259,7 @@ def _check(run: StoredRun) -> None:
 
 def _plain_metric(run: StoredRun, metric: str | None) -> str:
     """The metric, by default the first that has a value per reply. Raises HarnessError for another one."""
-    plain = [m for m in run.record.metrics if not metric_named(m).pooled]
+    plain = [m for m in run.record.metrics if not run.record.metric_sums(m).pooled]
     if not plain:
         raise HarnessError(f"{run.id} has no metric with a value per reply")
     name = metric or plain[0]

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from harness.contract import ReferenceScore
 from harness.errors import StoreError
-from harness.scoring import PersonaSums
+from harness.scoring import MetricSums, PersonaSums
 from harness.store import clean_json
 
 SCHEMA_VERSION = 2
@@ -281,6 +281,13 @@ class RunRecord(Part):
         if self.per_persona is None:
             raise StoreError(f"{self.id} is {self.status}: {self.error or 'not finished'}")
         return self.per_persona
+
+    def metric_sums(self, name: str) -> MetricSums:
+        """A metric's sums, with its unit and direction. Raises StoreError for one that the run does not have."""
+        found = self.sums.metrics
+        if name not in found:
+            raise StoreError(f"{self.id} has no metric '{name}'; it has {', '.join(found) or 'none'}")
+        return found[name]
 
     def amended(self, **fields: Any) -> RunRecord:
         """The record with other values of these fields, checked again."""

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import StoreError, did_you_mean
+import numpy as np
+
+from harness.errors import HarnessError, StoreError, did_you_mean
 from harness.runs.record import SCHEMA_VERSION, BenchmarkSource, PluginSource, RunRecord, Settings, parse_record
 from harness.runs.replies import Replies, read_replies
+from harness.scoring import MetricSums, metric_named
+from harness.statistics import pseudo_values
 from harness.store import Store, read_json, write_atomically
 
 FILE = "run.json"
@@ -57,7 +61,7 @@ def read_record(path: Path) -> RunRecord:
         if path.name == FILE and sums.is_file():
             value["per_persona"] = read_json(sums)
         value = _upgraded(value, path)
-    return parse_record(value, path)
+    return described(parse_record(value, path))
 
 
 def read_run(folder: Path) -> StoredRun | None:
@@ -89,6 +93,7 @@ def find_run(root: Path, name: str) -> StoredRun:
 
 def write_run(store: Store, record: RunRecord, fill: Callable[[Path], None] | None = None) -> StoredRun:
     """Put a run in place of whatever has its id; `fill(folder)` writes the files beside run.json."""
+    record = described(record)
 
     def write(folder: Path) -> None:
         if fill:
@@ -96,6 +101,37 @@ def write_run(store: Store, record: RunRecord, fill: Callable[[Path], None] | No
         write_atomically(folder / FILE, record.text())
 
     return StoredRun(store.write_folder(record.id, write), record)
+
+
+def described(record: RunRecord) -> RunRecord:
+    """The record with summaries and pooled values of its metrics, so that showing it needs no plugin any more.
+
+    A metric of a plugin that is not there stays as it is.
+    """
+    sums = record.per_persona
+    if sums is None or all(entry.summary is not None for entry in sums.metrics.values()):
+        return record
+    metrics = {name: _described(name, entry) for name, entry in sums.metrics.items()}
+    return record.model_copy(update={"per_persona": sums.model_copy(update={"metrics": metrics})})
+
+
+def _described(name: str, entry: MetricSums) -> MetricSums:
+    if entry.summary is not None:
+        return entry
+    try:
+        metric = metric_named(name)
+    except HarnessError:
+        return entry
+    found: dict[str, Any] = {"summary": metric.summary}
+    if metric.figure is not None and entry.counts is not None and {*metric.columns} <= entry.counts.keys():
+        counts = np.array([entry.counts[column] for column in metric.columns], dtype=float).T  # [G, C]
+        try:
+            values = pseudo_values(counts, metric.figure)
+            values += float(metric.figure(counts.sum(0))) - values.mean()
+            found["values"] = tuple(float(f"{value:.10g}") for value in values)  # a published record is small
+        except HarnessError:
+            pass  # undefined with one persona left out
+    return entry.model_copy(update=found)
 
 
 def _unreadable(run_id: str, why: str) -> RunRecord:

@@ -21,16 +21,27 @@ EMPTY_SHARE_FLAGGED = 0.05  # FAIR_COMPARISON row 8
 
 
 class MetricSums(BaseModel, frozen=True, extra="forbid"):
-    """One metric's sums, a value a persona (G). A pooled metric has `counts` (column -> [G]) in place of sum and n.
+    """One metric's sums, a value a persona (G), with all that is needed to show and compare them without its plugin.
 
+    summary  one line on the metric; None: not known
     sum, n   of the examples where the metric is defined: their values' sum and their number
+    counts   of a pooled metric, in place of sum and n: column -> [G]
+    values   of a pooled metric: jackknife pseudo-values [G], moved so that their mean is the metric's figure; None
+             where that is undefined with one persona left out
     """
 
     unit: str
     higher_is_better: bool
+    summary: str | None = None
     sum: tuple[float, ...] = ()
     n: tuple[int, ...] = ()
     counts: dict[str, tuple[float, ...]] | None = None
+    values: tuple[float, ...] | None = None
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the metric is computed from counts over all examples, in place of a mean."""
+        return self.counts is not None
 
 
 class PersonaSums(BaseModel, frozen=True, extra="forbid"):
@@ -50,6 +61,7 @@ class PersonaSums(BaseModel, frozen=True, extra="forbid"):
         for name, sums in self.metrics.items():
             pooled = {f"{name}.{column}": values for column, values in (sums.counts or {}).items()}
             lists |= pooled or {f"{name}.sum": sums.sum, f"{name}.n": sums.n}
+            lists |= {} if sums.values is None else {f"{name}.values": sums.values}
         if wrong := [name for name, values in lists.items() if len(values) != len(self.personas)]:
             raise ValueError(f"{', '.join(wrong)}: not one value for each of {len(self.personas)} personas")
         return self

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from harness.compare import row_name
-from harness.runs import Cost, StoredRun
-from harness.scoring import metric_named, scale
+from harness.runs import Cost, RunRecord, StoredRun
+from harness.scoring import scale
 from harness.statistics import ComparisonRow, row_json
 
 if TYPE_CHECKING:
@@ -59,16 +59,14 @@ def clean(text: object) -> str:
     return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
-def shown(name: str, value: float | None) -> float | None:
-    """A stored score in the unit in which people read it."""
-    if value is None:
-        return None
-    return value * scale(metric_named(name).unit)
+def shown(record: RunRecord, name: str, value: float | None) -> float | None:
+    """A stored score of a run's metric in the unit in which people read it."""
+    return None if value is None else value * scale(record.metric_sums(name).unit)
 
 
-def metric_head(name: str) -> str:
-    """A metric as the head of a column, with its unit."""
-    unit = metric_named(name).unit
+def metric_head(record: RunRecord, name: str) -> str:
+    """A run's metric as the head of a column, with its unit."""
+    unit = record.metric_sums(name).unit
     return f"{name} ({unit})" if unit != "raw" else name
 
 
@@ -108,14 +106,14 @@ def outcome_text(outcome: Outcome) -> str:
     """The table, ceilings and verdict of a run."""
     record, row = outcome.run.record, outcome.row
     decides = record.metric
-    head = metric_head(decides)
+    head = metric_head(record, decides)
     runs = [outcome.run, outcome.baseline] if row else [outcome.run]
     lines = []
     for run in runs:
-        score = shown(decides, run.record.scores[decides])
+        score = shown(run.record, decides, run.record.scores[decides])
         lines.append(score_line(row_name(run.record), head, score, None if lines else row, run.record.cost))
     for ceiling in outcome.ceilings:
-        lines.append({"": ceiling.name, head: number(shown(decides, ceiling.scores[decides]))})
+        lines.append({"": ceiling.name, head: number(shown(record, decides, ceiling.scores[decides]))})
     keys = list(lines[0])
     text = [table([{key: line.get(key, "") for key in keys} for line in lines]), ""]
     others = [m for m in record.metrics[1:] if record.scores.get(m) is not None]
@@ -124,7 +122,7 @@ def outcome_text(outcome: Outcome) -> str:
             {"also measured": m}
             | {
                 row_name(run.record): number(
-                    shown(m, run.record.scores.get(m)), 3 if metric_named(m).unit != "pt" else 2
+                    shown(run.record, m, run.record.scores.get(m)), 3 if record.metric_sums(m).unit != "pt" else 2
                 )
                 for run in runs
             }
@@ -136,8 +134,8 @@ def outcome_text(outcome: Outcome) -> str:
         before = outcome.baseline.record.unseen
         text.append(
             f"{unseen.n_personas} personas held out of all training, {unseen.n_replies} replies: "
-            f"{number(shown(decides, unseen.scores.get(decides)))}"
-            + (f" (baseline {number(shown(decides, before.scores.get(decides)))})" if row and before else "")
+            f"{number(shown(record, decides, unseen.scores.get(decides)))}"
+            + (f" (baseline {number(shown(record, decides, before.scores.get(decides)))})" if row and before else "")
         )
     text += note_lines(record.notes)
     for run in runs:
@@ -168,12 +166,12 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "method": record.method,
         "control": record.config.control,
         "metric": decides,
-        "score": shown(decides, record.scores[decides]),
+        "score": shown(record, decides, record.scores[decides]),
         "baseline": outcome.baseline.record.method,
-        "baseline_score": shown(decides, outcome.baseline.record.scores[decides]),
+        "baseline_score": shown(outcome.baseline.record, decides, outcome.baseline.record.scores[decides]),
         "verdict": row.verdict if row else "this is the baseline",
-        "scores": {m: shown(m, record.scores.get(m)) for m in record.metrics},
-        "ceilings": {c.name: shown(decides, c.scores[decides]) for c in outcome.ceilings},
+        "scores": {m: shown(record, m, record.scores.get(m)) for m in record.metrics},
+        "ceilings": {c.name: shown(record, decides, c.scores[decides]) for c in outcome.ceilings},
         "n_personas": record.n_personas,
         "n_replies": record.n_replies,
         "seed": record.seed,
@@ -199,7 +197,7 @@ def run_line(run: StoredRun) -> dict[str, Any]:
         "replies": record.n_replies,
         "seed": record.seed,
         "metric": record.metric,
-        "score": number(shown(record.metric, record.scores[record.metric])),
+        "score": number(shown(record, record.metric, record.scores[record.metric])),
         "created": record.created,
         "error": None,
     }

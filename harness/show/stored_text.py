@@ -92,7 +92,7 @@ def run_text(run: StoredRun, seen: View | None, sampled: Sequence[Sample], top: 
     ]
     if file := record.imported:
         lines.append(f"imported from {file.name} (sha256 {file.sha256[:12]}), example set {file.example_set}")
-    lines += ["", table([{"metric": m, "score": number(shown(m, v), 3)} for m, v in record.scores.items()])]
+    lines += ["", table([{"metric": m, "score": number(shown(record, m, v), 3)} for m, v in record.scores.items()])]
     if record.cost:
         lines += ["", _cost(record.cost)]
     if record.flags:

@@ -12,7 +12,6 @@ from pydantic_core import to_jsonable_python
 
 from harness import show
 from harness.runs import Cost, StoredRun
-from harness.scoring import metric_named
 from harness.statistics import row_json
 from harness.sweeps.sweep import Made, Order, Row, SweepOutcome, Workshop
 
@@ -110,7 +109,7 @@ def _state(run: StoredRun | None) -> str:
 
 def _table(outcome: SweepOutcome) -> str:
     first = next(row.family.first for row in outcome.rows if row.family)
-    head = show.metric_head(first.record.metric)
+    head = show.metric_head(first.record, first.record.metric)
     lines: list[dict[str, str]] = []
     for row in outcome.rows:
         if row.family and row.score:
@@ -135,17 +134,19 @@ def _mean_cost(runs: Sequence[StoredRun]) -> Cost | None:
 def _others(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The metrics that do not decide, a column a method; means over seeds."""
     lines = []
-    for name in rows[0].family.first.record.metrics[1:] if rows[0].family else ():
+    assert rows[0].family
+    record = rows[0].family.first.record
+    for name in record.metrics[1:]:
         values = {row.entry.label: _mean(row, name) for row in rows}
         if any(value is not None for value in values.values()):
-            digits = 2 if metric_named(name).unit == "pt" else 3
+            digits = 2 if record.metric_sums(name).unit == "pt" else 3
             lines.append({"also measured": name} | {k: show.number(v, digits) for k, v in values.items()})
     return lines
 
 
 def _mean(row: Row, metric: str) -> float | None:
     runs = row.family.runs if row.family else ()
-    values = [show.shown(metric, run.record.scores.get(metric)) for run in runs]
+    values = [show.shown(run.record, metric, run.record.scores.get(metric)) for run in runs]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
@@ -184,7 +185,7 @@ def _ceilings(outcome: SweepOutcome) -> dict[str, float | None]:
     if run is None:
         return {}
     decides = run.record.metric
-    return {c.name: show.shown(decides, c.scores[decides]) for c in outcome.ceilings}
+    return {c.name: show.shown(run.record, decides, c.scores[decides]) for c in outcome.ceilings}
 
 
 def _counts(made: Sequence[Made], stored: int) -> str:

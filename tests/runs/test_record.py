@@ -100,7 +100,8 @@ def test_a_run_of_schema_1_is_upgraded(tmp_path):
     assert [str(flag) for flag in record.flags] == OLD["flags"]
     assert record.sums.metrics["similarity"].n == (2,)
     assert record.unseen is not None
-    assert record.unseen.per_persona == record.sums
+    assert record.unseen.per_persona is not None
+    assert record.unseen.per_persona.metrics["similarity"].n == (2,)
     assert record.cost is not None
     assert (record.cost.fit_seconds, record.cost.fits, record.cost.stands_on) == (1.5, None, None)
     assert record.plugin_files == ("old.py",)

@@ -143,7 +143,7 @@ def test_the_code_of_its_kind_is_part_of_what_its_method_makes(installed):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_run_with_all_of_it_needs_it_installed(tmp_path, site):
+def test_making_a_run_with_all_of_it_needs_it_installed_and_reading_one_does_not(tmp_path, site):
     lines = [
         {"persona_id": f"p{p}", "prompt": f"say {p * 4 + i}", "reply": f"it is {p * 4 + i}"}
         for p in range(3)
@@ -160,3 +160,7 @@ def test_a_run_with_all_of_it_needs_it_installed(tmp_path, site):
     again = call(tmp_path, "run", "--method", "persona_scaling", *data, *more)
     assert again.returncode == 2
     assert "there is no method 'persona_scaling'" in again.stderr
+    for command in (("show", run), ("compare", "zero_shot", "persona_scaling"), ("leaderboard", "--format", "csv")):
+        stored = call(tmp_path, *command, "--runs-dir", "runs")
+        assert stored.returncode == 0, f"{command} needs the metric's plugin: {stored.stderr}"
+        assert "shared_words" in stored.stdout
