@@ -21,6 +21,12 @@ SCHEDULES = ("linear", "cosine", "constant")
 CORE_ADAPTERS = frozenset({"soft_prompt", "kv_prefix", "discrete_prompt", "gated_prefix", "lora"})
 
 
+def _check(*wanted: tuple[object, str]) -> None:
+    """Raise ConfigError with every text whose condition does not hold, one a line."""
+    if faults := [text for holds, text in wanted if not holds]:
+        raise ConfigError("\n".join(faults))
+
+
 @dataclass(frozen=True)
 class AdapterKind:
     """A kind of adapter, from its shape to its files.
@@ -60,19 +66,14 @@ class SoftPrompt:
     text: str = ""
 
     def __post_init__(self) -> None:
-        faults = []
-        if self.tokens < 1:
-            faults.append(f"a soft prompt needs at least 1 token, not {self.tokens}")
-        if self.init not in INITS:
-            faults.append(f"soft prompt init {self.init!r} is unknown; {did_you_mean(self.init, INITS)}")
-        if self.kind not in KINDS:
-            faults.append(f"soft prompt kind {self.kind!r} is unknown; {did_you_mean(self.kind, KINDS)}")
-        if self.init == "text" and not self.text.strip():
-            faults.append("soft prompt init 'text' needs a text to begin with; give `text`, or another init")
-        if self.init != "text" and self.text:
-            faults.append(f"soft prompt init {self.init!r} does not use `text`; leave it out, or set init to 'text'")
-        if faults:
-            raise ConfigError("\n".join(faults))
+        own, text = f"soft prompt init {self.init!r}", self.text.strip()
+        _check(
+            (self.tokens >= 1, f"a soft prompt needs at least 1 token, not {self.tokens}"),
+            (self.init in INITS, f"{own} is unknown; {did_you_mean(self.init, INITS)}"),
+            (self.kind in KINDS, f"soft prompt kind {self.kind!r} is unknown; {did_you_mean(self.kind, KINDS)}"),
+            (self.init != "text" or text, f"{own} needs a text to begin with; give `text`, or another init"),
+            (self.init == "text" or not text, f"{own} does not use `text`; leave it out, or set init to 'text'"),
+        )
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,7 @@ class GatedPrefix:
     tokens: int = 10
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ConfigError(f"a gated prefix needs at least 1 token, not {self.tokens}")
+        _check((self.tokens >= 1, f"a gated prefix needs at least 1 token, not {self.tokens}"))
 
 
 @dataclass(frozen=True)
@@ -105,17 +105,12 @@ class LoRA:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))  # a list from YAML is as good
-        faults = []
-        if self.rank < 1:
-            faults.append(f"LoRA rank must be at least 1, not {self.rank}")
-        if not (self.alpha > 0 and math.isfinite(self.alpha)):
-            faults.append(f"LoRA alpha must be above 0, not {self.alpha}")
-        if not self.targets:
-            faults.append("LoRA targets are empty; name at least one linear layer, e.g. q_proj")
-        if not 0 <= self.dropout < 1:
-            faults.append(f"LoRA dropout must lie in [0, 1), not {self.dropout}")
-        if faults:
-            raise ConfigError("\n".join(faults))
+        _check(
+            (self.rank >= 1, f"LoRA rank must be at least 1, not {self.rank}"),
+            (0 < self.alpha < math.inf, f"LoRA alpha must be above 0, not {self.alpha}"),
+            (bool(self.targets), "LoRA targets are empty; name at least one linear layer, e.g. q_proj"),
+            (0 <= self.dropout < 1, f"LoRA dropout must lie in [0, 1), not {self.dropout}"),
+        )
 
     @property
     def scale(self) -> float:
@@ -151,21 +146,20 @@ class TrainOptions:
     towards_start: bool = False
 
     def __post_init__(self) -> None:
-        wanted = {
-            "learning_rate must be above 0": 0 < self.learning_rate < float("inf"),
-            "epochs must be at least 1": self.epochs >= 1,
-            "batch_size must be at least 1": self.batch_size >= 1,
-            "warmup must lie in [0, 1)": 0 <= self.warmup < 1,
-            "weight_decay must not be below 0": 0 <= self.weight_decay < float("inf"),
-            "clip must not be below 0": 0 <= self.clip < float("inf"),
-            "patience must not be below 0": self.patience >= 0,
-            "microbatch_tokens must be at least 1": self.microbatch_tokens >= 1,
-        }
-        faults = [f"{text}, not {getattr(self, text.split()[0])}" for text, fine in wanted.items() if not fine]
-        if self.schedule not in SCHEDULES:
-            faults.append(f"schedule {self.schedule!r} is unknown; {did_you_mean(self.schedule, SCHEDULES)}")
-        if faults:
-            raise ConfigError("\n".join(faults))
+        _check(
+            (0 < self.learning_rate < math.inf, f"learning_rate must be above 0, not {self.learning_rate}"),
+            (self.epochs >= 1, f"epochs must be at least 1, not {self.epochs}"),
+            (self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}"),
+            (0 <= self.warmup < 1, f"warmup must lie in [0, 1), not {self.warmup}"),
+            (0 <= self.weight_decay < math.inf, f"weight_decay must not be below 0, not {self.weight_decay}"),
+            (0 <= self.clip < math.inf, f"clip must not be below 0, not {self.clip}"),
+            (self.patience >= 0, f"patience must not be below 0, not {self.patience}"),
+            (self.microbatch_tokens >= 1, f"microbatch_tokens must be at least 1, not {self.microbatch_tokens}"),
+            (
+                self.schedule in SCHEDULES,
+                f"schedule {self.schedule!r} is unknown; {did_you_mean(self.schedule, SCHEDULES)}",
+            ),
+        )
 
 
 # ---- who shares parameters with whom, for adapters that are trained jointly (harness.training.designs) ----
@@ -202,8 +196,7 @@ class FromVector:
     width: int = 64
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ConfigError(f"a network needs at least 1 hidden unit, not {self.width}")
+        _check((self.width >= 1, f"a network needs at least 1 hidden unit, not {self.width}"))
 
 
 @dataclass(frozen=True)
@@ -219,7 +212,7 @@ class Clusters:
     k: int = 0
 
     def __post_init__(self) -> None:
-        if self.by not in SOURCES:
-            raise ConfigError(f"clusters by {self.by!r} are unknown; {did_you_mean(self.by, SOURCES)}")
-        if self.k < 0 or self.k == 1:
-            raise ConfigError(f"the number of clusters must be at least 2, or 0 to choose it, not {self.k}")
+        _check(
+            (self.by in SOURCES, f"clusters by {self.by!r} are unknown; {did_you_mean(self.by, SOURCES)}"),
+            (self.k == 0 or self.k >= 2, f"the number of clusters must be at least 2, or 0 to choose it, not {self.k}"),
+        )
