@@ -16,6 +16,7 @@ def command(record: RunRecord) -> str:
     if file := record.imported:
         words += [file.name, "--method", record.method, "--benchmark", record.benchmark.name]
         words += ["--metric", record.metric, "--example-set", file.example_set, "--unit", file.unit]
+        words += ["--higher-is-better" if record.metric_sums(record.metric).higher_is_better else "--lower-is-better"]
         words += ["--seed", str(record.seed)] if record.seed else []
     else:
         for path in record.plugin_files:

@@ -16,11 +16,15 @@ def import_command(
     file: Annotated[Path, typer.Argument(help="CSV or JSON lines: persona,example,score or persona,n,score.")],
     method: Annotated[str, typer.Option(help="What the run's method is called.")],
     benchmark: Annotated[str, typer.Option(help="What was asked: a word.")],
-    metric: Annotated[str, typer.Option(help="Metric of the scores: a mean over replies.")],
+    metric: Annotated[str, typer.Option(help="Metric of the scores, known or not: a mean over replies.")],
     example_set: Annotated[str, typer.Option(help="Label of the replies that were scored.")],
     unit: Annotated[
         Literal["share", "pt", "raw"] | None,
-        typer.Option(help="share: 0-1; pt: 0-100; raw: metrics not in points. [default: share, or raw]"),
+        typer.Option(help="share: 0-1; pt: 0-100; raw: not in points. [default of a known metric: share, or raw]"),
+    ] = None,
+    higher_is_better: Annotated[
+        bool | None,
+        typer.Option("--higher-is-better/--lower-is-better", help="Direction. [default: a known metric's own]"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Training seed of the scores.")] = 0,
     baseline: Annotated[
@@ -37,7 +41,7 @@ def import_command(
     from harness.store import Store
 
     baseline = baseline or DEFAULTS.get("baseline")
-    source = Source(file, method, benchmark, metric, example_set, unit, seed, baseline)
+    source = Source(file, method, benchmark, metric, example_set, unit, seed, baseline, higher_is_better)
     run, new = import_scores(source, Store(runs_dir))
     for note in notes_on(run):
         typer.echo(f"note: {note}", err=True)

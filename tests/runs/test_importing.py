@@ -226,6 +226,13 @@ def test_the_metric_says_which_import_of_a_method_is_meant(tmp_path, harness):
     ("changes", "words"),
     [
         ({"metric": "simlarity"}, "did you mean 'similarity'?"),
+        ({"metric": "simlarity"}, "give --unit, and --higher-is-better or --lower-is-better"),
+        ({"metric": "simlarity", "unit": "pt"}, "give --unit, and --higher-is-better or --lower-is-better"),
+        ({"metric": "simlarity", "higher-is-better": None}, "did you mean 'similarity'?"),
+        ({"metric": "my metric", "unit": "pt", "higher-is-better": None}, "--metric 'my metric': use letters"),
+        ({"metric": "actions", "unit": "pt", "higher-is-better": None}, "is a group of metrics; import one of"),
+        ({"lower-is-better": None}, "--lower-is-better does not fit similarity; use --higher-is-better or neither"),
+        ({"metric": "mae", "higher-is-better": None}, "--higher-is-better does not fit mae; use --lower-is-better"),
         ({"metric": "device_f1"}, "counts over all replies"),
         ({"metric": "mae", "unit": "pt"}, "--unit pt does not fit mae"),
         ({"method": "../evil"}, "letters, digits"),
@@ -237,11 +244,71 @@ def test_faults_of_the_command_line(tmp_path, harness, changes, words):
     path = tmp_path / "m.csv"
     path.write_text(personas())
     options = {"method": "m", "benchmark": "toy", "metric": "similarity", "example-set": "all", **changes}
-    flags = [text for name, value in options.items() for text in (f"--{name}", value)]
+    flags = [text for name, value in options.items() for text in (f"--{name}", value) if text is not None]
     code, out, err = harness("import", path, *flags, "--runs-dir", tmp_path / "runs")
     assert (code, out) == (2, "")
     assert words in err
     assert not (tmp_path / "runs").exists()
+
+
+def give(harness, folder: Path, method: str, text: str, *flags: str) -> tuple[int, str, str]:
+    """`harness import` of `politeness`, which no plugin brings; the lower the better, and not in points."""
+    path = folder / f"{method}.csv"
+    path.write_text(text)
+    named = ("--method", method, "--benchmark", "toy", "--metric", "politeness", "--example-set", "all")
+    flags = flags or ("--unit", "raw", "--lower-is-better")
+    return harness("import", path, *named, *flags, "--baseline", "base", "--runs-dir", folder / "runs")
+
+
+def test_scores_of_an_unknown_metric_are_compared_shown_and_ranked_by_its_unit_and_direction(tmp_path, harness):
+    for method, shift in (("base", 0.0), ("low", -0.05), ("high", 0.05)):
+        code, out, err = give(harness, tmp_path, method, personas(scale=10, shift=shift))
+        assert code == 0, err
+        assert "120 replies, politeness " in out
+    runs = ("--runs-dir", tmp_path / "runs")
+    code, out, err = harness("compare", "base", "low", "high", *runs, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["metric"], found["unit"], found["higher_is_better"]) == ("politeness", "raw", False)
+    verdicts = [row["comparison"]["verdict_kind"] for row in found["methods"]]
+    assert verdicts == ["better", "worse"]
+    assert found["methods"][0]["comparison"]["delta_pts"] == pytest.approx(-0.55), "in its own unit, not x 100"
+    (low,) = (path.name for path in (tmp_path / "runs").glob("low-*"))
+    code, out, err = harness("show", low, *runs)
+    assert code == 0, err
+    best = out.index("p00"), out.index("p11")
+    assert best[0] < best[1], "the persona with the lowest score is the best"
+    board = render(board_of(all_runs(tmp_path / "runs")))
+    assert "Decided by **politeness** in raw (lower is better): scores made elsewhere." in board
+    places = [board.index(f"| {name} ") for name in ("low", "**base**", "high")]
+    assert places == sorted(places)
+    again = "harness import low.csv --method low --benchmark toy --metric politeness --example-set all"
+    assert f"{again} --unit raw --lower-is-better" in board
+
+
+def test_shares_of_an_unknown_metric_are_shown_in_points(tmp_path, harness):
+    code, out, err = give(harness, tmp_path, "m", personas(), "--unit", "share", "--higher-is-better")
+    assert (code, "politeness 55.50" in out) == (0, True), (out, err)
+    metric = all_runs(tmp_path / "runs")[0].record.metric_sums("politeness")
+    assert (metric.unit, metric.higher_is_better) == ("pt", True)
+
+
+def test_imports_that_disagree_on_the_unit_or_direction_of_a_metric_are_not_compared(tmp_path, harness):
+    give(harness, tmp_path, "base", personas())
+    give(harness, tmp_path, "up", personas(), "--unit", "raw", "--higher-is-better")
+    give(harness, tmp_path, "points", personas(), "--unit", "share", "--lower-is-better")
+    code, _, err = give(harness, tmp_path, "base", personas(), "--unit", "raw", "--higher-is-better")
+    assert (code, "or another unit or direction" in err) == (2, True)
+    known = all_runs(tmp_path / "runs")
+    for name, words in (("up", "higher_is_better False and True"), ("points", "unit 'raw' and 'pt'")):
+        with pytest.raises(NotComparableError, match=words):
+            joint(known, "base", [name])
+
+
+def test_flags_that_agree_with_a_known_metric_change_nothing(tmp_path):
+    plain, _ = load(tmp_path, personas())
+    again, new = load(tmp_path, personas(), unit="share", higher_is_better=True)
+    assert (again.id, new) == (plain.id, False)
 
 
 def test_imports_have_rows_on_the_leaderboard_and_records(tmp_path):
