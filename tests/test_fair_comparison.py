@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from harness import statistics
-from harness.adapters.create import create_bank
+from harness.adapters.kinds import create_bank
 from harness.adapters.lora import LoRABank, combine_loras
 from harness.benchmarks.devices import DEVICES
 from harness.benchmarks.devices.actions import Counts, count_actions
@@ -383,7 +383,7 @@ def test_row_22_one_personas_data_leave_anothers_adapter_as_it_was(make_backbone
             return [prompts.Encoded(ids, (False,) * 4 + (True,) * 4)] * 3
 
         bank = create_bank(base, SoftPrompt(2), ["a", "b"], 0)
-        fit_bank(base, bank, {"a": data(3), "b": data(of_b)}, {"a": data(5), "b": data(of_b)}, FEW_STEPS, 0)
+        fit_bank(base, bank, [data(3), data(of_b)], [data(5), data(of_b)], FEW_STEPS, 0)
         return next(iter(bank.tensors.values()))
 
     one, two = fitted(20), fitted(40)

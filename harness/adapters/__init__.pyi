@@ -2,21 +2,22 @@
 from .bank import (
     Bank as Bank,
     BaseFacts as BaseFacts,
-    check_keys as check_keys,
-    key_seed as key_seed,
+    Seeds as Seeds,
     master_dtype as master_dtype,
     rows_of as rows_of,
     runs_of as runs_of,
 )
-from .create import (
+from .discrete_prompt import DiscretePromptBank as DiscretePromptBank
+from .kinds import (
     AdapterSpec as AdapterSpec,
     create_bank as create_bank,
+    key_seed as key_seed,
     kind_source as kind_source,
     kind_sources as kind_sources,
     list_adapters as list_adapters,
+    load_bank as load_bank,
+    save_bank as save_bank,
 )
-from .discrete_prompt import DiscretePromptBank as DiscretePromptBank
 from .kv_prefix import filled_cache as filled_cache, keys_and_values_only as keys_and_values_only
 from .lora import LoRABank as LoRABank, combine_loras as combine_loras, merged as merged
-from .peft_format import load_bank as load_bank, save_bank as save_bank
 from .soft_prompt import PROMPT as PROMPT

@@ -1,4 +1,4 @@
-"""What every bank of adapters is: keys, one tensor per part with the N adapters in its leading dimension.
+"""What every bank of adapters is: one tensor per part, with the N adapters in its leading dimension.
 
 The kinds of adapter are in the neighbouring files; training, decoding and files are elsewhere.
 Legend: N adapters, B rows of a batch, T tokens, P virtual tokens, D hidden.
@@ -6,19 +6,21 @@ Legend: N adapters, B rows of a batch, T tokens, P virtual tokens, D hidden.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, did_you_mean
 from harness.model import Backbone
+
+T = TypeVar("T")
+# Part of an adapter -> an integer for each of the N adapters, which follows from the fit's seed and its key alone.
+Seeds = Callable[[str], list[int]]
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,15 @@ class Bank(ABC):
     in the model; the other methods have defaults for a kind that only does that.
 
     spec     the adapter's shape, an instance of the kind's spec
-    keys     N distinct names, e.g. persona ids; any text
     tensors  name -> [N, ...]; fp32, or fp64 on an fp64 backbone, whatever the backbone computes in
     base     the backbone they were made for
+    keys     N distinct names, e.g. persona ids; any text. The harness gives them; training goes by rows
     """
 
     spec: Any
-    keys: tuple[str, ...]
     tensors: dict[str, Tensor]
     base: BaseFacts
+    keys: tuple[str, ...] = field(default=(), kw_only=True)
 
     @abstractmethod
     def applied(self, model: Any, rows: Tensor, *, dropout_seeds: Tensor | None = None) -> AbstractContextManager[None]:
@@ -143,9 +145,11 @@ class Bank(ABC):
         """Bytes of all N adapters."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
 
-    def with_tensors(self, tensors: Mapping[str, Tensor], keys: Sequence[str] | None = None) -> Self:
-        """The same kind of bank around other tensors; no copy is made."""
-        return replace(self, tensors=dict(tensors), keys=self.keys if keys is None else tuple(keys))
+    def with_tensors(self, tensors: Mapping[str, Tensor], rows: Sequence[int] | None = None) -> Self:
+        """The same kind of bank around other tensors, those of `rows` of this one; no copy is made. None: of all."""
+        return replace(
+            self, tensors=dict(tensors), keys=self.keys if rows is None else tuple(self.keys[row] for row in rows)
+        )
 
     def select(self, rows: Sequence[int]) -> Self:
         """A bank of copies of these rows, in this order. Raises HarnessError for a row that is not there."""
@@ -153,9 +157,14 @@ class Bank(ABC):
         if wrong:
             raise HarnessError(f"rows {wrong[:5]} are not in a bank of {len(self.keys)} adapters; rows count from 0")
         return self.with_tensors(
-            {name: tensor.detach()[list(rows)].clone() for name, tensor in self.tensors.items()},
-            [self.keys[row] for row in rows],
+            {name: tensor.detach()[list(rows)].clone() for name, tensor in self.tensors.items()}, rows
         )
+
+    def by_row(self, table: Mapping[str, Sequence[T]]) -> list[Sequence[T]]:
+        """What a table by key has for each row; nothing where a key is missing. Raises HarnessError for another key."""
+        if unknown := sorted(set(table) - set(self.keys)):
+            raise HarnessError(f"the bank has no adapter {unknown[0]!r}; {did_you_mean(unknown[0], self.keys)}")
+        return [table.get(key, ()) for key in self.keys]
 
     def row(self, key: str) -> int:
         """The row of a key. Raises HarnessError if the bank has no such adapter."""
@@ -167,24 +176,6 @@ class Bank(ABC):
 def master_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype that adapters are kept and updated in: a bf16 step of 1e-3 would be rounded away."""
     return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def key_seed(*parts: Any) -> int:
-    """63 bits that follow from the parts alone (seed, adapter key, ...), never from an order."""
-    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def check_keys(keys: Sequence[str]) -> tuple[str, ...]:
-    """The keys as a tuple; raises HarnessError if there are none or two are equal."""
-    if not keys:
-        raise HarnessError("a bank needs at least one adapter; no keys were given")
-    seen: set[str] = set()
-    for key in keys:
-        if key in seen:
-            raise HarnessError(f"adapter key {key!r} is given twice; every adapter of a bank needs a key of its own")
-        seen.add(key)
-    return tuple(keys)
 
 
 def runs_of(rows: Tensor) -> tuple[int, Tensor]:

@@ -7,14 +7,13 @@ that moves the trained vector least. Legend: V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.adapters.bank import rows_of
+from harness.adapters.bank import Seeds, rows_of
 from harness.adapters.soft_prompt import PROMPT, SoftPromptBank, create_soft_prompts, ordinary_tokens
 from harness.contract import AdapterKind, SoftPrompt
 from harness.model import Backbone
@@ -71,14 +70,14 @@ class DiscretePromptBank(SoftPromptBank):
         return ids.view(vectors.shape[:2])
 
 
-def create_discrete_prompts(backbone: Backbone, spec: SoftPrompt, keys: Sequence[str], seed: int) -> DiscretePromptBank:
+def create_discrete_prompts(backbone: Backbone, spec: SoftPrompt, count: int, seeds: Seeds) -> DiscretePromptBank:
     """N discrete prompts, their vectors initialised as those of kind "input"."""
-    bank = create_soft_prompts(backbone, spec, keys, seed)
+    bank = create_soft_prompts(backbone, spec, count, seeds)
     table = backbone.model.get_input_embeddings().weight.detach()
     norms = torch.full((len(table),), torch.inf, dtype=torch.float64, device=table.device)
     usable = ordinary_tokens(backbone).to(table.device)
     norms[usable] = table[usable].double().square().sum(1)
-    return DiscretePromptBank(spec, bank.keys, bank.tensors, bank.base, table, norms)
+    return DiscretePromptBank(spec, bank.tensors, bank.base, table, norms)
 
 
 KIND = AdapterKind(

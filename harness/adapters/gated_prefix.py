@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.adapters.bank import Bank, BaseFacts, check_keys, key_seed, master_dtype, rows_of, runs_of
+from harness.adapters.bank import Bank, BaseFacts, Seeds, master_dtype, rows_of, runs_of
 from harness.contract import AdapterKind, GatedPrefix
 from harness.errors import HarnessError
 from harness.model import Backbone
@@ -84,23 +84,22 @@ class _GatedAttention:
         return tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-def create_gated_prefixes(backbone: Backbone, spec: GatedPrefix, keys: Sequence[str], seed: int) -> GatedPrefixBank:
-    """N gated prefixes: gates 0; keys and values normal from (seed, its key).
+def create_gated_prefixes(backbone: Backbone, spec: GatedPrefix, count: int, seeds: Seeds) -> GatedPrefixBank:
+    """N gated prefixes: gates 0; keys and values normal, each from its own seed.
 
     Raises HarnessError for a model without q_proj and o_proj under self_attn.
     """
-    names = check_keys(keys)
     dtype, model = master_dtype(backbone.dtype), backbone.model
     layers = attention_layers(model)
     heads, width = _heads_and_width(model, layers)
-    tensors = {GATE: torch.zeros(len(names), len(layers), heads, dtype=dtype, device=backbone.device)}
+    tensors = {GATE: torch.zeros(count, len(layers), heads, dtype=dtype, device=backbone.device)}
     for name in (KEY, VALUE):
         draws = []
-        for key in names:
-            generator = torch.Generator().manual_seed(key_seed(seed, key, name))
+        for seed in seeds(name):
+            generator = torch.Generator().manual_seed(seed)
             draws.append(torch.randn(len(layers), spec.tokens, width, generator=generator, dtype=dtype))
         tensors[name] = (torch.stack(draws) * DEVIATION).to(backbone.device)
-    return GatedPrefixBank(spec, names, tensors, BaseFacts.of(backbone))
+    return GatedPrefixBank(spec, tensors, BaseFacts.of(backbone))
 
 
 def attention_layers(model: nn.Module) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from harness.adapters.bank import Bank, BaseFacts, check_keys, master_dtype, rows_of
+from harness.adapters.bank import Bank, BaseFacts, Seeds, master_dtype, rows_of
 from harness.adapters.soft_prompt import PROMPT, initial_vectors
 from harness.contract import AdapterKind, SoftPrompt
 from harness.errors import HarnessError
@@ -69,20 +69,19 @@ class KVPrefixBank(Bank):
         return {KEY: both[:, 0].contiguous(), VALUE: both[:, 1].contiguous()}
 
 
-def create_kv_prefixes(backbone: Backbone, spec: SoftPrompt, keys: Sequence[str], seed: int) -> KVPrefixBank:
+def create_kv_prefixes(backbone: Backbone, spec: SoftPrompt, count: int, seeds: Seeds) -> KVPrefixBank:
     """N prefixes: the keys and values that the model computes for the vectors of `spec.init`.
 
-    So each starts as the soft prompt of kind "input" does, from (seed, its key) alone.
+    So each starts as the soft prompt of kind "input" does, from its own seed alone.
     Raises HarnessError for a model whose cache holds something else than keys and values (sliding windows, states).
     """
-    names = check_keys(keys)
     if not keys_and_values_only(backbone.model):
         raise HarnessError(
             f"soft prompt kind 'kv' needs a cache of keys and values in every layer, and {backbone.name!r} "
             f"({type(backbone.model).__name__}) has another (a sliding window or a state); use kind 'input'"
         )
     dtype = master_dtype(backbone.dtype)
-    vectors = initial_vectors(backbone, spec, names, seed).to(backbone.device, backbone.dtype)
+    vectors = initial_vectors(backbone, spec, seeds(PROMPT)).to(backbone.device, backbone.dtype)
     pairs = []
     for row in vectors if spec.init != "text" else vectors[:1]:  # one by one: company must not change a bit
         cache = filled_cache(backbone.model)
@@ -90,10 +89,10 @@ def create_kv_prefixes(backbone: Backbone, spec: SoftPrompt, keys: Sequence[str]
             backbone.model(inputs_embeds=row[None], past_key_values=cache, use_cache=True)
         pairs.append([torch.cat([getattr(layer, part) for layer in cache.layers]) for part in ("keys", "values")])
     tensors = {
-        name: torch.stack([pair[part] for pair in pairs]).to(dtype).expand(len(names), -1, -1, -1, -1).clone()
+        name: torch.stack([pair[part] for pair in pairs]).to(dtype).expand(count, -1, -1, -1, -1).clone()
         for part, name in enumerate((KEY, VALUE))
     }
-    return KVPrefixBank(spec, names, tensors, BaseFacts.of(backbone))
+    return KVPrefixBank(spec, tensors, BaseFacts.of(backbone))
 
 
 def keys_and_values_only(model: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.adapters.bank import Bank, BaseFacts, check_keys, key_seed, master_dtype, rows_of, runs_of
+from harness.adapters.bank import Bank, BaseFacts, Seeds, master_dtype, rows_of, runs_of
 from harness.contract import AdapterKind, LoRA
 from harness.errors import HarnessError, did_you_mean
 from harness.model import Backbone, freeze
@@ -83,25 +83,24 @@ class LoRABank(Bank):
         return {name: stored[f"{IN_FILES}{name}.weight"] for name in self.tensors}
 
 
-def create_loras(backbone: Backbone, spec: LoRA, keys: Sequence[str], seed: int) -> LoRABank:
-    """N LoRAs: A uniform in +-1/sqrt(in) from (seed, key, layer); B zero, so each starts as the backbone.
+def create_loras(backbone: Backbone, spec: LoRA, count: int, seeds: Seeds) -> LoRABank:
+    """N LoRAs: A uniform in +-1/sqrt(in), each from its own seed of the layer; B zero, so each starts as the backbone.
 
     Raises HarnessError if a target names no linear layer of the model.
     """
-    names = check_keys(keys)
     dtype = master_dtype(backbone.dtype)
     tensors: dict[str, Tensor] = {}
     for module_name in target_modules(backbone.model, spec.targets):
         out_features, in_features = backbone.model.get_submodule(module_name).weight.shape
         bound = 1.0 / math.sqrt(in_features)
         draws = []
-        for key in names:
-            generator = torch.Generator().manual_seed(key_seed(seed, key, module_name))
+        for seed in seeds(module_name):
+            generator = torch.Generator().manual_seed(seed)
             draw = torch.rand(spec.rank, in_features, generator=generator, dtype=dtype)
             draws.append(draw.mul_(2 * bound).sub_(bound))
         tensors[module_name + A] = torch.stack(draws).to(backbone.device)
-        tensors[module_name + B] = torch.zeros(len(names), out_features, spec.rank, dtype=dtype, device=backbone.device)
-    return LoRABank(spec, names, tensors, BaseFacts.of(backbone))
+        tensors[module_name + B] = torch.zeros(count, out_features, spec.rank, dtype=dtype, device=backbone.device)
+    return LoRABank(spec, tensors, BaseFacts.of(backbone))
 
 
 def target_modules(model: nn.Module, targets: Sequence[str]) -> list[str]:
@@ -191,7 +190,7 @@ def combine_loras(bank: LoRABank, recipes: Mapping[str, Mapping[str, float]]) ->
             ups.append(torch.nn.functional.pad(up, (0, missing)))
         tensors[module + A], tensors[module + B] = torch.stack(downs), torch.stack(ups)
     spec = replace(bank.spec, rank=rank, alpha=float(rank), dropout=0.0)
-    return LoRABank(spec, tuple(recipes), tensors, bank.base)
+    return LoRABank(spec, tensors, bank.base, keys=tuple(recipes))
 
 
 def merged(backbone: Backbone, bank: Bank, row: int) -> Backbone:

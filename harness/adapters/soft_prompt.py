@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.adapters.bank import Bank, BaseFacts, check_keys, key_seed, master_dtype, rows_of
+from harness.adapters.bank import Bank, BaseFacts, Seeds, master_dtype, rows_of
 from harness.contract import AdapterKind, SoftPrompt
 from harness.errors import HarnessError
 from harness.model import Backbone
@@ -49,20 +49,18 @@ class SoftPromptBank(Bank):
         }
 
 
-def create_soft_prompts(backbone: Backbone, spec: SoftPrompt, keys: Sequence[str], seed: int) -> SoftPromptBank:
-    """N soft prompts, each initialised from (seed, its key) alone."""
-    names = check_keys(keys)
-    rows = initial_vectors(backbone, spec, names, seed).to(backbone.device)
-    return SoftPromptBank(spec, names, {PROMPT: rows}, BaseFacts.of(backbone))
+def create_soft_prompts(backbone: Backbone, spec: SoftPrompt, count: int, seeds: Seeds) -> SoftPromptBank:
+    """N soft prompts, each initialised from its own seed alone."""
+    rows = initial_vectors(backbone, spec, seeds(PROMPT)).to(backbone.device)
+    return SoftPromptBank(spec, {PROMPT: rows}, BaseFacts.of(backbone))
 
 
-def initial_vectors(backbone: Backbone, spec: SoftPrompt, keys: Sequence[str], seed: int) -> Tensor:
-    """[N, P, D] on the CPU, as `spec.init` says, each from (seed, its key) alone.
+def initial_vectors(backbone: Backbone, spec: SoftPrompt, seeds: Sequence[int]) -> Tensor:
+    """[N, P, D] on the CPU, as `spec.init` says, each from its own seed alone.
 
     Raises HarnessError for a text in which the tokenizer finds no token.
     """
     table = backbone.model.get_input_embeddings().weight.detach().to("cpu", master_dtype(backbone.dtype))
-    seeds = [key_seed(seed, key, PROMPT) for key in keys]
     match spec.init:
         case "vocab_sample":
             return _draw_tokens(backbone, table, spec.tokens, seeds)
@@ -70,7 +68,7 @@ def initial_vectors(backbone: Backbone, spec: SoftPrompt, keys: Sequence[str], s
             return _draw_normal(table, spec.tokens, seeds)
         case "text":
             ids = _text_ids(backbone, spec)
-            return table[ids].expand(len(keys), -1, -1).clone()
+            return table[ids].expand(len(seeds), -1, -1).clone()
 
 
 def ordinary_tokens(backbone: Backbone) -> Tensor:

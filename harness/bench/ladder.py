@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.adapters import key_seed
 from harness.bench.job import padded
 from harness.bench.peers import STUDY_WIDTH, study_rows
 from harness.contract import TrainOptions
@@ -115,7 +116,7 @@ class _Loop:
         entries: list[tuple[int, Encoded]] = []
         labels = []
         for place, key in enumerate(self.group):
-            order = epoch_order(self.seed, key, epoch, len(self.rows[key]))
+            order = epoch_order(key_seed(self.seed, key, "order", epoch), len(self.rows[key]))
             chosen = [self.rows[key][i] for i in order[batch * size : (batch + 1) * size]]
             entries += [(place, row) for row in chosen]
             labels.append(sum(map(sum, (row.labels for row in chosen))))

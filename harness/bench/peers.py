@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.adapters import key_seed
 from harness.bench.job import padded, turn_examples
 from harness.contract import TrainOptions
 from harness.engines import epoch_order
@@ -113,7 +114,7 @@ def fit_one(
     if options.keep_start and len(held):
         best_loss = validation_loss(model, prompt, held)
     for epoch in range(1, options.epochs + 1):
-        order = epoch_order(seed, key, epoch - 1, len(rows)).tolist()
+        order = epoch_order(key_seed(seed, key, "order", epoch - 1), len(rows)).tolist()
         for first in range(0, len(rows), options.batch_size):
             chosen = order[first : first + options.batch_size]
             batch = rows.batch(chosen)

@@ -171,7 +171,7 @@ def _fitted_base(
     bank = create_bank(backbone, subject.base_lora, ["all"], seed)
     options = replace(subject.base_options, epochs=1, patience=0)
     with progress.task("prepare the base", 0, "dialogues") as advance:
-        fit_bank(backbone, bank, {"all": pooled(data)}, {}, options, seed, progress=advance.to)
+        fit_bank(backbone, bank, [pooled(data)], (), options, seed, progress=advance.to)
     return merged(backbone, bank, 0)
 
 
@@ -182,7 +182,7 @@ def _start(
     bank = create_bank(backbone, subject.prompt, ["all"], seed)
     options = replace(subject.options, epochs=1, patience=0, batch_size=POOLED_BATCH)
     with progress.task("prepare a common start", 0, "dialogues") as advance:
-        fit_bank(backbone, bank, {"all": pooled(data)}, {}, options, seed, progress=advance.to)
+        fit_bank(backbone, bank, [pooled(data)], (), options, seed, progress=advance.to)
     return bank.tensors[PROMPT][0].detach().clone()
 
 

@@ -41,7 +41,7 @@ RULES: Rules = (
     ("batching", (("harness/engines/batching.py", ""), ("torch/utils/data/", ""))),
     ("waves", (("/training/waves.py", "_all"),)),  # waiting for the threads that do the work
     ("prompts", (("harness/model/prompts.py", ""), ("harness/model/templates.py", ""))),
-    ("store", (("harness/store/", ""), ("harness/adapters/peft_format.py", ""))),
+    ("store", (("harness/store/", ""), ("harness/adapters/kinds.py", "_bank"))),
 )  # fmt: skip
 ASKED = " (asked of a run of 200 personas: >= 80 %)"
 WORK = ("forward", "backward", "decoding")  # what a run is for; the rest is overhead
@@ -155,7 +155,13 @@ def profile_training(job: Job, progress: Progress) -> dict[str, Any]:
     cuda = job.device.startswith("cuda")
     with progress.task("fit under the sampler", 0, "dialogues") as advance, Sampler() as sampler:
         report = fit_bank(
-            backbone, bank, job.data("train"), job.data("validation"), job.options, job.seed, progress=advance.to
+            backbone,
+            bank,
+            bank.by_row(job.data("train")),
+            bank.by_row(job.data("validation")),
+            job.options,
+            job.seed,
+            progress=advance.to,
         )
         if cuda:
             torch.cuda.synchronize()
@@ -163,7 +169,14 @@ def profile_training(job: Job, progress: Progress) -> dict[str, Any]:
     small = create_bank(backbone, few.spec, few.keys, few.seed)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with profile(activities=activities) as profiler:
-        fit_bank(backbone, small, few.data("train"), {}, replace(few.options, patience=0), few.seed)
+        fit_bank(
+            backbone,
+            small,
+            small.by_row(few.data("train")),
+            (),
+            replace(few.options, patience=0),
+            few.seed,
+        )
     return {
         **summary(sampler),
         "tokens_per_second": report.tokens / sampler.seconds,

@@ -35,7 +35,7 @@ def make_asked(job: Job, subject: Subject, kind: str, replies: int | None, progr
     spec, options = _recipe(subject, kind)
     made = create_bank(backbone, spec, job.keys, job.seed)
     with progress.task(f"fit {len(job.keys)} adapters to serve", 0, "dialogues") as advance:
-        fit_bank(backbone, made, job.data("train"), {}, options, job.seed, progress=advance.to)
+        fit_bank(backbone, made, made.by_row(job.data("train")), (), options, job.seed, progress=advance.to)
     folder = job.folder / f"adapters-{kind}"
     save_bank(made, folder, str(job.base))
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))

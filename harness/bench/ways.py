@@ -98,10 +98,9 @@ def _bank(job: Job, out: Path, progress: OnProgress, stopping: bool) -> Result:
         progress(done - seen)
         seen = done
 
-    report = fit_bank(
-        backbone, made, job.data("train"), job.data("validation") if stopping else {}, _options(job, stopping),
-        job.seed, progress=count,
-    )  # fmt: skip
+    held = made.by_row(job.data("validation")) if stopping else ()
+    own = made.by_row(job.data("train"))
+    report = fit_bank(backbone, made, own, held, _options(job, stopping), job.seed, progress=count)
     fit_seconds = clock.split()
     save_bank(made, out / "adapters", str(job.base))
     result.save_seconds = clock.split()

@@ -34,8 +34,9 @@ class AdapterKind:
     name     as it stands in the index of stored adapters and in `harness list adapters`
     summary  one line for the list
     spec     a frozen dataclass: the adapter's shape, which a method gives to `study.fit_adapters`
-    create   (backbone, spec, keys, seed) -> `harness.adapters.Bank` of N fresh adapters; row i follows from the spec,
-             the seed and keys[i] alone. What a bank does, in the model and in files, is the manual of `Bank`
+    create   (backbone, spec, count, seeds) -> `harness.adapters.Bank` of so many fresh adapters. seeds(part) gives an
+             integer for each; row i follows from the spec and its own integers alone. What a bank does, in the
+             model and in files, is the manual of `Bank`
     when     field of the spec -> value, for kinds that share a spec; this one is meant where all are equal
     """
 

@@ -6,16 +6,16 @@ length, ties by key. No model here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.adapters import Bank, key_seed
+from harness.adapters import Bank
 from harness.engines.parallel import even_parts
-from harness.errors import HarnessError, did_you_mean
+from harness.errors import HarnessError
 from harness.model import Backbone, Encoded
 
 
@@ -73,21 +73,18 @@ def prepare_row(encoded: Encoded, prefix: int) -> Row | None:
     return Row(inputs=ids[: labels[-1]], positions=labels + (prefix - 1), targets=ids[labels])
 
 
-def rows_of_data(backbone: Backbone, bank: Bank, data: Mapping[str, Sequence[Encoded]], split: str) -> list[list[Row]]:
-    """The rows of each adapter. Raises HarnessError for unknown keys, foreign ids and too long dialogues."""
-    if unknown := sorted(set(data) - set(bank.keys)):
-        raise HarnessError(
-            f"{split} dialogues for {unknown[0]!r}, but the bank has no such adapter; "
-            f"{did_you_mean(unknown[0], bank.keys)}"
-        )
+def rows_of_data(backbone: Backbone, bank: Bank, data: Sequence[Sequence[Encoded]], split: str) -> list[list[Row]]:
+    """The rows of each adapter, from its dialogues. Raises HarnessError for foreign ids and too long dialogues."""
+    if len(data) != len(bank):
+        raise HarnessError(f"{split} dialogues for {len(data)} adapters, but the bank has {len(bank)}")
     longest = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
     vocabulary = backbone.model.get_input_embeddings().weight.shape[0]
     rows = []
-    for key in bank.keys:
-        made = (prepare_row(encoded, bank.prefix_tokens) for encoded in data.get(key, ()))
+    for adapter, dialogues in enumerate(data):
+        made = (prepare_row(encoded, bank.prefix_tokens) for encoded in dialogues)
         rows.append([row for row in made if row is not None])
         for row in rows[-1]:
-            what = f"a {split} dialogue of {key!r}"
+            what = f"a {split} dialogue of {bank.keys[adapter]!r}"
             virtual = bank.prefix_tokens + bank.cached_tokens
             if longest is not None and virtual + len(row.inputs) > longest:
                 raise HarnessError(
@@ -100,9 +97,12 @@ def rows_of_data(backbone: Backbone, bank: Bank, data: Mapping[str, Sequence[Enc
     return rows
 
 
-def epoch_order(seed: int, key: str, epoch: int, count: int) -> np.ndarray:
-    """The permutation [count] in which an adapter sees its dialogues in an epoch (from 0)."""
-    return np.random.Generator(np.random.PCG64(key_seed(seed, key, "order", epoch))).permutation(count)
+def epoch_order(seed: int, count: int) -> np.ndarray:
+    """The permutation [count] in which an adapter sees its dialogues in an epoch.
+
+    seed   of the fit, the adapter's key and the epoch: `key_seed(seed, key, "order", epoch)`, epochs from 0
+    """
+    return np.random.Generator(np.random.PCG64(seed)).permutation(count)
 
 
 def cut(entries: Sequence[Entry], prefix: int, budget_tokens: int) -> list[list[Entry]]:

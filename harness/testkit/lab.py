@@ -54,7 +54,7 @@ class EarlyStoppingOff(Study):
 class _LastEpochs(Fitter):
     def encoded(self, backbone: Any, grouping: Any, split: Any) -> Any:
         made = super().encoded(backbone, grouping, split)
-        return {key: [] for key in made} if split == "validation" else made
+        return [[] for _ in made] if split == "validation" else made
 
 
 @dataclass

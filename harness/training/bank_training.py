@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ OnProgress = Callable[[int, int, str], None]
 def fit_bank(
     backbone: Backbone,
     bank: Bank,
-    train: Mapping[str, Sequence[Encoded]],
-    validation: Mapping[str, Sequence[Encoded]],
+    train: Sequence[Sequence[Encoded]],
+    validation: Sequence[Sequence[Encoded]],
     options: TrainOptions,
     seed: int,
     *,
@@ -45,15 +45,15 @@ def fit_bank(
 ) -> FitReport:
     """Train every adapter of a bank on its own dialogues; the values in `bank.tensors` are replaced in place.
 
-    train, validation  key -> encoded dialogues. A key without train dialogues keeps its values ("no data");
-                       one without validation dialogues keeps its last values
+    train, validation  encoded dialogues of each row's adapter (`Bank.by_row`); an empty `validation`: none for any. One
+                       without train dialogues keeps its values ("no data"); without validation dialogues, its last ones
     seed               with a key it decides on that adapter's order and dropout
     progress           called after every step with (dialogues done, dialogues to do, a note)
     announce           called once before the first step with a line: the memory that a step is estimated to need
     checkpoint         file for the state of an unfinished fit, about every `checkpoint_seconds`; one that
                        exists is resumed and leads to the same bits. The caller removes it.
     Afterwards each row holds its best snapshot by validation loss, also after a failure.
-    Raises HarnessError for unknown keys, ids outside the vocabulary and too long dialogues;
+    Raises HarnessError for another number of adapters, ids outside the vocabulary and too long dialogues;
     StoreError for a checkpoint of another fit.
     """
     fit = FitLoop(backbone, bank, train, validation, options, seed)
@@ -63,8 +63,8 @@ def fit_bank(
 def fit_jointly(
     backbone: Backbone,
     bank: Bank,
-    train: Mapping[str, Sequence[Encoded]],
-    validation: Mapping[str, Sequence[Encoded]],
+    train: Sequence[Sequence[Encoded]],
+    validation: Sequence[Sequence[Encoded]],
     options: TrainOptions,
     seed: int,
     design: DesignSpec,
@@ -80,7 +80,7 @@ def fit_jointly(
 
     design      who shares what with whom; all adapters start as the bank's first row does
     cluster_of  [N] index of each adapter's cluster;  vectors [N, E]: what is known of its persona
-    A key without train dialogues gets what the design says of it (its cluster's part, or its vector's).
+    An adapter without train dialogues gets what the design says of it (its cluster's part, or its vector's).
     Returns the report, and the design's facts.
     """
     made = create_design(design, bank, Flat(bank.tensors), cluster_of, vectors, seed)

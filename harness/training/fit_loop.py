@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from harness.adapters import Bank
+from harness.adapters import Bank, key_seed
 from harness.contract import TrainOptions
 from harness.engines import Entry, epoch_order, rows_of_data
 from harness.model import Backbone, Encoded
@@ -37,18 +37,18 @@ class FitLoop:
         self,
         backbone: Backbone,
         bank: Bank,
-        train: Mapping[str, Sequence[Encoded]],
-        validation: Mapping[str, Sequence[Encoded]],
+        train: Sequence[Sequence[Encoded]],
+        validation: Sequence[Sequence[Encoded]],
         options: TrainOptions,
         seed: int,
     ) -> None:
         self.started = time.monotonic()
         self.backbone, self.bank, self.options, self.seed = backbone, bank, options, seed
         self.train_rows = rows_of_data(backbone, bank, train, "train")
-        self.validation_rows = rows_of_data(backbone, bank, validation, "validation")
+        self.validation_rows = rows_of_data(backbone, bank, validation or [()] * len(bank), "validation")
         self.waves = WaveRunner(backbone, bank, options.microbatch_tokens, seed)
-        ranks = {key: rank for rank, key in enumerate(sorted(bank.keys))}
-        self.ranks = [ranks[key] for key in bank.keys]
+        by_key = sorted(range(len(bank)), key=bank.keys.__getitem__)
+        self.ranks = np.argsort(by_key).tolist()  # of each adapter among the sorted keys
         self.flat = self.waves.flat
         start = self.flat.join(bank.tensors)
         anchor = start.clone() if options.towards_start and options.weight_decay else None
@@ -96,7 +96,7 @@ class FitLoop:
         epoch, batch = divmod(self.step, self._steps_per_epoch(adapter))
         rows = self.train_rows[adapter]
         if self.orders.get(adapter, (-1,))[0] != epoch:
-            order = epoch_order(self.seed, self.bank.keys[adapter], epoch, len(rows))
+            order = epoch_order(key_seed(self.seed, self.bank.keys[adapter], "order", epoch), len(rows))
             self.orders[adapter] = (epoch, order)
         first = batch * self.options.batch_size
         chosen = self.orders[adapter][1][first : first + self.options.batch_size]
@@ -260,7 +260,7 @@ class FitLoop:
         for name, part in self.flat.split(self.best).items():
             self.bank.tensors[name].detach().copy_(part)
         return FitReport(
-            adapters={key: state.report() for key, state in zip(self.bank.keys, self.adapters, strict=True)},
+            adapters=dict(zip(self.bank.keys, (state.report() for state in self.adapters), strict=True)),
             seconds=time.monotonic() - self.started,
             tokens=sum(state.tokens for state in self.adapters),
             label_tokens=sum(state.label_tokens for state in self.adapters),

@@ -40,7 +40,7 @@ class _PlannedFit:
     grouping: Grouping
     train: TrainOptions
     keys: list[str]
-    data: dict[str, dict[str, list[Encoded]]]
+    data: dict[str, list[list[Encoded]]]  # of each key, by split
 
 
 _Make = Callable[[Path, Advance], tuple[Bank, FitReport, dict[str, Any]]]
@@ -166,13 +166,13 @@ class Fitter:
             train = replace(train, batch_size=train.batch_size * factor)
         keys = sorted(set(grouping.values()))
         data = {split: self.encoded(backbone, grouping, split) for split in ("train", "validation")}
-        if not any(data["train"].values()):
+        if not any(data["train"]):
             raise HarnessError("no persona has train dialogues; nothing can be fitted (check the splits of the data)")
         return _PlannedFit(backbone, grouping, train, keys, data)
 
     def _identity(self, plan: _PlannedFit, spec: AdapterSpec, more: Mapping[str, Any]) -> dict[str, Any]:
         """Everything that decides on fitted adapters."""
-        numbers = {s: {k: [[e.ids, e.labels] for e in v] for k, v in d.items()} for s, d in plan.data.items()}
+        numbers = {s: [[[e.ids, e.labels] for e in own] for own in data] for s, data in plan.data.items()}
         return {
             "backbone": plan.backbone.fingerprint,
             "spec": [type(spec).__name__, dataclasses.asdict(spec)],
@@ -217,8 +217,8 @@ class Fitter:
         fitted = Fitted.of(adapters, served, otherwise, fallback, report)
         return replace(fitted, cost=FitCost.of_fit(bank, report))
 
-    def encoded(self, backbone: Backbone, grouping: Grouping, split: Split) -> dict[str, list[Encoded]]:
-        """The dialogues of a split by adapter key; a dialogue without anything to learn is left out."""
+    def encoded(self, backbone: Backbone, grouping: Grouping, split: Split) -> list[list[Encoded]]:
+        """The dialogues of a split by adapter, keys ascending; a dialogue without anything to learn is left out."""
         people = {p.id: p for p in self.personas}
         made: dict[str, list[Encoded]] = {key: [] for key in sorted(set(grouping.values()))}
         for dialogue in self.dialogues:
@@ -227,7 +227,7 @@ class Fitter:
                 encoded = encode_dialogue(backbone.tokenizer, messages, self.protocol.max_prompt_tokens)
                 if len(encoded):
                     made[grouping[dialogue.persona]].append(encoded)
-        return made
+        return list(made.values())
 
 
 def _rows_to_start_from(start: Fitted, grouping: Grouping, keys: Sequence[str]) -> Bank:
@@ -242,7 +242,7 @@ def _rows_to_start_from(start: Fitted, grouping: Grouping, keys: Sequence[str]) 
         raise HarnessError(f"there is no adapter to start '{missing[0]}' from; fit one for all of its personas")
     # Keys of one bank must differ, and two of ours may start from one row.
     tensors = {name: tensor.detach()[rows].clone() for name, tensor in start.bank.tensors.items()}
-    return start.bank.with_tensors(tensors, keys)
+    return replace(start.bank, tensors=tensors, keys=tuple(keys))
 
 
 def _filled(bank: Bank, tensors: Mapping[str, Mapping[str, Tensor]]) -> Bank:

@@ -140,7 +140,7 @@ class WaveRunner:
         used = torch.tensor(wave.adapters, device=self.backbone.device)
         # Only this wave's adapters become a leaf: no gradient of the whole bank is made per wave.
         leaf = values[used].requires_grad_(train)
-        local = self.bank.with_tensors(self.flat.split(leaf), [self.bank.keys[i] for i in wave.adapters])
+        local = self.bank.with_tensors(self.flat.split(leaf), wave.adapters)
         seeds = self._dropout_seeds(wave.entries, step) if train and self.bank.dropout else None
         with torch.set_grad_enabled(train):
             losses = self.engine.token_losses(local, wave, seeds)

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from harness.adapters import merged
-from harness.adapters.create import CORE, create_bank
+from harness.adapters.kinds import CORE, create_bank, load_bank, save_bank
 from harness.adapters.lora import dropped
-from harness.adapters.peft_format import load_bank, save_bank
 from harness.contract.specs import CORE_ADAPTERS, GatedPrefix, LoRA, SoftPrompt
 from harness.errors import ConfigError, HarnessError, StoreError
 from harness.model import backbone as backbones

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from harness.adapters import discrete_prompt
-from harness.adapters.create import create_bank
 from harness.adapters.discrete_prompt import DiscretePromptBank
-from harness.adapters.peft_format import load_bank, save_bank
+from harness.adapters.kinds import create_bank, load_bank, save_bank
 from harness.contract.specs import GatedPrefix, SoftPrompt
 from harness.engines.transformers_engine import TransformersEngine
 from harness.errors import ConfigError, HarnessError
@@ -93,7 +92,7 @@ def test_a_kv_prefix_takes_positions(make_backbone):
     bank = create_bank(base, SoftPrompt(2, kind="kv"), ("a", "b"), 0)
     long = {"a": [Encoded((5,) * 9, (False,) * 8 + (True,))]}
     with pytest.raises(HarnessError, match="8 tokens behind 2 virtual ones, the model takes 9"):
-        fit_bank(base, bank, long, {}, TrainOptions(), seed=0)
+        fit_bank(base, bank, bank.by_row(long), (), TrainOptions(), seed=0)
     with pytest.raises(HarnessError, match="needs 10 positions: 6 tokens, 2 new ones and 2 virtual"):
         generate(base, bank, [0], [[5] * 6], max_new_tokens=2, stop_id=1)
 
@@ -169,7 +168,7 @@ def test_a_vector_that_is_no_number_does_not_hide(base):
 def test_fitted_words_are_words_and_survive_their_file(base, tmp_path):
     start = discrete_bank(base)
     bank = discrete_bank(base)
-    fit_bank(base, bank, TRAIN, {}, TrainOptions(learning_rate=0.2, epochs=6), seed=0)
+    fit_bank(base, bank, bank.by_row(TRAIN), (), TrainOptions(learning_rate=0.2, epochs=6), seed=0)
     assert [bank.token_ids(row) for row in range(2)] != [start.token_ids(row) for row in range(2)]
     save_bank(bank, tmp_path, "base")
     assert json.loads((tmp_path / "0000-a" / "adapter_config.json").read_text())["peft_type"] == "PROMPT_TUNING"
@@ -236,7 +235,7 @@ def test_an_open_gate_adds_its_attention_to_every_head(base):
 
 def test_a_gate_opens_in_training(base):
     bank = create_bank(base, GatedPrefix(4), ("a", "b"), 0)
-    report = fit_bank(base, bank, TRAIN, {}, TrainOptions(learning_rate=0.1, epochs=40), seed=0)
+    report = fit_bank(base, bank, bank.by_row(TRAIN), (), TrainOptions(learning_rate=0.1, epochs=40), seed=0)
     for key in "ab":
         losses = report.adapters[key].train_loss
         assert losses[-1] < 0.8 * losses[0]
@@ -270,9 +269,9 @@ def test_no_prefix_can_be_merged_and_gradients_reach_it_without_the_split(make_b
     assert TransformersEngine(base).split
     whole = create_bank(base, spec, ("a", "b"), 0)
     options = TrainOptions(learning_rate=0.05, epochs=2)
-    fit_bank(base, bank, TRAIN, {}, options, seed=0)
+    fit_bank(base, bank, bank.by_row(TRAIN), (), options, seed=0)
     monkeypatch.setattr(TransformersEngine, "split", False)
     base = replace(base, engine="transformers")
-    fit_bank(base, whole, TRAIN, {}, options, seed=0)
+    fit_bank(base, whole, whole.by_row(TRAIN), (), options, seed=0)
     for name, tensor in bank.tensors.items():
         torch.testing.assert_close(tensor, whole.tensors[name], rtol=0, atol=1e-12)

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.adapters.create import create_bank
-from harness.adapters.peft_format import save_bank
+from harness.adapters.kinds import create_bank, save_bank
 from harness.adapters.soft_prompt import PROMPT
 from harness.bench import decoding, ladder, measure, peers, profiling, report, training, ways
 from harness.bench.job import Asked, Job, padded, turn_examples
@@ -77,7 +76,7 @@ def job(base, folder):
 
 def fitted(base, job, options, start=None, validation=None):
     bank = create_bank(base, SPEC, job.keys, SEED, start)
-    return bank, fit_bank(base, bank, job.train, validation or {}, options, SEED)
+    return bank, fit_bank(base, bank, bank.by_row(job.train), bank.by_row(validation or {}), options, SEED)
 
 
 # ---- the tuned loop ----

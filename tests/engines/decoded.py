@@ -10,7 +10,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from harness.adapters.bank import Bank
-from harness.adapters.create import create_bank
+from harness.adapters.kinds import create_bank
 from harness.contract.specs import GatedPrefix, LoRA, SoftPrompt
 from harness.engines import engine_for
 from harness.model.backbone import Backbone

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.adapters.create import create_bank
+from harness.adapters.kinds import create_bank
 from harness.contract.specs import GatedPrefix, LoRA, SoftPrompt
 from harness.engines import engine_for
 from harness.engines.batching import Entry, Row, collate, share_out
@@ -51,7 +51,7 @@ def wave_of(backbone, bank, lengths, generator):
 
 def losses_and_gradients(engine, bank, wave):
     leaves = {name: tensor[wave.adapters].clone().requires_grad_() for name, tensor in bank.tensors.items()}
-    local = bank.with_tensors(leaves, [bank.keys[i] for i in wave.adapters])
+    local = bank.with_tensors(leaves, wave.adapters)
     losses = engine.token_losses(local, wave)
     losses.backward(torch.linspace(0.1, 1.0, len(losses), dtype=losses.dtype))
     return losses.detach(), {name: leaf.grad for name, leaf in leaves.items()}
@@ -180,7 +180,7 @@ def test_bits_do_not_depend_on_which_thread_was_quick(make_backbone, monkeypatch
         if not side_by_side:
             monkeypatch.setattr("harness.engines.parallel.ThreadPoolExecutor", OneAfterTheOther)
         bank = new_bank(backbone, SoftPrompt(3))
-        fit_bank(backbone, bank, data, data, options, seed=1)
+        fit_bank(backbone, bank, bank.by_row(data), bank.by_row(data), options, seed=1)
         results.append(bank.tensors["prompt_embeddings"])
     assert torch.equal(*results)
 
@@ -201,7 +201,7 @@ def test_the_waves_of_a_step_are_shared_out_evenly_among_the_threads(make_backbo
     torch.set_num_threads(2)
     try:
         options = TrainOptions(learning_rate=0.05, epochs=1, batch_size=2, microbatch_tokens=10**6)
-        fit_bank(backbone, new_bank(backbone, SoftPrompt(3)), {key: [dialogue] * 2 for key in "abcd"}, {}, options, 1)
+        fit_bank(backbone, new_bank(backbone, SoftPrompt(3)), [[dialogue] * 2] * 4, (), options, 1)
     finally:
         torch.set_num_threads(before)
     assert seen == [4, 4]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from harness.adapters.create import create_bank
-from harness.adapters.peft_format import save_bank
+from harness.adapters.kinds import create_bank, save_bank
 from harness.contract.data import Message, Prompt
 from harness.contract.specs import LoRA, SoftPrompt
 from harness.engines.fitted import Adapters, FitCost, Fitted
@@ -83,7 +84,7 @@ def test_adapters_are_compared_with_their_files_to_the_bit(bank, tmp_path):
     with torch.no_grad():
         values[1, 0, 3] = torch.nextafter(values[1, 0, 3], values.new_tensor(9.0))
     assert "'prompt_embeddings' of the adapter of 'two'" in kept.unlike_stored()
-    renamed = Adapters(bank.backbone, bank.bank.with_tensors(bank.bank.tensors, ["two", "one"]), tmp_path)
+    renamed = Adapters(bank.backbone, replace(bank.bank, keys=("two", "one")), tmp_path)
     assert "other keys" in renamed.unlike_stored()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.adapters.create import create_bank
+from harness.adapters.kinds import create_bank
 from harness.adapters.lora import LoRABank, combine_loras
 from harness.config.scope import held_out
 from harness.contract.data import Protocol

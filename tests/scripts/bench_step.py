@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from harness.adapters.create import create_bank
+from harness.adapters.kinds import create_bank
 from harness.bench import memory
 from harness.bench.prepare import SHAPES
 from harness.contract.specs import SoftPrompt
@@ -42,7 +42,14 @@ def main(rows: int, engine: str) -> None:
 
     def step(length: int) -> None:
         bank = create_bank(backbone, SoftPrompt(PROMPT, init="random"), keys, seed=0)
-        fit_bank(backbone, bank, {k: [dialogue(generator, length) for _ in range(rows)] for k in keys}, {}, options, 0)
+        fit_bank(
+            backbone,
+            bank,
+            [[dialogue(generator, length) for _ in range(rows)] for _ in keys],
+            [()] * len(keys),
+            options,
+            0,
+        )
 
     step(4)  # what is made once, is made now
     gc.collect()

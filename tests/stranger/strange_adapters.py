@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +15,10 @@ class Scaling:
     targets: tuple[str, ...] = ("k_proj", "v_proj")
 
 
-def create(backbone: Any, spec: Scaling, keys: Sequence[str], seed: int) -> Any:
+def create(backbone: Any, spec: Scaling, count: int, seeds: Any) -> Any:
     from strange_bank import ScalingBank  # here, so that listing methods does not wait for torch
 
-    return ScalingBank.fresh(backbone, spec, keys)
+    return ScalingBank.fresh(backbone, spec, count)
 
 
 @hookimpl

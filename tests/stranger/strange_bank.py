@@ -6,32 +6,32 @@ Files are those of PEFT's IA3, so that PeftModel.from_pretrained loads them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from harness import HarnessError
-from harness.adapters import Bank, BaseFacts, check_keys, master_dtype, rows_of, runs_of
+from harness.adapters import Bank, BaseFacts, master_dtype, rows_of, runs_of
 
 
 class ScalingBank(Bank):
     """N vectors a layer; tensors `<module>` [N, out]."""
 
     @classmethod
-    def fresh(cls, backbone: Any, spec: Any, keys: Sequence[str]) -> Self:
+    def fresh(cls, backbone: Any, spec: Any, count: int) -> Self:
         """N adapters that change nothing yet: every factor is 1."""
-        names, dtype = check_keys(keys), master_dtype(backbone.dtype)
+        dtype = master_dtype(backbone.dtype)
         modules = backbone.model.named_modules()
         layers = {name: module for name, module in modules if name.rpartition(".")[2] in spec.targets}
         if not layers:
             raise HarnessError(f"no layer of {backbone.name} is called {' or '.join(spec.targets)}")
         tensors = {
-            name: torch.ones(len(names), layer.out_features, dtype=dtype, device=backbone.device)
+            name: torch.ones(count, layer.out_features, dtype=dtype, device=backbone.device)
             for name, layer in layers.items()
         }
-        return cls(spec, names, tensors, BaseFacts.of(backbone))
+        return cls(spec, tensors, BaseFacts.of(backbone))
 
     @contextlib.contextmanager
     def applied(self, model: Any, rows: Tensor, *, dropout_seeds: Tensor | None = None) -> Iterator[None]:

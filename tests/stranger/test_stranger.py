@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from harness.adapters import create_bank, load_bank, save_bank
-from harness.adapters.create import kind_sources
+from harness.adapters.kinds import kind_sources
 from harness.contract import MetricBatch, load_plugin
 from harness.errors import HarnessError, StoreError
 from harness.model import split_examples

@@ -28,7 +28,7 @@ def test_the_estimate_grows_with_what_is_under_way(make_backbone):
 
 @pytest.mark.parametrize("architecture", ["qwen2", "llama", "gpt2"])
 def test_every_architecture_gets_one_and_it_is_printed_before_the_first_step(make_backbone, architecture):
-    from harness.adapters.create import create_bank
+    from harness.adapters.kinds import create_bank
     from harness.contract.specs import SoftPrompt
     from harness.model.prompts import Encoded
     from harness.training.bank_training import TrainOptions, fit_bank
@@ -38,7 +38,7 @@ def test_every_architecture_gets_one_and_it_is_printed_before_the_first_step(mak
     data = {"a": [Encoded((3, 4, 5, 6), (False, False, True, True))], "b": []}
     order: list[str] = []
     fit_bank(
-        backbone, bank, data, {}, TrainOptions(epochs=1), 0,
+        backbone, bank, bank.by_row(data), (), TrainOptions(epochs=1), 0,
         announce=order.append, progress=lambda done, total, note: order.append("step"),
     )  # fmt: skip
     assert order[1:] == ["step"]

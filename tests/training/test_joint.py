@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.adapters.create import create_bank
+from harness.adapters.kinds import create_bank
 from harness.contract.specs import Coefficients, FromVector, GatedPrefix, Levels, LoRA, SoftPrompt, TrainOptions
 from harness.errors import HarnessError
 from harness.model.prompts import Encoded
@@ -53,7 +53,7 @@ def fitted(base, name, *, train=None, options=OPTIONS, **more):
     given, validation = data()
     bank = create_bank(base, spec, KEYS, 5, create_bank(base, spec, ["all"], 5))
     report, facts = fit_jointly(
-        base, bank, train or given, validation, options, 11, design, CLUSTERS, VECTORS, **more
+        base, bank, bank.by_row(train or given), bank.by_row(validation), options, 11, design, CLUSTERS, VECTORS, **more
     )  # fmt: skip
     return bank, report, facts
 

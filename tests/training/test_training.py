@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.adapters.create import create_bank
+from harness.adapters.kinds import create_bank, key_seed
 from harness.contract.specs import GatedPrefix, LoRA, SoftPrompt
 from harness.engines import engine_for
 from harness.engines.batching import Entry, Row, collate, cut, epoch_order, prepare_row
@@ -86,7 +86,7 @@ def new_bank(base, spec, keys=tuple(COUNTS), start=None):
 
 def fitted(base, spec, train, validation, options=OPTIONS, keys=tuple(COUNTS), **more):
     bank = new_bank(base, spec, keys)
-    return bank, fit_bank(base, bank, train, validation, options, seed=11, **more)
+    return bank, fit_bank(base, bank, bank.by_row(train), bank.by_row(validation), options, seed=11, **more)
 
 
 def assert_same(bank, other, keys, tolerance):
@@ -139,7 +139,7 @@ def test_one_adapter_equals_a_plain_torch_loop(base, spec, cache_of):
     total, losses = 2 * 4, []
     for step in range(total):
         epoch, batch = divmod(step, 4)
-        chosen = epoch_order(11, "a", epoch, 7)[2 * batch : 2 * batch + 2]
+        chosen = epoch_order(key_seed(11, "a", "order", epoch), 7)[2 * batch : 2 * batch + 2]
         summed, count = torch.zeros((), dtype=torch.float64), 0
         for encoded in (train["a"][i] for i in chosen):
             embedded = base.model.get_input_embeddings()(torch.tensor([encoded.ids]))
@@ -205,7 +205,7 @@ def test_same_seed_same_bits_other_seed_other_fit(make_backbone):
     train, validation = data()
     banks = [new_bank(base, SoftPrompt(3)) for _ in range(3)]
     for bank, seed in zip(banks, (1, 1, 2), strict=True):
-        fit_bank(base, bank, train, validation, OPTIONS, seed)
+        fit_bank(base, bank, bank.by_row(train), bank.by_row(validation), OPTIONS, seed)
     assert_same(banks[0], banks[1], COUNTS, 0)
     assert not torch.equal(*(bank.tensors["prompt_embeddings"] for bank in banks[1:]))
 
@@ -323,7 +323,7 @@ def test_the_start_can_be_kept(base):
     start, _ = fitted(base, SoftPrompt(3), train, validation, replace(OPTIONS, epochs=8, patience=0))
     bank = new_bank(base, SoftPrompt(3), start=start)
     harmful = TrainOptions(learning_rate=2.0, epochs=2, warmup=0.0, clip=0.0, keep_start=True)
-    report = fit_bank(base, bank, train, validation, harmful, seed=3)
+    report = fit_bank(base, bank, bank.by_row(train), bank.by_row(validation), harmful, seed=3)
     kept = [key for key, own in report.adapters.items() if own.best_epoch == 0]
     assert kept, "the rate was meant to do harm"
     assert_same(bank, start, kept, 0)
@@ -513,7 +513,7 @@ def test_rows_end_before_the_last_label_and_skip_what_nothing_predicts():
 
 
 def test_wrong_input_is_explained(base):
-    with pytest.raises(HarnessError, match="train dialogues for 'x', but the bank has no such adapter"):
+    with pytest.raises(HarnessError, match="the bank has no adapter 'x'"):
         fitted(base, SoftPrompt(3), {"x": []}, {})
     with pytest.raises(HarnessError, match=r"token ids outside 0\.\.63"):
         fitted(base, SoftPrompt(3), {"a": [Encoded((3, 64, 5), (False, False, True))]}, {})
