@@ -34,14 +34,14 @@ def _settings(record: RunRecord) -> list[str]:
     words = []
     narrowed = bool(config.persona) or config.cluster is not None
     for name, value in sorted(config.model_dump(mode="json").items()):
-        told = name in ("method", "protocol") or (name == "personas" and narrowed)
+        elsewhere = name in ("method", "protocol") or (name == "personas" and narrowed)
         if name == "texts":
             words += [] if value else ["--no-texts"]
-        elif not told and value not in (None, []) and value != defaults.get(name):
+        elif not elsewhere and value not in (None, []) and value != defaults.get(name):
             words += [f"--{name.replace('_', '-')}", _text(value)]
     size = record.benchmark.options.get("personas")
     if config.personas is None and isinstance(size, int):
-        words += ["--personas", str(size)]  # said aloud: a benchmark's default may change
+        words += ["--personas", str(size)]  # always given: a benchmark's default may change
     return words
 
 

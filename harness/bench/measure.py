@@ -124,7 +124,7 @@ class _Share:
         self.advance.to(round(self.before + share), round(self.total), self.note)
 
 
-def _run(folder: Path, place: Path, case: Case, threads: int, tell: _Share) -> None:
+def _run(folder: Path, place: Path, case: Case, threads: int, progress: _Share) -> None:
     """One measurement; `place` then holds what it found."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
@@ -143,7 +143,7 @@ def _run(folder: Path, place: Path, case: Case, threads: int, tell: _Share) -> N
             assert process.stdout is not None
             for line in process.stdout:
                 if line.strip().isdigit():
-                    tell(int(line))
+                    progress(int(line))
             code = process.wait()
         except BaseException:
             process.kill()
@@ -151,7 +151,7 @@ def _run(folder: Path, place: Path, case: Case, threads: int, tell: _Share) -> N
             raise
     if code:
         words = [line for line in complaints.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        last = words[-1] if words else "it said nothing"
+        last = words[-1] if words else "it printed no message"
         raise HarnessError(f"the way '{case.way}' failed (exit code {code}): {last}; leave it out of --ways")
     for leftover in ("adapters", "scratch"):
         shutil.rmtree(place / leftover, ignore_errors=True)
@@ -167,10 +167,8 @@ def workplace(keep: Path | None, identity: Any) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as scratch:  # after an interruption nothing is left
             yield Path(scratch)
         return
-    digest, mark = (
-        canonical_hash([identity, source_hash("harness.study", "harness.bench.worker", __name__)]),
-        keep / "bench.txt",
-    )
+    digest = canonical_hash([identity, source_hash("harness.study", "harness.bench.worker", __name__)])
+    mark = keep / "bench.txt"
     if keep.exists() and any(keep.iterdir()) and not (mark.exists() and mark.read_text("utf-8") == digest):
         raise HarnessError(
             f"--keep {keep} holds something else, or a bench of other code or options; take a new folder"

@@ -229,7 +229,7 @@ def diff(a: StoredRun, b: StoredRun, metric: str | None = None) -> Diff:
         )
     ]  # fmt: skip
     found.sort(key=lambda x: (-abs(x.delta), x.id))
-    told = [x for x in found if None not in x.replies]
+    with_texts = [x for x in found if None not in x.replies]
     return Diff(
         metric,
         unit,
@@ -239,7 +239,7 @@ def diff(a: StoredRun, b: StoredRun, metric: str | None = None) -> Diff:
         sum(x.delta < 0 for x in found),
         sum(x.delta == 0 for x in found),
         len(pairs) - len(found),
-        sum(x.replies[0] == x.replies[1] for x in told) if told else None,
+        sum(x.replies[0] == x.replies[1] for x in with_texts) if with_texts else None,
         math.fsum(x.delta for x in found) / len(found),
         tuple(found),
     )

@@ -92,8 +92,8 @@ def preview(orders: Sequence[tuple[str, Order]], workshop: Workshop) -> list[dic
 
 
 def preview_text(rows: Sequence[dict[str, Any]]) -> str:
-    stored = sum(row["stored"] == "complete" for row in rows)
     """The list of a dry run and its sum."""
+    stored = sum(row["stored"] == "complete" for row in rows)
     return f"{show.table(rows)}\n\n{len(rows)} runs: {stored} stored, {len(rows) - stored} to make"
 
 

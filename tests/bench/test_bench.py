@@ -6,6 +6,7 @@ import functools
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -381,6 +382,17 @@ def test_a_look_at_the_stack_tells_forward_backward_decoding_and_the_rest(base, 
     monkeypatch.setattr("harness.engines.transformers_engine.plan_batches", lambda *_: look("generate") or [[0]])
     TransformersEngine(base).replies(None, [-1], [[3]], max_new_tokens=1, stop_id=1)
     assert seen["generate"] == "decoding"
+
+
+def test_every_rule_of_the_sampler_names_a_place_that_exists():
+    root = Path(__file__).parents[2]
+    files = {path.relative_to(root).as_posix(): path.read_text("utf-8") for path in (root / "harness").rglob("*.py")}
+    for kind, places in profiling.RULES:
+        for part, function in places:
+            if part.startswith(("torch/", "transformers/", "<")):
+                continue
+            found = [text for name, text in files.items() if part in name]
+            assert any(f"def {function}" in text for text in found), f"{kind}: {part} {function}"
 
 
 def test_the_sampler_counts_the_thread_that_opened_it():
