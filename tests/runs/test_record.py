@@ -65,7 +65,8 @@ def test_a_malformed_record_names_the_file_and_the_field(put, tmp_path, harness,
 OLD = {  # a run as schema 1 wrote it
     "schema_version": 1, "id": "old-1", "status": "ok", "method": "old", "summary": "", "requires": ["base"],
     "plugin": {"distribution": None, "version": None, "file": "old.py", "sha256": "0"}, "shares": "all", "trials": 1,
-    "method_options": {}, "changed": {}, "config": {"method": "old", "benchmark": "toy", "threads": 2}, "seed": 3,
+    "method_options": {}, "changed": {}, "seed": 3,
+    "config": {"method": "old", "benchmark": "toy", "threads": 2, "engine": "local"},
     "subset": False, "benchmark": {"name": "toy", "options": {}, "facts": {}, "sha256": "0"}, "protocol": {},
     "metrics": ["similarity"], "reference": None, "hashes": {"examples": "e"}, "numerics": {}, "versions": {},
     "hardware": {}, "git": {}, "created": "2026", "n_personas": 1, "n_replies": 2, "scores": {"similarity": 0.5},
@@ -105,6 +106,7 @@ def test_a_run_of_schema_1_is_upgraded(tmp_path):
     assert record.cost is not None
     assert (record.cost.fit_seconds, record.cost.fits, record.cost.stands_on) == (1.5, None, None)
     assert record.plugin_files == ("old.py",)
+    assert record.config.model_extra == {"threads": 2}, "the only engine of then had another name"
 
 
 def test_an_import_of_schema_1_is_upgraded(tmp_path):
