@@ -7,6 +7,9 @@ complaints to stderr. Exit codes: 0 done, 1 a bug (with --debug its traceback), 
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
 import sys
 from typing import Any
 
@@ -20,6 +23,13 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `harness` command."""
+    try:
+        _main(arguments)
+    except KeyboardInterrupt:  # a second one, while the first was dealt with
+        _interrupted()
+
+
+def _main(arguments: list[str] | None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
@@ -50,7 +60,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _interrupted() -> None:
+    """Say so and exit. By now all that was open is closed; more Ctrl-C change nothing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+    sys.stdout.flush()
+    # After two interruptions of a join Python 3.11 forgets the thread, which may still compute; an interpreter that is
+    # taken down around it aborts.
+    atexit.register(os._exit, INTERRUPTED)
     sys.exit(INTERRUPTED)
 
 

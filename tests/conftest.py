@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -187,8 +190,11 @@ def harness(capsys):
 
     def call(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()
+        on_interrupt = signal.getsignal(signal.SIGINT)
         with pytest.raises(SystemExit) as ended:
             main([str(argument) for argument in arguments])
+        signal.signal(signal.SIGINT, on_interrupt)  # an interrupted command ignores what follows, and
+        atexit.unregister(os._exit)  # ends its process at once
         out, err = capsys.readouterr()
         return int(ended.value.code or 0), out, err
 

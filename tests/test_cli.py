@@ -174,7 +174,11 @@ def test_the_backbone_card_is_shown(harness):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
+@pytest.mark.parametrize(
+    "how",
+    [[signal.SIGINT], [signal.SIGINT] * 3, [signal.SIGKILL]],
+    ids=["Ctrl-C", "Ctrl-C three times", "kill"],
+)
 def test_a_run_stopped_half_way_goes_on_and_ends_with_the_same_scores(tmp_path, how):
     """The stopped process leaves no complete run; the same command then gives what an undisturbed one gives."""
     arguments = ["run", "--method", METHOD, "--personas", "6", "--set", "dialogues=6,2,2", "--set", "epochs=6"]
@@ -199,9 +203,11 @@ def test_a_run_stopped_half_way_goes_on_and_ends_with_the_same_scores(tmp_path, 
             break
         time.sleep(0.05)
     assert stopped.poll() is None, "the run ended before it could be stopped"
-    stopped.send_signal(how)
+    for one in how:
+        stopped.send_signal(one)
+        time.sleep(0.03)
     stopped.wait(60)
-    assert stopped.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert stopped.returncode == (130 if how[0] == signal.SIGINT else -signal.SIGKILL)
     states = [json.loads(p.read_text())["status"] for p in (tmp_path / "stopped").glob("*/run.json")]
     assert "incomplete" in states
     outputs = [json.loads(start(tmp_path / name).communicate(timeout=280)[0]) for name in ("stopped", "undisturbed")]
