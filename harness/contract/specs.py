@@ -67,13 +67,16 @@ class SoftPrompt:
     text: str = ""
 
     def __post_init__(self) -> None:
-        own, text = f"soft prompt init {self.init!r}", self.text.strip()
+        own = f"soft prompt init {self.init!r}"
         _check(
             (self.tokens >= 1, f"a soft prompt needs at least 1 token, not {self.tokens}"),
             (self.init in INITS, f"{own} is unknown; {did_you_mean(self.init, INITS)}"),
             (self.kind in KINDS, f"soft prompt kind {self.kind!r} is unknown; {did_you_mean(self.kind, KINDS)}"),
-            (self.init != "text" or text, f"{own} needs a text to begin with; give `text`, or another init"),
-            (self.init == "text" or not text, f"{own} does not use `text`; leave it out, or set init to 'text'"),
+            (
+                self.init != "text" or self.text.strip(),
+                f"{own} needs a text to begin with; give `text`, or another init",
+            ),
+            (self.init == "text" or not self.text, f"{own} does not use `text`; leave it out, or set init to 'text'"),
         )
 
 

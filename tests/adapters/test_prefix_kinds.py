@@ -46,6 +46,8 @@ def test_every_fault_of_a_prefix_is_named():
         SoftPrompt(0, init="text", kind="discreet")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="does not use `text`"):
         SoftPrompt(3, text="some words")
+    with pytest.raises(ConfigError, match="does not use `text`"):
+        SoftPrompt(3, text=" ")
     with pytest.raises(ConfigError, match="at least 1 token, not 0"):
         GatedPrefix(0)
 
