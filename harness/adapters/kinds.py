@@ -147,18 +147,20 @@ def save_bank(bank: Bank, folder: Path, base_name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)
     tensors = {name: tensor.detach().cpu() for name, tensor in bank.served().items()}
-    entries = []
+    kind, entries = kind_of(bank.spec).name, []
+    common = {"task_type": "CAUSAL_LM", "base_model_name_or_path": base_name, "inference_mode": True}
+    config = {**common, "peft_type": kind.upper(), **bank.peft_config()}
     for row, key in enumerate(bank.keys):
         name = _folder_name(row, key)
         place = folder / name
         place.mkdir(exist_ok=True)
         part = {name: values[row].clone() for name, values in tensors.items()}
         save_file(bank.to_file(part), place / WEIGHTS, metadata={"format": "pt"})
-        _write_json(place / CONFIG, _peft_config(bank, base_name))
+        _write_json(place / CONFIG, config)
         entries.append({"key": key, "folder": name})
     index = {
         "format": FORMAT,
-        "kind": kind_of(bank.spec).name,
+        "kind": kind,
         "spec": asdict(bank.spec),
         "base": {"name": base_name, "fingerprint": bank.base.fingerprint},
         "adapters": entries,
@@ -228,11 +230,6 @@ def _read_adapter(folder: Path, name: str, bank: Bank) -> dict[str, Tensor]:
 def _folder_name(row: int, key: str) -> str:
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", key).strip("-")[:40]
     return f"{row:04d}-{slug}" if slug else f"{row:04d}"
-
-
-def _peft_config(bank: Bank, base_name: str) -> dict[str, Any]:
-    common = {"task_type": "CAUSAL_LM", "base_model_name_or_path": base_name, "inference_mode": True}
-    return {**common, "peft_type": kind_of(bank.spec).name.upper(), **bank.peft_config()}
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

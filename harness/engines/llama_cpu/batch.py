@@ -14,9 +14,9 @@ from torch import Tensor
 
 from harness.adapters import Bank
 from harness.engines import decoding
-from harness.engines.llama_cpu.attention import Rows, turn
+from harness.engines.llama_cpu.attention import turn
 from harness.engines.llama_cpu.decoder import Decoder
-from harness.engines.llama_cpu.layers import past_of, through_layers, updates_of
+from harness.engines.llama_cpu.layers import hidden_states, through_layers, updates_of
 from harness.engines.llama_cpu.packed import Packed, pack, runs_of
 from harness.engines.llama_cpu.scripted import scripted
 
@@ -119,19 +119,14 @@ class DecoderBatch:
         self, prompts: Sequence[Sequence[int]], reads: Sequence[Sequence[int]], rows: Sequence[int], first: int
     ) -> Tensor:
         """Of some prompts, which have the caches' places from `first`."""
-        decoder, bank = self.served.decoder, self.served.bank
+        served = self.served
         inputs = [np.asarray(prompt, dtype=np.int64) for prompt in prompts]
         ends = [np.asarray(found) + (self._virtual - 1) for found in reads]
         packed = pack(inputs, ends, rows, self._virtual)
-        adapters = torch.tensor(list(rows))
-        prefix = None if bank is None else bank.prefix(adapters)
-        past, whole = past_of(decoder, bank, adapters), Rows(decoder, packed)
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, labels_only: bool, own: tuple[Tensor, ...]) -> Tensor:
-            return whole.attend(q, k, v, labels_only, own, past[layer], self._caches[layer].put(first, packed.lengths))
-
-        prefix = None if prefix is None else prefix.flatten(0, 1)
-        return through_layers(decoder, self.served.updates, packed, prefix, attend)
+        return hidden_states(
+            served.decoder, served.updates, served.bank, packed, torch.tensor(list(rows)),
+            lambda layer: self._caches[layer].put(first, packed.lengths),
+        )  # fmt: skip
 
 
 def _single_tokens(rows: np.ndarray) -> Packed:

@@ -16,10 +16,9 @@ from harness.engines.batching import Entry, Wave, share_out
 from harness.engines.decoding import Batch, plan_passes, virtual_tokens
 from harness.engines.engine import Engine
 from harness.engines.head import close, head_losses
-from harness.engines.llama_cpu.attention import Rows
 from harness.engines.llama_cpu.batch import DecoderBatch, Served
 from harness.engines.llama_cpu.decoder import UnsupportedError, read_decoder
-from harness.engines.llama_cpu.layers import past_of, through_layers, updates_of
+from harness.engines.llama_cpu.layers import hidden_states, updates_of
 from harness.engines.llama_cpu.packed import Packed, pack
 from harness.engines.parallel import side_by_side
 from harness.model import Backbone
@@ -73,14 +72,7 @@ class LlamaCpuEngine(Engine):
 
     def _hidden(self, bank: Bank | None, packed: Packed, rows: Tensor) -> Tensor:
         """Hidden states [n, D] at the label positions of packed rows with adapters `rows` [B]."""
-        whole, past = Rows(self.decoder, packed), past_of(self.decoder, bank, rows)
-        prefix = None if bank is None else bank.prefix(rows)
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, labels_only: bool, own: tuple[Tensor, ...]) -> Tensor:
-            return whole.attend(q, k, v, labels_only, own, past[layer])
-
-        prefix = None if prefix is None else prefix.flatten(0, 1)
-        return through_layers(self.decoder, updates_of(self.decoder, bank), packed, prefix, attend)
+        return hidden_states(self.decoder, updates_of(self.decoder, bank), bank, packed, rows)
 
     def cut(self, bank: Bank | None, entries: Sequence[Entry], budget_tokens: int, workers: int) -> list[list[Entry]]:
         return share_out(entries, virtual_tokens(bank), budget_tokens, workers)

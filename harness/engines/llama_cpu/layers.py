@@ -8,7 +8,7 @@ Autograd costs a step 4 to 5 % of its time beside a backward that is all by hand
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.adapters import Bank
+from harness.engines.llama_cpu.attention import Rows
 from harness.engines.llama_cpu.decoder import MLP_PARTS, PARTS, Decoder, Layer
 from harness.engines.llama_cpu.low_rank import Pair, linear
 from harness.engines.llama_cpu.packed import Packed
@@ -29,6 +30,27 @@ class Attend(Protocol):
     def __call__(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, labels_only: bool, own: tuple[Tensor, ...]
     ) -> Tensor: ...
+
+
+def hidden_states(
+    decoder: Decoder,
+    updates: Updates,
+    bank: Bank | None,
+    packed: Packed,
+    rows: Tensor,
+    see: Callable[[int], Callable[[Tensor, Tensor], None]] | None = None,
+) -> Tensor:
+    """Hidden states [n, D] at the label positions of packed rows that attend to themselves, with bank rows [B].
+
+    see   layer -> what is shown the keys and values that its rows attend to
+    """
+    whole, past = Rows(decoder, packed), past_of(decoder, bank, rows)
+    prefix = None if bank is None else bank.prefix(rows)
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, labels_only: bool, own: tuple[Tensor, ...]) -> Tensor:
+        return whole.attend(q, k, v, labels_only, own, past[layer], see(layer) if see else None)
+
+    return through_layers(decoder, updates, packed, None if prefix is None else prefix.flatten(0, 1), attend)
 
 
 def through_layers(decoder: Decoder, updates: Updates, packed: Packed, prefix: Tensor | None, attend: Attend) -> Tensor:
