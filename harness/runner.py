@@ -16,10 +16,10 @@ from typing import Any
 
 from harness.adapters import kind_sources
 from harness.compare import Family, comparison_rows, row_name
-from harness.config import RunConfig, held_out, scope_of, with_config
+from harness.config import Recipe, RunConfig, held_out, scope_of, with_config
 from harness.contract import Method, load_benchmark, load_with_required
 from harness.engines import Fitted, engine_for, engines_used
-from harness.errors import HarnessError
+from harness.errors import ConfigError, HarnessError, did_you_mean
 from harness.model import (
     Backbone,
     example_set_hash,
@@ -47,7 +47,6 @@ from harness.scoring import Evaluation, metric_sources
 from harness.statistics import ComparisonRow, ScoreRow
 from harness.store import Store, canonical_hash, link_tree, numerics, plugin_hash, source_hash
 from harness.study import Study, check_adapters, check_backbone, fit_method, make_study, predict_in_order
-from harness.training import Control
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,9 @@ class Session:
         self.store = Store(config.runs_dir)
         # Everything that can be wrong with names and data is found before anything slow begins.
         self.methods: dict[str, Method] = {}
-        self.load(config.method, config.method_options)
+        self.load(config.recipe)
         if config.baseline:
-            self.load(config.baseline)
+            self.load(config.plain(config.baseline))
         self.benchmark = load_benchmark(config.benchmark, self.files)
         loaded = self.benchmark.load(config.benchmark_options)
         self.dataset = with_config(loaded, config, self.benchmark.card.options)
@@ -87,11 +86,21 @@ class Session:
             "backbone": self.backbone.fingerprint,
             "scorer": self.evaluation.scorer_digest,
         }
-        self._fitted: dict[tuple[str, str], tuple[Fitted, dict[str, Any]]] = {}
+        self._fitted: dict[str, tuple[Fitted, dict[str, Any]]] = {}
 
-    def load(self, name: str, options: Any = None) -> None:
-        """Make a method, and all that it requires with these options, known to this session and its twins."""
-        self.methods |= load_with_required(name, self.files, options)
+    def load(self, recipe: Recipe) -> None:
+        """Make a method, and all that it requires, known to this session and its twins."""
+        self.methods |= load_with_required(recipe.method, self.files, recipe.options, recipe.others)
+
+    def check_required(self, recipes: Sequence[Recipe]) -> None:
+        """Raises ConfigError for options of a method that nothing here stands on."""
+        used = {name for recipe in recipes for name in self._chain(recipe)}
+        for recipe in recipes:
+            if idle := sorted(set(recipe.others) - used):
+                raise ConfigError(
+                    f"options of '{idle[0]}' are given, and neither '{recipe.method}' nor what it is compared with "
+                    f"stands on it; {did_you_mean(idle[0], used)}"
+                )
 
     def twin(self, seed: int, persona: tuple[str, ...] = (), cluster: int | None = None) -> Session:
         """A session for another seed, or for some of the personas; data, backbone, scorer and store are shared.
@@ -118,22 +127,18 @@ class Session:
 
     # ---- one run ----
 
-    def run_id(self, name: str, options: Any = None, control: Control | None = None) -> str:
+    def run_id(self, recipe: Recipe) -> str:
         """The id under which that run is or will be stored; everything that decides on its scores is in it."""
-        method = self.methods[name]
-        options = method.card.options() if options is None else options
-        digest = canonical_hash(self._identity(method, options, control))
-        return f"{name}-{control + '-' if control else ''}{digest[:12]}"
+        digest = canonical_hash(self._identity(recipe))
+        return f"{recipe.method}-{recipe.control + '-' if recipe.control else ''}{digest[:12]}"
 
     def stored(self, run_id: str) -> StoredRun | None:
         """The run of that id as it lies in the store, complete or not; None if there is none."""
         return read_run(self.store.root / run_id)
 
-    def run(self, name: str, options: Any = None, control: Control | None = None) -> StoredRun:
+    def run(self, recipe: Recipe) -> StoredRun:
         """The complete run of a method under this session's configuration, from the store or made now."""
-        method = self.methods[name]
-        options = method.card.options() if options is None else options
-        run_id = self.run_id(name, options, control)
+        run_id = self.run_id(recipe)
         stored = self.stored(run_id)
         if stored and stored.complete:
             return stored
@@ -142,20 +147,20 @@ class Session:
             if stored and stored.complete:  # another process was quicker
                 return stored
             record = opening(
-                run_id, self.config, method, options, control, self.benchmark, self.dataset, self.backbone,
-                self.hashes, self._needed_files(method, options), len(self.scope) < len(self.dataset.personas),
+                run_id, self.config, recipe.control, self._chain(recipe), self.benchmark, self.dataset, self.backbone,
+                self.hashes, self._needed_files(recipe), len(self.scope) < len(self.dataset.personas),
             )  # fmt: skip
             write_run(self.store, record)
             try:
-                return self._make(method, options, control, record)
+                return self._make(recipe, record)
             except Exception as error:
                 failed = record.amended(status="failed", error=f"{type(error).__name__}: {error}")
                 write_run(self.store, failed)
                 raise
 
-    def _make(self, method: Method, options: Any, control: Control | None, record: RunRecord) -> StoredRun:
-        study = self._study(method, options, control)
-        fitted, notes = self._fit(method, study, self._fit_key(method, options, control))
+    def _make(self, recipe: Recipe, record: RunRecord) -> StoredRun:
+        method, study = self.methods[recipe.method], self._study(recipe)
+        fitted, notes = self._fit(recipe, study)
         started = time.perf_counter()
         predicted = predict_in_order(method, study, fitted, [e.prompt for e in self.examples])
         predict_seconds = time.perf_counter() - started
@@ -201,33 +206,46 @@ class Session:
             per_persona=sums,
         )
 
-    def _fit(self, method: Method, study: Study, key: str) -> tuple[Fitted, dict[str, Any]]:
+    def _fit(self, recipe: Recipe, study: Study) -> tuple[Fitted, dict[str, Any]]:
         """What the method has fitted, and its notes; once a session."""
-        if (method.name, key) not in self._fitted:
+        key = canonical_hash([*self._options(recipe), recipe.control, self.config.seed])
+        if key not in self._fitted:
+            method = self.methods[recipe.method]
             fitted = fit_method(method, study)
             check_backbone(method.name, study.backbone)
             check_adapters(method.name, fitted)
-            self._fitted[method.name, key] = fitted, study.notes
-        return self._fitted[method.name, key]
+            self._fitted[key] = fitted, study.notes
+        return self._fitted[key]
 
     # ---- the pieces of a run ----
 
-    def _needed_files(self, method: Method, options: Any) -> list[str | Path]:
+    def _needed_files(self, recipe: Recipe) -> list[str | Path]:
         """The loose files but for those of methods that neither this one nor the baseline needs."""
-        needed = set(_chain(method, options, self.methods))
+        needed = set(self._chain(recipe))
         if self.config.baseline:
-            base = self.methods[self.config.baseline]
-            needed |= set(_chain(base, base.card.options(), self.methods))
+            needed |= set(self._chain(self.config.plain(self.config.baseline)))
         others = {other.source.file for name, other in self.methods.items() if name not in needed}
         return [file for file in self.files if str(Path(file).expanduser().resolve()) not in others]
 
-    def _study(self, method: Method, options: Any, control: Control | None) -> Study:
+    def _chain(self, recipe: Recipe) -> dict[str, tuple[Method, Any]]:
+        """A method and all that it stands on, deepest last, each with its options."""
+        method = self.methods[recipe.method]
+        options = method.card.options() if recipe.options is None else recipe.options
+        found = {recipe.method: (method, options)}
+        for name in method.requires(options):
+            found |= self._chain(_below(recipe, name))
+        return found
+
+    def _options(self, recipe: Recipe) -> list[Any]:
+        """The options of a method and of all that it stands on, for hashes."""
+        return [[name, plain(options)] for name, (_, options) in self._chain(recipe).items()]
+
+    def _study(self, recipe: Recipe) -> Study:
+        method, options = self._chain(recipe)[recipe.method]
         required = {}
         for name in method.requires(options):
-            base = self.methods[name]
-            defaults = base.card.options()
-            key = self._fit_key(base, defaults, None)
-            required[name], _ = self._fit(base, self._study(base, defaults, None), key)
+            base = _below(recipe, name)
+            required[name], _ = self._fit(base, self._study(base))
         return make_study(
             method,
             self.dataset,
@@ -238,27 +256,24 @@ class Session:
             required=required,
             store=self.store,
             progress=self.progress,
-            control=control,
+            control=recipe.control,
             scorer=self.config.scorer,
         )
 
-    def _fit_key(self, method: Method, options: Any, control: Control | None) -> str:
-        return canonical_hash([method.name, plain(options), control, self.config.seed])
-
-    def _identity(self, method: Method, options: Any, control: Control | None) -> dict[str, Any]:
+    def _identity(self, recipe: Recipe) -> dict[str, Any]:
         """Everything that decides on a run's scores."""
-        chain = {name: plugin_hash(self.methods[name].source) for name in _chain(method, options, self.methods)}
+        sources = {name: method.source for name, (method, _) in self._chain(recipe).items()}
         return {
-            "methods": chain,
-            "options": plain(options),
-            "control": control,
+            "methods": {name: plugin_hash(source) for name, source in sources.items()},
+            "options": self._options(recipe),
+            "control": recipe.control,
             "seed": self.config.seed,
             "hashes": self.hashes,
             "numerics": numerics(self.backbone, engine_for(self.backbone)[0].name),
             "code": source_hash("harness.study", "harness.scoring.evaluation"),
             "benchmark": plugin_hash(self.benchmark.source),  # its schema is in no other hash
             "metrics": metric_sources(self.evaluation.names),
-            "adapters": kind_sources(self.methods[name].source for name in chain),
+            "adapters": kind_sources(sources.values()),
         }
 
     def ceilings(self) -> list[Ceiling]:
@@ -280,7 +295,9 @@ def open_session(config: RunConfig, plugin_files: Sequence[str | Path], progress
 def execute(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Outcome:
     """The command `run`: the method, then the baseline if there is no such run yet, then the test."""
     session = open_session(config, plugin_files, progress)
-    return judge(session, session.run(config.method, config.method_options, config.control))
+    compared = [config.recipe, *([config.plain(config.baseline)] if config.baseline else [])]
+    session.check_required(compared)
+    return judge(session, session.run(config.recipe))
 
 
 def judge(session: Session, run: StoredRun) -> Outcome:
@@ -288,7 +305,7 @@ def judge(session: Session, run: StoredRun) -> Outcome:
     config = session.config
     baseline = run
     if config.baseline and (config.baseline != config.method or config.control):
-        baseline = session.run(config.baseline)
+        baseline = session.run(config.plain(config.baseline))
     is_baseline = baseline.id == run.id
     families = [] if is_baseline else [Family(row_name(run.record), (run,))]
     own, rows = comparison_rows(Family(row_name(baseline.record), (baseline,)), families)
@@ -298,12 +315,9 @@ def judge(session: Session, run: StoredRun) -> Outcome:
 # ---- small steps ----
 
 
-def _chain(method: Method, options: Any, methods: Mapping[str, Method]) -> list[str]:
-    """A method and all that it requires, deepest last."""
-    found = [method.name]
-    for name in method.requires(options):
-        found += _chain(methods[name], methods[name].card.options(), methods)
-    return list(dict.fromkeys(found))
+def _below(recipe: Recipe, name: str) -> Recipe:
+    """A method that the recipe's stands on, without its control."""
+    return Recipe(name, recipe.others.get(name), recipe.others)
 
 
 def _backbone(config: RunConfig) -> Backbone:

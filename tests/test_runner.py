@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness.config import Recipe
 from harness.config.run_config import load_config
 from harness.contract.plugins import load_plugin
 from harness.errors import HarnessError, PluginError
@@ -228,8 +229,11 @@ def test_a_twin_is_the_session_that_its_own_configuration_would_have_opened(lab)
     some = [p.id for p in whole.dataset.personas][:2]
     twin = whole.twin(3, persona=tuple(some))
     alone = Session(replace(whole.config, seed=3, persona=tuple(some)), (), Progress("silent"))
-    assert twin.run_id("unified") == alone.run_id("unified")
-    assert twin.run_id("unified") not in (whole.run_id("unified"), whole.twin(3).run_id("unified"))
+    assert twin.run_id(Recipe("unified")) == alone.run_id(Recipe("unified"))
+    assert twin.run_id(Recipe("unified")) not in (
+        whole.run_id(Recipe("unified")),
+        whole.twin(3).run_id(Recipe("unified")),
+    )
     assert twin.backbone is whole.backbone
     assert twin.dataset is whole.dataset
     assert {e.prompt.persona for e in twin.examples} == set(some)
@@ -311,6 +315,28 @@ def test_the_fit_is_shared_by_all_that_stand_on_it_and_the_record_says_what_that
     )  # fmt: skip
 
 
+def test_options_of_the_base_are_in_the_identity_the_row_and_the_command(lab, monkeypatch):
+    plain = lab.own("persona_prefix")
+    sets = ("method.train.epochs=2", "unified.learning_rate=2e-3", "unified.epochs=1")
+    outcome = lab.own("persona_prefix", sets)
+    assert outcome.run.id != plain.run.id
+    assert outcome.baseline.id != plain.baseline.id  # the plain method with these options is what it must beat
+    record = outcome.run.record
+    assert record.changed["unified"] == {"train.learning_rate": 2e-3, "train.epochs": 1}
+    assert outcome.baseline.record.changed["method"] == record.changed["unified"]
+    assert record.cost.stands_on.steps == outcome.baseline.record.cost.steps
+    assert "persona_prefix (unified.train.epochs=1, unified.train.learning_rate=0.002)" in outcome_text(outcome)
+    commands = render(board_of([outcome.run, outcome.baseline])).partition("### How to reproduce")[2]
+    assert "--set unified.train.epochs=1 --set unified.train.learning_rate=0.002" in commands
+    again = lab.own("persona_prefix", [f"unified.{name}={value}" for name, value in record.changed["unified"].items()])
+    assert again.baseline.id == outcome.baseline.id
+
+
+def test_options_of_a_method_that_nothing_stands_on_are_refused(lab):
+    with pytest.raises(HarnessError, match="neither 'persona_prefix' nor what it is compared with stands on it"):
+        lab.own("persona_prefix", ("cluster_lora.epochs=2",))
+
+
 def test_the_command_behind_a_row_names_the_loose_files_that_it_needs(lab, monkeypatch):
     """Without them the command of "How to reproduce" ends with `there is no method`."""
     monkeypatch.chdir(lab.folder)
@@ -320,8 +346,9 @@ def test_the_command_behind_a_row_names_the_loose_files_that_it_needs(lab, monke
         )
     files = [lab.folder / "loose.py", Path("other.py")]
     session = Session(lab.config("loose", files, baseline=None), files, Progress("silent"))
-    session.load("other")
-    commands = render(board_of([session.run("loose"), session.run("other")])).partition("### How to reproduce")[2]
+    session.load(Recipe("other"))
+    runs = [session.run(Recipe(name)) for name in ("loose", "other")]
+    commands = render(board_of(runs)).partition("### How to reproduce")[2]
     assert "harness run --plugin loose.py --method loose " in commands
     assert "harness run --plugin other.py --method other " in commands
 
@@ -332,7 +359,7 @@ def test_texts_are_kept_unless_they_are_not_wanted_and_are_no_part_of_the_id(lab
     runs = []
     for texts in (True, False):
         config = lab.config("parrot", [path], baseline=None, texts=texts, runs_dir=str(tmp_path / str(texts)))
-        runs.append(Session(config, [path], Progress("silent")).run("parrot"))
+        runs.append(Session(config, [path], Progress("silent")).run(Recipe("parrot")))
     kept, left_out = (run.replies() for run in runs)
     assert kept
     assert left_out
@@ -367,7 +394,7 @@ def test_a_subset_keeps_the_full_worlds_baseline(lab):
     path = lab.folder / "names.py"
     path.write_text(source)
     config = lab.config("names", [path], persona=",".join(some), personas=None, baseline=None)
-    run = Session(config, [path], Progress("silent")).run("names")
+    run = Session(config, [path], Progress("silent")).run(Recipe("names"))
     assert run.record.subset
     assert set(run.record.sums.personas) == set(some)
 

@@ -57,7 +57,7 @@ class Subject:
 
 def subject_of(config: RunConfig, files: Sequence[str | Path]) -> Subject:
     """Read method, what it requires, and benchmark. Raises HarnessError for a method that trains no soft prompts."""
-    methods = load_with_required(config.method, files, config.method_options)
+    methods = load_with_required(config.method, files, config.method_options, config.required_options)
     method = methods[config.method]
     prompt, options = _field(config.method_options, SoftPrompt), _field(config.method_options, TrainOptions)
     if prompt is None or options is None or prompt.kind != "input":
@@ -65,7 +65,8 @@ def subject_of(config: RunConfig, files: Sequence[str | Path]) -> Subject:
             f"'{config.method}' cannot be measured here: the peers train soft prompts (kind: input), and its options "
             "name none; choose a method with a SoftPrompt and TrainOptions"
         )
-    required = [methods[name].card.options() for name in method.requires(config.method_options)]
+    below, given = method.requires(config.method_options), config.required_options
+    required = [given.get(name) or methods[name].card.options() for name in below]
     lora = next((found for below in required if (found := _field(below, LoRA))), None)
     training = next((found for below in required if (found := _field(below, TrainOptions))), None)
     benchmark = load_benchmark(config.benchmark, files)

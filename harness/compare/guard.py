@@ -45,9 +45,11 @@ class Family:
 
 
 def row_name(record: RunRecord) -> str:
-    """The method's name, with the control where the run is one."""
+    """The method's name, with the control where the run is one, and with changed options of what it stands on."""
     control = record.config.control
-    return f"{record.method} (control: {control})" if control else record.method
+    parts = [f"control: {control}"] if control else []
+    parts += [f"{name}={value}" for name, value in sorted(record.changed_below.items())]
+    return f"{record.method} ({', '.join(parts)})" if parts else record.method
 
 
 def differences(a: StoredRun, b: StoredRun, *, detail: bool = False) -> list[str]:
@@ -168,7 +170,8 @@ def families(runs: Sequence[StoredRun]) -> list[Family]:
 def family_key(record: RunRecord) -> str:
     """Hash of everything that makes a method's row, the training seed left out."""
     plugin = record.plugin.model_dump()
-    return canonical_hash([record.method, plugin, record.method_options, record.config.control, record.hashes])
+    options = [record.method_options, record.changed_below]
+    return canonical_hash([record.method, plugin, options, record.config.control, record.hashes])
 
 
 def world_key(record: RunRecord) -> str:

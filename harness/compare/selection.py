@@ -44,10 +44,10 @@ def select(runs: Sequence[StoredRun], name: str, metric: str | None = None) -> F
 
 
 def names_of(family: Family) -> tuple[str, ...]:
-    """What a family may be called: its row's name, and for a control also `NAME-CONTROL`."""
+    """What a family may be called: its row's name, and its method's or, for a control, `NAME-CONTROL`."""
     record = family.first.record
     control = record.config.control
-    return (family.name, f"{record.method}-{control}") if control else (family.name,)
+    return tuple(dict.fromkeys((family.name, f"{record.method}-{control}" if control else record.method)))
 
 
 def _one_run(ids: Mapping[str, StoredRun], name: str) -> StoredRun:
@@ -106,7 +106,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "backbone": record.config.backbone,
     }
     facts |= _flat("option", record.method_options) | _flat("benchmark", record.benchmark.options)
-    facts |= _flat("protocol", record.protocol)
+    facts |= _flat("protocol", record.protocol) | record.changed_below
     facts |= {f"hash of {name}": value[:8] for name, value in record.hashes.items()}
     return facts | {"hash of plugin": record.plugin.sha256[:8]}
 

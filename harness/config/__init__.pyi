@@ -2,6 +2,7 @@
 from .run_config import (
     SETTINGS as SETTINGS,
     OptionsOf as OptionsOf,
+    Recipe as Recipe,
     RunConfig as RunConfig,
     default_values as default_values,
     flat as flat,

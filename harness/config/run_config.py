@@ -23,7 +23,7 @@ from harness.config.yaml_file import Document, parse, parse_value
 from harness.contract import SCORER, Plain, Protocol, fill, option_types, read_value, resolve
 from harness.errors import ConfigError, HarnessError, did_you_mean
 
-Target = Literal["method", "benchmark", "protocol"]
+TARGETS = ("method", "benchmark", "protocol")  # of an option; any other is the name of a method that is required
 OptionsOf = Callable[[str, str], type]  # ("method" or "benchmark", name) -> its options dataclass
 
 
@@ -36,8 +36,24 @@ def _known_scorer(scorer: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Recipe:
+    """The method of one run, and all that belongs to it alone; the rest of a RunConfig is shared by all that are
+    compared.
+
+    options  an instance of the dataclass on the method's card; None: its defaults
+    others   method -> options of methods that this one stands on; one that is not named has its defaults
+    control  None, or a control in place of the method itself
+    """
+
+    method: str
+    options: Any = None
+    others: Mapping[str, Any] = field(default_factory=dict)
+    control: Literal["global", "swapped"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Everything that a run is asked to do. Each field but the last three is a flag (`--runs-dir`) and a YAML
+    """Everything that a run is asked to do. Each field but the last four is a flag (`--runs-dir`) and a YAML
     key.
 
     baseline   method that the verdict compares with
@@ -50,6 +66,7 @@ class RunConfig:
     margin     of equivalence in the deciding metric's unit (points for pt), stated before the scores are seen
     scorer     sentence encoder of the similarity metric: its name, or a local folder that holds it
     method_options, benchmark_options   instances of the dataclasses on the plugins' cards
+    required_options   method -> the same of methods that this one stands on, or is compared with, where any is given
     protocol   fields of the benchmark's protocol to be changed; the same for all methods, and part of the
                hash
     """
@@ -73,14 +90,24 @@ class RunConfig:
     scorer: Annotated[str, AfterValidator(_known_scorer)] = SCORER
     method_options: Any = None
     benchmark_options: Any = None
+    required_options: Mapping[str, Any] = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The run's own method."""
+        return Recipe(self.method, self.method_options, self.required_options, self.control)
+
+    def plain(self, method: str) -> Recipe:
+        """A method as others stand on it or are compared with it: its defaults, but for what is given of it."""
+        return Recipe(method, self.required_options.get(method), self.required_options)
 
     def as_dict(self) -> dict[str, Any]:
         """For `run.json`: only JSON types."""
         return {item.name: to_jsonable_python(getattr(self, item.name)) for item in dataclasses.fields(self)}
 
 
-_COMPUTED = ("method_options", "benchmark_options", "protocol")
+_COMPUTED = ("method_options", "benchmark_options", "required_options", "protocol")
 _TYPES = {
     name: hint for name, hint in typing.get_type_hints(RunConfig, include_extras=True).items() if name not in _COMPUTED
 }
@@ -127,13 +154,15 @@ def load_config(
     file: str | Path | Document | None = None,
     flags: Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
+    required: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Put a configuration together and check all of it.
 
     options_of  gives the options dataclass of a method or benchmark; raises HarnessError for unknown names
     file        YAML file, the name of a ready-made run of configs/, or a document already read
     flags       field name -> value of the flags that were given; None values count as not given
-    sets        the texts "key=value" of --set
+    sets        the texts "key=value" of --set; "NAME.key=value" is an option of the method NAME
+    required    method -> options that it has before all of these
     Raises ConfigError listing every fault, one a line.
     """
     faults: list[str] = []
@@ -163,13 +192,22 @@ def load_config(
 
     values = _field_values(fields, faults)
     types = _option_types(values, options_of, fields, faults)
-    filled = _option_values(options, types, faults)
+    options = [(_without_own_name(key, values), given) for key, given in options]
+    unknown = _add_required_types(options, types, options_of)
+    filled = _option_values(options, types, unknown, faults)
+    required = required or {}
     for target in ("method", "benchmark"):
         if target in types:
-            values[target + "_options"] = _instance(target, types[target], filled[target], values, faults)
+            start = required.get(values["method"]) if target == "method" else None
+            values[target + "_options"] = _instance(target, start or types[target](), filled[target], values, faults)
+    others = {
+        name: _instance(name, required.get(name) or types[name](), filled[name], values, faults)
+        for name in types
+        if name not in TARGETS
+    }
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
-    return RunConfig(**values, protocol=filled["protocol"])
+    return RunConfig(**values, required_options={**required, **others}, protocol=filled["protocol"])
 
 
 def read_document(file: str | Path, given: str = "--config ") -> Document:
@@ -260,14 +298,39 @@ def _option_types(
     return types
 
 
+def _without_own_name(key: str, values: Mapping[str, Any]) -> str:
+    """An option of the run's own method may be written with its name, as if another stood on it."""
+    name, dot, rest = key.partition(".")
+    return f"method.{rest}" if dot and name == values.get("method") and name not in TARGETS else key
+
+
+def _add_required_types(
+    options: Sequence[tuple[str, _Given]], types: dict[str, type], options_of: OptionsOf
+) -> dict[str, str]:
+    """Enter the options dataclass of every method that a key begins with; first part of a key -> why it is none."""
+    outer = {name.partition(".")[0] for kind in types.values() for name in option_types(kind)}
+    unknown: dict[str, str] = {}
+    for key, _ in options:
+        name, dot, _ = key.partition(".")
+        if dot and name not in {*TARGETS, *outer, *types}:
+            try:
+                types[name] = options_of("method", name)
+            except HarnessError as error:
+                unknown[name] = str(error)
+    return unknown
+
+
 def _option_values(
-    options: Sequence[tuple[str, _Given]], types: Mapping[str, type], faults: list[str]
+    options: Sequence[tuple[str, _Given]], types: Mapping[str, type], unknown: Mapping[str, str], faults: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """Target -> option name -> value. A later value of the same option replaces an earlier one."""
+    """Target -> option name -> value. A later value of the same option replaces an earlier one.
+
+    unknown   first part of a key -> why it names no method
+    """
     known = {target: option_types(kind) for target, kind in types.items()}
     # The size of the world is the run's (--personas), also where a benchmark can make a smaller one.
     known.get("benchmark", {}).pop("personas", None)
-    filled: dict[str, dict[str, Any]] = {"method": {}, "benchmark": {}, "protocol": {}}
+    filled: dict[str, dict[str, Any]] = {target: {} for target in (*TARGETS, *types)}
     for key, given in options:
         found = _find(key, known)
         if len(found) == 1:
@@ -283,16 +346,21 @@ def _option_values(
             flag = key.replace("_", "-")
             faults.append(f"{given.where}: '{key}' is a setting of the run: write --{flag}, or '{key}:' in the file")
         elif "method" in known and "benchmark" in known:  # else a key may belong to the one that did not load
-            names = [name.rsplit(".", 1)[-1] for target in known.values() for name in target]
-            faults.append(f"{given.where}: unknown option '{key}'; {did_you_mean(key, names)}")
+            head, dot, rest = key.partition(".")
+            own = {head: known[head]} if dot and head in known else {t: known[t] for t in TARGETS if t in known}
+            names = [name.rsplit(".", 1)[-1] for target in own.values() for name in target]
+            hint = unknown.get(head) or did_you_mean(rest if dot and head in known else key, names)
+            faults.append(f"{given.where}: unknown option '{key}'; {hint}")
     return filled
 
 
 def _find(key: str, known: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     """(target, option name) pairs that `key` can mean. A plugin's option hides the protocol's field."""
     target, _, rest = key.partition(".")
-    if rest and target in ("method", "benchmark", "protocol"):
+    if rest and (target in TARGETS or target in known):
         known, key = {target: known.get(target, {})}, rest
+    else:
+        known = {target: names for target, names in known.items() if target in TARGETS}
     plugins = [target for target in known if target != "protocol"]
     exact = [(target, key) for target in plugins if key in known[target]]
     inner = [(target, name) for target in plugins for name in known[target] if name.endswith("." + key)]
@@ -300,13 +368,15 @@ def _find(key: str, known: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, s
     return exact or inner or protocol
 
 
-def _instance(target: str, kind: type, filled: Mapping[str, Any], values: Mapping[str, Any], faults: list[str]) -> Any:
-    if target == "benchmark" and any(item.name == "personas" for item in dataclasses.fields(kind)):
+def _instance(target: str, start: Any, filled: Mapping[str, Any], values: Mapping[str, Any], faults: list[str]) -> Any:
+    """The options `start` of a target with the values that are given."""
+    if target == "benchmark" and any(item.name == "personas" for item in dataclasses.fields(start)):
         size = values.get("personas")
         if size is not None:
             filled = {**filled, "personas": None if size == "all" else size}
     try:
-        return fill(kind(), filled)
+        return fill(start, filled)
     except (ValueError, TypeError, HarnessError) as error:
-        faults.append(f"options of {target} '{values[target]}': {error}")
+        whose = f"{target} '{values[target]}'" if target in TARGETS else f"method '{target}'"
+        faults.append(f"options of {whose}: {error}")
         return None

@@ -6,7 +6,7 @@ No plugin has privileges: ours are found by their entry points as a stranger's a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -122,10 +122,15 @@ def load_method(name: str, files: Sequence[str | Path] = ()) -> Method:
 
 
 def load_with_required(
-    name: str, files: Sequence[str | Path] = (), options: Any = None, above: tuple[str, ...] = ()
+    name: str,
+    files: Sequence[str | Path] = (),
+    options: Any = None,
+    others: Mapping[str, Any] | None = None,
+    above: tuple[str, ...] = (),
 ) -> dict[str, Method]:
     """A method and all that it requires under its options (None: the defaults), by name.
 
+    others   method -> options of methods that are required; one that is not named has its defaults
     Raises PluginError for a circle (`above`: who asks) or a typo.
     """
     if name in above:
@@ -133,7 +138,7 @@ def load_with_required(
     found = {name: load_method(name, files)}
     method = found[name]
     for required in method.requires(method.card.options() if options is None else options):
-        found |= load_with_required(required, files, None, (*above, name))
+        found |= load_with_required(required, files, (others or {}).get(required), others, (*above, name))
     return found
 
 

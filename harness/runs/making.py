@@ -37,9 +37,8 @@ from harness.store import git_state, hardware, numerics, peak_memory_bytes, vers
 def opening(
     run_id: str,
     config: RunConfig,
-    method: Method,
-    options: Any,
     control: str | None,
+    chain: Mapping[str, tuple[Method, Any]],
     benchmark: Benchmark,
     dataset: Dataset,
     backbone: Backbone,
@@ -49,10 +48,12 @@ def opening(
 ) -> RunRecord:
     """The record of a run that is about to begin.
 
+    chain    the method, then all that it stands on, by name, each with its options
     files    loose plugin files that it needs;  subset: not all personas of the data set are scored
     """
+    method, options = next(iter(chain.values()))
     asked = {**config.as_dict(), "method": method.name, "control": control}
-    for name in ("method_options", "benchmark_options", "runs_dir"):
+    for name in ("method_options", "benchmark_options", "required_options", "runs_dir"):
         asked.pop(name)  # options stand beside; where runs lie is no part of a run
     source = method.source
     return RunRecord(
@@ -70,7 +71,7 @@ def opening(
         trials=method.card.trials,
         validation=method.card.validation,
         method_options=plain(options),
-        changed=_changed(config, method, options, benchmark),
+        changed=_changed(config, chain, benchmark),
         config=Settings(**asked),
         plugin_files=tuple(map(_as_given, files)),
         seed=config.seed,
@@ -146,15 +147,15 @@ def _validation_loss(adapters: Iterable[Mapping[str, Any]]) -> float | None:
     return sum(best) / len(best) if best else None
 
 
-def _changed(config: RunConfig, method: Method, options: Any, benchmark: Benchmark) -> dict[str, Any]:
+def _changed(config: RunConfig, chain: Mapping[str, tuple[Method, Any]], benchmark: Benchmark) -> dict[str, Any]:
     """Options that are not their plugin's defaults, by dotted name, and changed protocol fields."""
-    found = {
-        "method": _differences(plain(options), plain(method.card.options())),
-        "benchmark": _differences(
-            plain(config.benchmark_options), plain(benchmark.card.options()), leave_out="personas"
-        ),
-        "protocol": plain(dict(config.protocol)),
-    }
+    found = {name: _differences(plain(options), plain(m.card.options())) for name, (m, options) in chain.items()}
+    own = next(iter(chain))
+    found = {"method" if name == own else name: values for name, values in found.items()}
+    found["benchmark"] = _differences(
+        plain(config.benchmark_options), plain(benchmark.card.options()), leave_out="personas"
+    )
+    found["protocol"] = plain(dict(config.protocol))
     return {target: values for target, values in found.items() if values}
 
 

@@ -213,7 +213,8 @@ class RunRecord(Part):
     imported       the file behind an imported run; None: the harness made this run
     requires       methods that were fitted first
     trials         tuning trials behind the method's defaults;  validation: what it reads validation dialogues for
-    changed        target ("method", "benchmark", "protocol") -> options that are not the defaults, by dotted name
+    changed        target ("method", "benchmark", "protocol", or a method that it stands on) -> options that are not
+                   the defaults, by dotted name
     config         the settings as asked;  plugin_files: loose files that the command needs, as given
     subset         not all personas of the data set were scored
     hashes         of what comparable runs share: protocol, examples, split, backbone, scorer
@@ -269,6 +270,12 @@ class RunRecord(Part):
         if self.status == "ok" and (self.per_persona is None or not self.metrics):
             raise ValueError("a complete run needs metrics and per_persona")
         return self
+
+    @property
+    def changed_below(self) -> dict[str, Any]:
+        """Options of what the method stands on that are not the defaults: "NAME.train.epochs" -> value."""
+        own = ("method", "benchmark", "protocol")
+        return {f"{t}.{name}": v for t, given in self.changed.items() if t not in own for name, v in given.items()}
 
     @property
     def metric(self) -> str:

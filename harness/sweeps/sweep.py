@@ -97,15 +97,16 @@ class Workshop:
         if self._root is None:
             self._root = open_session(self.shared, self.files, self.progress)
             for entry in self.entries:
-                self._root.load(entry.config.method, entry.config.method_options)
+                self._root.load(entry.config.recipe)
+            self._root.check_required([entry.config.recipe for entry in self.entries])
         if (seed, scope) not in self._sessions:
             self._sessions[seed, scope] = self._root.twin(seed, scope.persona, scope.cluster)
         return self._sessions[seed, scope]
 
     def stored(self, order: Order) -> tuple[str, StoredRun | None]:
         """The id that the run has or will have, and the run as it is stored now, complete or not."""
-        session, config = self.session(order.seed, order.scope), order.entry.config
-        run_id = session.run_id(config.method, config.method_options, config.control)
+        session = self.session(order.seed, order.scope)
+        run_id = session.run_id(order.entry.config.recipe)
         return run_id, session.stored(run_id)
 
     def make(self, order: Order) -> Made:
@@ -114,10 +115,10 @@ class Workshop:
         Raises StoreError: where nothing can be written, no other run would fare better.
         """
         _, before = self.stored(order)
-        session, config = self.session(order.seed, order.scope), order.entry.config
+        session = self.session(order.seed, order.scope)
         started = time.perf_counter()
         try:
-            run = session.run(config.method, config.method_options, config.control)
+            run = session.run(order.entry.config.recipe)
         except StoreError:
             raise
         except Exception as error:  # a plugin may raise anything

@@ -34,8 +34,9 @@ class Entry:
     @property
     def identity(self) -> str:
         """What tells two entries of one file apart, whatever they are called."""
-        options = to_jsonable_python(self.config.method_options)
-        return json.dumps([self.config.method, options, self.config.control], sort_keys=True)
+        recipe = self.config.recipe
+        options = to_jsonable_python([recipe.options, recipe.others])
+        return json.dumps([recipe.method, options, recipe.control], sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class Reader:
             own = load_config(
                 options_of=lambda kind, asked: self.options_of(kind, asked) if kind == "method" else _Nothing,
                 file=replace(part, values=values),
+                required=shared.required_options,
             )
         except ConfigError as error:
             # Several phases may name the same entry; each fault is told once.
@@ -120,7 +122,8 @@ class Reader:
         if own.protocol:
             self.fault(f"{path}.set", "the protocol is the same for all methods: put it under the file's own 'set:'")
         control = own.control if "control" in item else shared.control
-        config = replace(shared, method=name, control=control, method_options=own.method_options)
+        options = {"method_options": own.method_options, "required_options": own.required_options}
+        config = replace(shared, method=name, control=control, **options)
         label = self.value(path, item, "label", str) or _label(name, item.get("set"), control)
         return Entry(label, config)
 
@@ -142,7 +145,7 @@ class Reader:
 
     def plain(self, name: str, shared: RunConfig) -> Entry:
         """A method at its own defaults and without a control. Raises HarnessError for an unknown name."""
-        options = self.options_of("method", name)()
+        options = shared.required_options.get(name) or self.options_of("method", name)()
         return Entry(name, replace(shared, method=name, control=None, method_options=options))
 
     # ---- what all runs share ----
@@ -156,8 +159,8 @@ class Reader:
         known = {k: v for k, v in values.items() if k in (*SETTINGS, "set") and k not in ("method", "seed")}
         try:
             shared = load_config(
-                # Methods bring their options in their own entries; an option of one of them is unknown here.
-                options_of=lambda kind, name: self.options_of(kind, name) if kind == "benchmark" else _Nothing,
+                # Methods bring their options in their own entries, or under their names; others are unknown here.
+                options_of=lambda kind, name: _Nothing if name == "-" else self.options_of(kind, name),
                 file=replace(self.document, values=known),
                 flags={k: v for k, v in flags.items() if k != "seeds"} | {"method": "-"},
             )

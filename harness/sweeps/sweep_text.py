@@ -58,6 +58,7 @@ def row_as_json(row: Row) -> dict[str, Any]:
         "method": row.entry.config.method,
         "control": row.entry.config.control,
         "options": to_jsonable_python(row.entry.config.method_options),
+        "required_options": to_jsonable_python(row.entry.config.required_options),
         "status": "failed" if not runs else "incomplete" if row.failed else "ok",
         "metric": runs[0].record.metric if runs else None,
         "runs": [run.id for run in runs],

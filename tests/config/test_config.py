@@ -304,3 +304,31 @@ def test_a_scorer_is_the_one_by_its_name_or_a_folder(tmp_path, monkeypatch):
     faults = faults_of("tokens=many", scorer="typo")
     assert len(faults) == 2, "with all others"
     assert f"known: my-scorer, {SCORER}" in faults[0]
+
+
+def test_options_of_what_a_method_stands_on_go_under_its_name(tmp_path):
+    config = load("other.learning_rate=2e-3", "tokens=5")
+    assert config.required_options == {"other": Training(2e-3)}
+    assert config.method_options == MethodOptions(tokens=5)
+    assert config.plain("other").options == Training(2e-3)
+    assert config.plain("prefix").options is None
+    path = tmp_path / "c.yaml"
+    path.write_text("set:\n  other: {learning_rate: 1e-2, epochs: 3}\n")
+    assert load("other.learning_rate=2e-3", file=path).required_options == {"other": Training(2e-3, 3)}
+
+
+def test_a_methods_own_name_before_its_option_means_the_same():
+    assert load("prefix.tokens=5").method_options == load("tokens=5").method_options
+    assert load("prefix.tokens=5").required_options == {}
+    # An option's own outer name comes first, whatever methods are called.
+    assert load("training.epochs=3").method_options.training.epochs == 3
+
+
+def test_a_typo_in_an_option_of_what_a_method_stands_on_is_answered():
+    assert faults_of("other.learning_rat=1") == [
+        "--set other.learning_rat=1: unknown option 'other.learning_rat'; did you mean 'learning_rate'?"
+    ]
+    assert faults_of("othr.epochs=1") == [
+        "--set othr.epochs=1: unknown option 'othr.epochs'; there is no method 'othr'"
+    ]
+    assert faults_of("other.epochs=many")[0].startswith("--set other.epochs=many: epochs should be a valid integer")

@@ -118,6 +118,21 @@ def test_entries_carry_their_options_controls_and_labels_and_share_the_rest(tmp_
     assert sweep.baseline.config.control is None
 
 
+def test_options_of_the_base_are_everybodys_or_an_entrys_own(tmp_path):
+    path = tmp_path / "f.yaml"
+    path.write_text(
+        "set: {unified: {epochs: 3}}\nmethods:\n  - persona_prefix\n"
+        "  - {method: persona_prefix, set: {unified.learning_rate: 2e-3}}\n"
+    )
+    sweep = load_sweep(open_reader(path, options_of), {})
+    assert sweep.baseline.config.method_options.train.epochs == 3
+    first, second = (entry.config.recipe.others["unified"].train for entry in sweep.entries)
+    assert (first.epochs, second.epochs, second.learning_rate) == (3, 3, 2e-3)
+    assert first.learning_rate == sweep.baseline.config.method_options.train.learning_rate
+    assert sweep.entries[1].label == "persona_prefix unified.learning_rate=2e-3"
+    assert len({entry.identity for entry in sweep.entries}) == 2
+
+
 def test_a_listed_baseline_is_one_row_under_its_own_label(tmp_path):
     path = tmp_path / "f.yaml"
     path.write_text("methods:\n  - {method: unified, label: yardstick}\n  - zero_shot\n")
