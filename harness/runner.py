@@ -78,7 +78,7 @@ class Session:
         self.dataset = with_config(loaded, config, self.benchmark.card.options)
         self._choose()
         self.evaluation = Evaluation(self.dataset, config.scorer, self.store, progress)
-        self.backbone = _backbone(config)
+        self.backbone = _backbone(config, progress)
         self.hashes = {
             "protocol": protocol_hash(self.dataset, template_text(self.backbone.tokenizer)),
             "examples": example_set_hash(self.examples),
@@ -320,10 +320,19 @@ def _below(recipe: Recipe, name: str) -> Recipe:
     return Recipe(name, recipe.others.get(name), recipe.others)
 
 
-def _backbone(config: RunConfig) -> Backbone:
+def _backbone(config: RunConfig, progress: Progress) -> Backbone:
     device = config.device
     if device == "auto":
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_backbone(config.backbone, device=device, dtype=config.dtype, engine=config.engine)
+    return load_backbone(
+        config.backbone,
+        device=device,
+        dtype=config.dtype,
+        engine=config.engine,
+        attention=config.attention,
+        load_in=config.load_in,
+        chat_template=config.chat_template,
+        note=progress.note,
+    )

@@ -18,6 +18,10 @@ from .kinds import (
     load_bank as load_bank,
     save_bank as save_bank,
 )
-from .kv_prefix import filled_cache as filled_cache, keys_and_values_only as keys_and_values_only
+from .kv_prefix import (
+    filled_cache as filled_cache,
+    keys_and_values_only as keys_and_values_only,
+    windows_of as windows_of,
+)
 from .lora import LoRABank as LoRABank, combine_loras as combine_loras, merged as merged
 from .soft_prompt import PROMPT as PROMPT

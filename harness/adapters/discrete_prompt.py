@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 
 from harness.adapters.bank import Seeds, rows_of
-from harness.adapters.soft_prompt import PROMPT, SoftPromptBank, create_soft_prompts, ordinary_tokens
+from harness.adapters.soft_prompt import (
+    PROMPT,
+    SoftPromptBank,
+    create_soft_prompts,
+    embedding_table,
+    ordinary_tokens,
+)
 from harness.contract import AdapterKind, SoftPrompt
 from harness.model import Backbone
 
@@ -25,7 +31,7 @@ BLOCK_NUMBERS = 2**22  # numbers of the embedding matrix that are looked at toge
 class DiscretePromptBank(SoftPromptBank):
     """N discrete prompts; `prompt_embeddings` [N, P, D] are the continuous vectors.
 
-    table  [V, D] the backbone's embedding matrix, not a copy
+    table  [V, D] the backbone's input embeddings of all tokens
     norms  [V] fp64 squared length of each row; infinite for special and never trained rows, which nothing is near to
     """
 
@@ -73,7 +79,7 @@ class DiscretePromptBank(SoftPromptBank):
 def create_discrete_prompts(backbone: Backbone, spec: SoftPrompt, count: int, seeds: Seeds) -> DiscretePromptBank:
     """N discrete prompts, their vectors initialised as those of kind "input"."""
     bank = create_soft_prompts(backbone, spec, count, seeds)
-    table = backbone.model.get_input_embeddings().weight.detach()
+    table = embedding_table(backbone)
     norms = torch.full((len(table),), torch.inf, dtype=torch.float64, device=table.device)
     usable = ordinary_tokens(backbone).to(table.device)
     norms[usable] = table[usable].double().square().sum(1)

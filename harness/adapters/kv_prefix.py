@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from harness.adapters.bank import Bank, BaseFacts, Seeds, master_dtype, rows_of
 from harness.adapters.soft_prompt import PROMPT, initial_vectors
@@ -73,12 +73,19 @@ def create_kv_prefixes(backbone: Backbone, spec: SoftPrompt, count: int, seeds: 
     """N prefixes: the keys and values that the model computes for the vectors of `spec.init`.
 
     So each starts as the soft prompt of kind "input" does, from its own seed alone.
-    Raises HarnessError for a model whose cache holds something else than keys and values (sliding windows, states).
+    Raises HarnessError for a model whose cache holds something else than keys and values, and for a prefix that no
+    sliding window would hold.
     """
-    if not keys_and_values_only(backbone.model):
+    windows = windows_of(backbone.model)
+    if windows is None:
         raise HarnessError(
             f"soft prompt kind 'kv' needs a cache of keys and values in every layer, and {backbone.name!r} "
-            f"({type(backbone.model).__name__}) has another (a sliding window or a state); use kind 'input'"
+            f"({type(backbone.model).__name__}) has another; use kind 'input'"
+        )
+    if narrow := [window for window in windows if window is not None and window <= spec.tokens]:
+        raise HarnessError(
+            f"a prefix of {spec.tokens} keys and values does not fit into the sliding window of {narrow[0]} tokens of "
+            f"{backbone.name!r}; use fewer tokens, or kind 'input'"
         )
     dtype = master_dtype(backbone.dtype)
     vectors = initial_vectors(backbone, spec, seeds(PROMPT)).to(backbone.device, backbone.dtype)
@@ -96,8 +103,17 @@ def create_kv_prefixes(backbone: Backbone, spec: SoftPrompt, count: int, seeds: 
 
 
 def keys_and_values_only(model: Any) -> bool:
-    """Whether the model's cache is keys and values only, so that rows can be joined and tokens taken back."""
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+    """Whether the model's cache keeps all keys and values, so that rows can be joined and tokens taken back."""
+    windows = windows_of(model)
+    return windows is not None and not any(windows)
+
+
+def windows_of(model: Any) -> list[int | None] | None:
+    """How many tokens back each layer looks, None: to the first; None for a model with other layers than attention."""
+    layers = DynamicCache(config=model.config).layers
+    if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        return None
+    return [getattr(layer, "sliding_window", None) for layer in layers] or [None]
 
 
 def filled_cache(model: Any, prefix: Sequence[tuple[Tensor, Tensor]] | None = None) -> DynamicCache:

@@ -10,14 +10,15 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from harness.adapters.bank import Bank, BaseFacts, Seeds, master_dtype, rows_of, runs_of
-from harness.contract import AdapterKind, LoRA
+from harness.contract import ALL_LINEAR, DEFAULT_TARGETS, AdapterKind, LoRA
 from harness.errors import HarnessError, did_you_mean
 from harness.model import Backbone, freeze
 
@@ -25,10 +26,17 @@ A, B = ".lora_A", ".lora_B"  # tensor name = module name + one of these
 IN_FILES = "base_model.model."  # what PEFT puts before a module's name
 
 
+@dataclass(frozen=True, eq=False)
 class LoRABank(Bank):
-    """N LoRAs; tensors `<module>.lora_A` [N, rank, in] and `<module>.lora_B` [N, out, rank]."""
+    """N LoRAs; tensors `<module>.lora_A` [N, rank, in] and `<module>.lora_B` [N, out, rank].
+
+    targets      the adapted layers as PEFT's files name them
+    transposed   whether these layers keep their weights as [in, out] (GPT-2's Conv1D)
+    """
 
     spec: LoRA
+    targets: tuple[str, ...] = ()
+    transposed: bool = False
 
     @property
     def dropout(self) -> float:
@@ -60,10 +68,11 @@ class LoRABank(Bank):
         return {name: (self.tensors[name + A], self.spec.scale * self.tensors[name + B]) for name in self.modules}
 
     def weight_deltas(self, row: int) -> dict[str, Tensor]:
-        return {
+        deltas = {
             name: self.spec.scale * self.tensors[name + B][row].detach() @ self.tensors[name + A][row].detach()
             for name in self.modules
         }
+        return {name: delta.T for name, delta in deltas.items()} if self.transposed else deltas
 
     def peft_config(self) -> dict[str, Any]:
         return {
@@ -71,9 +80,9 @@ class LoRABank(Bank):
             "r": self.spec.rank,
             "lora_alpha": self.spec.alpha,
             "lora_dropout": self.spec.dropout,
-            "target_modules": list(self.spec.targets),
+            "target_modules": list(self.targets),
             "bias": "none",
-            "fan_in_fan_out": False,
+            "fan_in_fan_out": self.transposed,
         }
 
     def to_file(self, adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -86,12 +95,16 @@ class LoRABank(Bank):
 def create_loras(backbone: Backbone, spec: LoRA, count: int, seeds: Seeds) -> LoRABank:
     """N LoRAs: A uniform in +-1/sqrt(in), each from its own seed of the layer; B zero, so each starts as the backbone.
 
-    Raises HarnessError if a target names no linear layer of the model.
+    Raises HarnessError if a target names no linear layer of the model, or its head.
     """
-    dtype = master_dtype(backbone.dtype)
+    dtype, model = master_dtype(backbone.dtype), backbone.model
     tensors: dict[str, Tensor] = {}
-    for module_name in target_modules(backbone.model, spec.targets):
-        out_features, in_features = backbone.model.get_submodule(module_name).weight.shape
+    modules = target_modules(model, spec.targets)
+    kinds = {isinstance(model.get_submodule(name), Conv1D) for name in modules}
+    if len(kinds) != 1:
+        raise HarnessError(f"LoRA targets {', '.join(spec.targets)} mix two kinds of layers; name those of one kind")
+    for module_name in modules:
+        in_features, out_features = _features(model.get_submodule(module_name))
         bound = 1.0 / math.sqrt(in_features)
         draws = []
         for seed in seeds(module_name):
@@ -100,13 +113,24 @@ def create_loras(backbone: Backbone, spec: LoRA, count: int, seeds: Seeds) -> Lo
             draws.append(draw.mul_(2 * bound).sub_(bound))
         tensors[module_name + A] = torch.stack(draws).to(backbone.device)
         tensors[module_name + B] = torch.zeros(count, out_features, spec.rank, dtype=dtype, device=backbone.device)
-    return LoRABank(spec, tensors, BaseFacts.of(backbone))
+    return LoRABank(spec, tensors, BaseFacts.of(backbone), _short_names(model, modules), kinds.pop())
 
 
-def target_modules(model: nn.Module, targets: Sequence[str]) -> list[str]:
+def target_modules(model: Any, targets: Sequence[str]) -> list[str]:
     """Full names of the linear layers that the targets mean, in the model's order."""
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    head = model.get_output_embeddings()
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    linear = [name for name, module in layers.items() if module is not head]
+    if tuple(targets) == (DEFAULT_TARGETS,):
+        targets = _default_targets(model, linear)
+    if tuple(targets) == (ALL_LINEAR,):
+        return linear
     for target in targets:
+        if any(_matches(name, target) and module is head for name, module in layers.items()):
+            raise HarnessError(
+                f"LoRA target {target!r} is the head of {type(model).__name__}, which turns hidden states into logits "
+                f"and stays as it is; name layers below it, or '{DEFAULT_TARGETS}'"
+            )
         if not any(_matches(name, target) for name in linear):
             known = sorted({name.rsplit(".", 1)[-1] for name in linear})
             raise HarnessError(
@@ -114,6 +138,32 @@ def target_modules(model: nn.Module, targets: Sequence[str]) -> list[str]:
                 f"{did_you_mean(target, known)} Linear layers: {', '.join(known) or 'none'}"
             )
     return [name for name in linear if any(_matches(name, target) for target in targets)]
+
+
+def _default_targets(model: Any, linear: Sequence[str]) -> Sequence[str]:
+    """q_proj and v_proj where the model has both; else what PEFT takes for the architecture; else all linear layers."""
+    usual = ("q_proj", "v_proj")
+    if all(any(_matches(name, target) for name in linear) for target in usual):
+        return usual
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    found = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.get_text_config().model_type)
+    fits = isinstance(found, list) and all(any(_matches(name, target) for name in linear) for target in found)
+    return found if fits else (ALL_LINEAR,)
+
+
+def _short_names(model: Any, modules: Sequence[str]) -> tuple[str, ...]:
+    """The last parts of these names where they mean just these layers, else the names."""
+    short = tuple(dict.fromkeys(name.rsplit(".", 1)[-1] for name in modules))
+    meant = [name for name, _ in model.named_modules() if any(_matches(name, target) for target in short)]
+    return short if meant == list(modules) else tuple(modules)
+
+
+def _features(module: Any) -> tuple[int, int]:
+    """(in, out) of a linear layer, whatever its weights look like."""
+    if isinstance(module, Conv1D):
+        return module.nx, module.nf
+    return module.in_features, module.out_features
 
 
 def _matches(name: str, target: str) -> bool:
@@ -190,7 +240,7 @@ def combine_loras(bank: LoRABank, recipes: Mapping[str, Mapping[str, float]]) ->
             ups.append(torch.nn.functional.pad(up, (0, missing)))
         tensors[module + A], tensors[module + B] = torch.stack(downs), torch.stack(ups)
     spec = replace(bank.spec, rank=rank, alpha=float(rank), dropout=0.0)
-    return LoRABank(spec, tensors, bank.base, keys=tuple(recipes))
+    return replace(bank, spec=spec, tensors=tensors, keys=tuple(recipes))
 
 
 def merged(backbone: Backbone, bank: Bank, row: int) -> Backbone:

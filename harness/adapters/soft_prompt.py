@@ -60,7 +60,7 @@ def initial_vectors(backbone: Backbone, spec: SoftPrompt, seeds: Sequence[int]) 
 
     Raises HarnessError for a text in which the tokenizer finds no token.
     """
-    table = backbone.model.get_input_embeddings().weight.detach().to("cpu", master_dtype(backbone.dtype))
+    table = embedding_table(backbone).to("cpu", master_dtype(backbone.dtype))
     match spec.init:
         case "vocab_sample":
             return _draw_tokens(backbone, table, spec.tokens, seeds)
@@ -69,6 +69,15 @@ def initial_vectors(backbone: Backbone, spec: SoftPrompt, seeds: Sequence[int]) 
         case "text":
             ids = _text_ids(backbone, spec)
             return table[ids].expand(len(seeds), -1, -1).clone()
+
+
+def embedding_table(backbone: Backbone) -> Tensor:
+    """[V, D] what the model's input embeddings give for every token; Gemma's multiply their weights by sqrt(D)."""
+    module = backbone.model.get_input_embeddings()
+    if type(module) is torch.nn.Embedding:
+        return module.weight.detach()
+    with torch.no_grad():
+        return module(torch.arange(len(module.weight), device=module.weight.device))
 
 
 def ordinary_tokens(backbone: Backbone) -> Tensor:

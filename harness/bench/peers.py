@@ -27,8 +27,6 @@ from harness.engines import epoch_order
 from harness.model import Encoded
 from harness.training import learning_rate_factor
 
-# A dict skips the building of a mask: causal attention is exact on right-padded rows.
-NO_MASK = {"full_attention": None}
 SMALLEST_GAIN = 1e-6  # of the validation loss, relative: as for the bank
 VALIDATION_ROWS = 16
 STUDY_WIDTH = 512  # tokens that the study padded every example to
@@ -81,7 +79,10 @@ def loss_sum(model: Any, prompt: Tensor, batch: tuple[Tensor, Tensor, Tensor]) -
     ids, index, targets = batch
     embedded = model.get_input_embeddings()(ids)
     embedded = torch.cat([prompt.to(embedded.dtype).expand(len(ids), -1, -1), embedded], dim=1)
-    hidden = model.model(inputs_embeds=embedded, attention_mask=NO_MASK, use_cache=False).last_hidden_state
+    # Causal attention is exact on right-padded rows. Where a model takes a mask for each type of layer, this skips its
+    # building; elsewhere none is given.
+    no_mask = {"full_attention": None} if hasattr(model.config, "layer_types") else None
+    hidden = model.model(inputs_embeds=embedded, attention_mask=no_mask, use_cache=False).last_hidden_state
     logits = model.get_output_embeddings()(hidden.flatten(0, 1)[index])
     if logits.dtype != torch.float64:
         logits = logits.float()
@@ -137,6 +138,41 @@ def fit_one(
             break
     values = best if len(held) else prompt.detach()
     return Trained(values, step, epoch, tokens, padded, tuple(losses))
+
+
+def fit_peft(
+    adapted: Any,
+    key: str,
+    train: Sequence[Encoded],
+    pad: int,
+    options: TrainOptions,
+    seed: int,
+    progress: Callable[[int], None] = lambda dialogues: None,
+) -> Trained:
+    """Train a PEFT model's prompt in a plain loop: the same steps in the same order as `fit_one`."""
+    parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
+    prompt, device = prompt_of(adapted), parameters[0].device
+    total = -(-len(train) // options.batch_size) * options.epochs
+    adapted.train()
+    step = tokens = padded_tokens = 0
+    for epoch in range(options.epochs):
+        order = epoch_order(key_seed(seed, key, "order", epoch), len(train)).tolist()
+        for first in range(0, len(train), options.batch_size):
+            rows = [train[i] for i in order[first : first + options.batch_size]]
+            batch = padded(rows, pad)
+            adapted(**{name: part.to(device) for name, part in batch.items()}).loss.backward()
+            if options.clip:
+                torch.nn.utils.clip_grad_norm_(parameters, options.clip)
+            factor = learning_rate_factor(step, total, options.warmup, options.schedule)
+            optimiser.param_groups[0]["lr"] = options.learning_rate * factor
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            step += 1
+            tokens += int(batch["attention_mask"].sum()) + len(prompt) * len(rows)
+            padded_tokens += batch["input_ids"].numel() + len(prompt) * len(rows)
+            progress(len(rows))
+    return Trained(prompt_of(adapted), step, options.epochs, tokens, padded_tokens)
 
 
 def validation_loss(model: Any, prompt: Tensor, rows: Rows) -> float:

@@ -19,7 +19,16 @@ from harness.bench.job import BASE, JOB, Job
 from harness.config import RunConfig, with_config
 from harness.contract import Dataset, LoRA, SoftPrompt, TrainOptions, load_benchmark, load_with_required
 from harness.errors import HarnessError
-from harness.model import DTYPES, Backbone, Encoded, dialogue_messages, encode_dialogue, load_backbone
+from harness.model import (
+    DTYPES,
+    Backbone,
+    Encoded,
+    dialogue_messages,
+    encode_dialogue,
+    load_backbone,
+    random_model,
+    without_progress_bars,
+)
 from harness.progress import Progress
 from harness.training import fit_bank
 
@@ -27,21 +36,6 @@ T = TypeVar("T")
 # What is fitted for everybody before the clocks start (base, start) sees so many dialogues: enough to be like one.
 POOLED = 1_500
 POOLED_BATCH = 16
-# Qwen2.5-0.5B's dimensions (its config.json on the Hub).
-SHAPES: Mapping[str, Mapping[str, Any]] = {
-    "tiny": {},
-    "qwen2.5-0.5b": {
-        "hidden_size": 896,
-        "intermediate_size": 4864,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-        "num_key_value_heads": 2,
-        "vocab_size": 151_936,
-        "max_position_embeddings": 32_768,
-        "rope_theta": 1_000_000.0,
-        "tie_word_embeddings": True,
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -104,8 +98,8 @@ def make_job(
 ) -> Job:
     """The job and, beside it in `folder`, the base in the Hub's format; written to disk.
 
-    shape   "tiny": the configured backbone with a LoRA for everybody, shortly fitted, merged into it; another of
-            SHAPES: random weights of these dimensions, and random tokens in dialogues as long as the benchmark's
+    shape   "tiny": the configured backbone with a LoRA for everybody, shortly fitted, merged into it; a name of the
+            catalogue: its dimensions with random weights, and random tokens in dialogues as long as the benchmark's
     layers  fewer than the shape has, to try it out;  dialogues: at most so many of a persona and split
     A complete one that is there already is read.
     """
@@ -121,8 +115,10 @@ def make_job(
     if shape == "tiny":
         base = _fitted_base(backbone, subject, data["train"], config.seed, progress)
     else:
-        base = random_model(shape, layers, backbone.tokenizer, config.seed, config.dtype)
-        data = {split: _random_ids(rows, shape, config.seed) for split, rows in data.items()}
+        model, _ = random_model(shape, DTYPES[config.dtype], layers)
+        base = Backbone(f"random {shape}", model.eval().requires_grad_(False), backbone.tokenizer, fingerprint="random")
+        vocabulary = model.config.vocab_size
+        data = {split: _random_ids(rows, vocabulary, config.seed) for split, rows in data.items()}
     write_base(base, folder)
     # As the ways will load it: fp64 work begins at fp64 vectors.
     served = load_backbone(str(folder / BASE), dtype=config.dtype, device=config.device)
@@ -148,12 +144,9 @@ def make_job(
 
 def write_base(backbone: Backbone, folder: Path) -> None:
     """A frozen model and its tokenizer as a folder in the Hub's format."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # our own progress display owns the terminal
-    backbone.model.save_pretrained(folder / BASE)
-    backbone.tokenizer.save_pretrained(folder / BASE)
-    logging.enable_progress_bar()
+    with without_progress_bars():
+        backbone.model.save_pretrained(folder / BASE)
+        backbone.tokenizer.save_pretrained(folder / BASE)
 
 
 def pooled(data: Mapping[str, Sequence[Encoded]], limit: int = POOLED) -> list[Encoded]:
@@ -187,33 +180,9 @@ def _start(
     return bank.tensors[PROMPT][0].detach().clone()
 
 
-def shape_config(shape: str, layers: int | None = None) -> Any:
-    """transformers' configuration of a shape."""
-    from transformers import Qwen2Config
-
-    values = dict(SHAPES[shape])
-    if layers is not None:
-        if not 1 <= layers <= values["num_hidden_layers"]:
-            raise HarnessError(f"--layers must lie in 1..{values['num_hidden_layers']} for {shape}, not {layers}")
-        values["num_hidden_layers"] = layers
-    return Qwen2Config(**values, eos_token_id=1, pad_token_id=0)
-
-
-def random_model(shape: str, layers: int | None, tokenizer: Any, seed: int, dtype: str) -> Backbone:
-    """A model of these dimensions with seeded random weights."""
-    from transformers import Qwen2ForCausalLM
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: Any = Qwen2ForCausalLM(shape_config(shape, layers))
-        model = model.to(DTYPES[dtype])
-    return Backbone(f"random {shape}", model.eval().requires_grad_(False), tokenizer, fingerprint="random")
-
-
-def _random_ids(data: Mapping[str, Sequence[Encoded]], shape: str, seed: int) -> dict[str, list[Encoded]]:
+def _random_ids(data: Mapping[str, Sequence[Encoded]], vocabulary: int, seed: int) -> dict[str, list[Encoded]]:
     """The same lengths and labels with random tokens of the shape's vocabulary."""
     generator = np.random.default_rng(seed)
-    vocabulary = SHAPES[shape]["vocab_size"]
     return {
         key: [Encoded(tuple(generator.integers(2, vocabulary, len(row)).tolist()), row.labels) for row in rows]
         for key, rows in data.items()

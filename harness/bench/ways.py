@@ -162,6 +162,25 @@ def _save(prompt: Tensor, model: Any, folder: Path) -> None:
     config.save_pretrained(str(folder))
 
 
+def peft_loop(job: Job, out: Path, progress: OnProgress) -> Result:
+    """The loop that most people write: a PeftModel for each persona, padded batches, the loss that the model gives."""
+    clock, result = Clock(job.device), Result()
+    model = load_model(job)
+    result.load_seconds = result.seconds = clock.split()
+    pad = pad_token(job)
+    for key in job.keys:
+        adapted = peers.prompt_model(model, job.initial[key])
+        done = peers.fit_peft(adapted, key, job.train[key], pad, job.options, job.seed, progress)
+        _add(result, done.steps, done.tokens, done.padded_tokens, done.epochs / len(job.keys))
+        result.prompts[key] = done.values.cpu()
+        result.seconds += clock.split()
+        adapted.save_pretrained(str(out / "adapters" / key))
+        saving = clock.split()
+        result.save_seconds += saving
+        result.seconds += saving
+    return result
+
+
 def peft_trainer(job: Job, out: Path, progress: OnProgress) -> Result:
     """HF Trainer and PEFT, the model loaded once, whole dialogues, dynamic padding."""
     return _trainer(job, out, progress, study=False)
@@ -238,13 +257,14 @@ LADDER = "ladder:"
 WAYS: Mapping[str, Callable[[Job, Path, OnProgress], Result]] = {
     "bank": bank,
     "plain_loop": plain_loop,
+    "peft_loop": peft_loop,
     "trainer": peft_trainer,
     "study_loop": study_loop,
     "bank_stopping": bank_stopping,
     "plain_stopping": plain_stopping,
 }
 # Modules that a way needs; they are imported before its clock starts.
-NEEDS_PEFT = ("plain_loop", "plain_stopping", "trainer", "study_loop")
+NEEDS_PEFT = ("plain_loop", "plain_stopping", "peft_loop", "trainer", "study_loop")
 
 
 def find(way: str) -> Callable[[Job, Path, OnProgress], Result]:

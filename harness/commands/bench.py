@@ -23,7 +23,6 @@ bench_app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 
-SHAPES = ("tiny", "qwen2.5-0.5b")
 SUBSET = "study_loop=10,trainer=10"
 SIZES = "1,8,32,100,200"
 REPLIES = 5_900
@@ -61,10 +60,13 @@ def _facts(job: Any, settings: RunConfig, shape: str, repeats: int) -> dict[str,
 
 
 def _check_shape(shape: str, layers: int | None) -> None:
-    if shape not in SHAPES:
-        raise HarnessError(f"--shape {shape}: {did_you_mean(shape, SHAPES)}")
+    from harness.model import catalogue
+
+    shapes = ["tiny", *(known.name for known in catalogue().values() if known.shape)]
+    if shape not in shapes:
+        raise HarnessError(f"--shape {shape}: {did_you_mean(shape, shapes)}")
     if layers is not None and shape == "tiny":
-        raise HarnessError("--layers is for --shape qwen2.5-0.5b; the embedded backbone has the layers it has")
+        raise HarnessError("--layers is for a --shape of the catalogue; the embedded backbone has the layers it has")
 
 
 @bench_app.command("train")
@@ -77,7 +79,7 @@ def bench_train_command(
     subset: Annotated[str, typer.Option(help="way=N: it is measured on N personas and scaled.")] = SUBSET,
     sizes: Annotated[str, typer.Option(help="Numbers of adapters for bank and plain_loop; '' for none.")] = SIZES,
     ladder: Annotated[bool, typer.Option(help="Switch each technique on alone.")] = True,
-    shape: Annotated[str, typer.Option(help="tiny, or qwen2.5-0.5b with random weights.")] = "tiny",
+    shape: Annotated[str, typer.Option(help="tiny, or smollm2-135m, qwen2.5-0.5b with random weights.")] = "tiny",
     layers: Annotated[int | None, typer.Option(help="Fewer layers than the shape has, to try it.")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Where the bank's time goes, in place of tables.")] = False,
     threads: Threads = None,
@@ -255,9 +257,10 @@ def _settings(
 
 
 def _estimate(shape: str, layers: int | None, settings: RunConfig, subject: Any, people: int) -> Any:
-    from harness.bench import memory, prepare
+    from harness.bench import memory
+    from harness.model import random_config
 
-    config = prepare.shape_config(shape, layers)
+    config = random_config(shape, layers)
     return memory.of_subject(config, subject.prompt.tokens, subject.options, people, settings.dtype, settings.device)
 
 

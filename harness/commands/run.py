@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 def run_command(
     method: Annotated[str | None, typer.Option(help="Method to run (`harness list methods`).")] = None,
     benchmark: Annotated[str | None, typer.Option(help=f"Benchmark.{shown('benchmark')}")] = None,
-    backbone: Annotated[str | None, typer.Option(help=f"Embedded name, folder or Hub id.{shown('backbone')}")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help=f"Name (`harness list backbones`), folder, GGUF file, Hub id.{shown('backbone')}")
+    ] = None,
     baseline: Annotated[str | None, typer.Option(help=f"Method to compare with.{shown('baseline')}")] = None,
     personas: Annotated[
         str | None, typer.Option(help=f"Size of the world, a number or `all`.{shown('personas')}")
@@ -48,8 +50,16 @@ def run_command(
     ] = None,
     seed: Annotated[int | None, typer.Option(help=f"Training seed.{shown('seed')}")] = None,
     threads: Annotated[int | None, typer.Option(help=f"CPU threads, part of the result.{shown('threads')}")] = None,
-    dtype: Annotated[str | None, typer.Option(help=f"float32, bfloat16, float64.{shown('dtype')}")] = None,
+    dtype: Annotated[str | None, typer.Option(help=f"float32, bfloat16, float16, float64.{shown('dtype')}")] = None,
     device: Annotated[str | None, typer.Option(help=f"auto, cpu, cuda, ...{shown('device')}")] = None,
+    attention: Annotated[
+        str | None,
+        typer.Option("--attn-implementation", help="eager, sdpa, flash_attention_2, flex_attention. [default: auto]"),
+    ] = None,
+    load_in: Annotated[str | None, typer.Option(help="4bit or 8bit weights, with bitsandbytes.")] = None,
+    chat_template: Annotated[
+        str | None, typer.Option(help="File with a Jinja template in place of the tokenizer's own.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help=f"auto, transformers, llama_cpu.{shown('engine')}")] = None,
     scorer: Annotated[str | None, typer.Option(help="Folder of all-MiniLM-L6-v2, if it is not installed.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file, or the name of a ready-made run.")] = None,
@@ -67,7 +77,8 @@ def run_command(
     flags = {
         "method": method, "benchmark": benchmark, "backbone": backbone, "baseline": baseline, "personas": personas,
         "persona": persona, "cluster": cluster, "control": control, "seed": seed, "threads": threads, "dtype": dtype,
-        "device": device, "engine": engine, "scorer": scorer, "texts": texts, "margin": margin,
+        "device": device, "attention": attention, "load_in": load_in, "chat_template": chat_template,
+        "engine": engine, "scorer": scorer, "texts": texts, "margin": margin,
         "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
     files = plugin or []

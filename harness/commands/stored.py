@@ -139,9 +139,14 @@ def _listing(what: str, files: list[Path], runs_dir: Path) -> list[dict[str, Any
             load_extensions(files)
             return [dataclasses.asdict(x) for x in list_adapters()]
         case "backbones":
-            from harness.model import EMBEDDED_FOLDER, embedded_names
+            from harness.model import EMBEDDED_FOLDER, catalogue, embedded_names
 
-            return [{"name": name, "folder": str(EMBEDDED_FOLDER / name)} for name in embedded_names()]
+            embedded = [{"name": name, "from": str(EMBEDDED_FOLDER / name)} for name in embedded_names()]
+            fetched = [
+                {"name": known.name, "from": known.package or "the Hub", "hub": known.hub, "licence": known.licence}
+                for known in catalogue().values()
+            ]
+            return [*({**row, "hub": "", "licence": ""} for row in embedded), *fetched]
         case "runs":
             from harness.runs import all_runs
 

@@ -53,6 +53,8 @@ from .plugins import (
     load_with_required as load_with_required,
 )
 from .specs import (
+    ALL_LINEAR as ALL_LINEAR,
+    DEFAULT_TARGETS as DEFAULT_TARGETS,
     AdapterKind as AdapterKind,
     Clusters as Clusters,
     Coefficients as Coefficients,

@@ -17,6 +17,7 @@ INITS = ("random", "vocab_sample", "text")
 Schedule = Literal["linear", "cosine", "constant"]
 SOURCES = ("given", "description", "behaviour")
 SCHEDULES = ("linear", "cosine", "constant")
+DEFAULT_TARGETS, ALL_LINEAR = "default", "all-linear"  # of a LoRA
 # No plugin may take these names.
 CORE_ADAPTERS = frozenset({"soft_prompt", "kv_prefix", "discrete_prompt", "gated_prefix", "lora"})
 
@@ -98,13 +99,14 @@ class LoRA:
     """Shape of a LoRA.
 
     rank, alpha  the update is alpha / rank * B A
-    targets      names of linear layers, as the model calls them: "q_proj", or longer to be choosier
+    targets      names of linear layers, as the model calls them: "q_proj", or longer to be choosier; "default": q_proj
+                 and v_proj, or what PEFT takes for an architecture without them; "all-linear": all but the head
     dropout      share of the adapter's input that training drops, in [0, 1)
     """
 
     rank: int = 8
     alpha: float = 16.0
-    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    targets: tuple[str, ...] = (DEFAULT_TARGETS,)
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -113,6 +115,10 @@ class LoRA:
             (self.rank >= 1, f"LoRA rank must be at least 1, not {self.rank}"),
             (0 < self.alpha < math.inf, f"LoRA alpha must be above 0, not {self.alpha}"),
             (bool(self.targets), "LoRA targets are empty; name at least one linear layer, e.g. q_proj"),
+            (
+                len(self.targets) == 1 or not {DEFAULT_TARGETS, ALL_LINEAR} & set(self.targets),
+                f"LoRA targets {', '.join(self.targets)}: '{DEFAULT_TARGETS}' and '{ALL_LINEAR}' stand alone",
+            ),
             (0 <= self.dropout < 1, f"LoRA dropout must lie in [0, 1), not {self.dropout}"),
         )
 

@@ -5,6 +5,7 @@ from .batching import (
     Wave as Wave,
     collate as collate,
     epoch_order as epoch_order,
+    out_of_sight as out_of_sight,
     rows_of_data as rows_of_data,
 )
 from .choice import engine_for as engine_for, engines_used as engines_used

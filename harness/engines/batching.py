@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.adapters import Bank
+from harness.adapters import Bank, windows_of
 from harness.engines.parallel import even_parts
 from harness.errors import HarnessError
 from harness.model import Backbone, Encoded
@@ -95,6 +95,15 @@ def rows_of_data(backbone: Backbone, bank: Bank, data: Sequence[Sequence[Encoded
             if not 0 <= ids.min() <= ids.max() < vocabulary:
                 raise HarnessError(f"{what} has token ids outside 0..{vocabulary - 1}; use this model's tokenizer")
     return rows
+
+
+def out_of_sight(backbone: Backbone, bank: Bank, rows: Sequence[Sequence[Row]]) -> int:
+    """How many rows end where no layer sees a virtual token any more; 0 where some layer sees all tokens."""
+    virtual, windows = bank.prefix_tokens + bank.cached_tokens, windows_of(backbone.model)
+    if not virtual or not windows or None in windows:
+        return 0
+    widest = max(window for window in windows if window is not None)
+    return sum(len(row.inputs) >= widest for own in rows for row in own)
 
 
 def epoch_order(seed: int, count: int) -> np.ndarray:

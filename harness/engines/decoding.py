@@ -45,7 +45,11 @@ class Batch(Protocol):
 
 
 def plan_batches(
-    prompts: Sequence[Sequence[int]], rows: Sequence[int], extra: Sequence[int], batch_tokens: int
+    prompts: Sequence[Sequence[int]],
+    rows: Sequence[int],
+    extra: Sequence[int],
+    batch_tokens: int,
+    padded: bool = True,
 ) -> list[list[int]]:
     """Cut prompts into batches, longest first, by their content alone: same prompts, same batches, same bits.
 
@@ -53,6 +57,7 @@ def plan_batches(
     rows          bank row per prompt, -1 for none; prompts without an adapter get batches of their own
     extra         columns that each prompt needs besides its tokens (prefix, new tokens)
     batch_tokens  limit of rows x columns of a batch (a longer prompt stands alone)
+    padded        whether prompts of unequal length may share a batch
 
     Returns indices into `prompts`; within a batch they are sorted by bank row.
     """
@@ -63,7 +68,8 @@ def plan_batches(
     for index in order:
         batch = batches[-1] if batches else []
         fits = batch and len(batch) < BATCH_ROWS and (len(batch) + 1) * width[batch[0]] <= batch_tokens
-        if fits and (rows[index] < 0) == (rows[batch[0]] < 0):
+        like = batch and (padded or len(prompts[index]) == len(prompts[batch[0]]))
+        if fits and like and (rows[index] < 0) == (rows[batch[0]] < 0):
             batch.append(index)
         else:
             batches.append([index])

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from harness.engines.products import product
 
 # Logits that exist at one time. On a CPU a block should stay in the second-level cache.
 BLOCK_NUMBERS = {"cpu": 2**19, "cuda": 2**27}
@@ -52,13 +53,13 @@ class _HeadLoss(torch.autograd.Function):
         losses, gradients = [], []
         for start in range(0, hidden.shape[0], block):
             part, target = hidden[start : start + block], targets[start : start + block, None]
-            logits = wide(F.linear(part, weight, bias))
+            logits = wide(product(part, weight, bias))
             logarithms = logits.log_softmax(dim=1)
             losses.append(-logarithms.gather(1, target).squeeze(1))
             if ctx.needs_input_grad[0]:
                 probability = logarithms.exp_()
                 probability.scatter_add_(1, target, probability.new_full(target.shape, -1.0))
-                gradients.append(probability.to(weight.dtype) @ weight)
+                gradients.append(product(probability.to(weight.dtype), weight.t()))
         if gradients:
             ctx.save_for_backward(torch.cat(gradients))
         return torch.cat(losses)

@@ -1,14 +1,15 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
 from .backbone import (
     DTYPES as DTYPES,
-    EMBEDDED_FOLDER as EMBEDDED_FOLDER,
     Backbone as Backbone,
-    embedded_names as embedded_names,
     exact_norms as exact_norms,
     fingerprint as fingerprint,
     freeze as freeze,
     load_backbone as load_backbone,
+    random_config as random_config,
+    random_model as random_model,
 )
+from .gguf import without_progress_bars as without_progress_bars
 from .prompts import (
     Encoded as Encoded,
     dialogue_examples as dialogue_examples,
@@ -25,3 +26,9 @@ from .prompts import (
     with_system_text as with_system_text,
 )
 from .repeatable import keep_memory as keep_memory, set_repeatable as set_repeatable
+from .sources import (
+    EMBEDDED_FOLDER as EMBEDDED_FOLDER,
+    catalogue as catalogue,
+    embedded_names as embedded_names,
+    fetch as fetch,
+)

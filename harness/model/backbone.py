@@ -1,16 +1,15 @@
-"""Load, freeze and fingerprint a causal language model with its tokenizer.
+"""Load, check, freeze and fingerprint a causal language model with its tokenizer.
 
-Embedded models, local folders and Hub ids take the same path through transformers. Nothing about prompts,
-training or decoding lives here.
+Where its files come from is `harness.model.sources`; all take the same path through transformers. Nothing about
+prompts, training or decoding lives here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
+import importlib.util
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ from typing import Any
 import torch
 
 from harness.errors import HarnessError, did_you_mean
+from harness.model.gguf import without_progress_bars
+from harness.model.sources import EMBEDDED_FOLDER, RANDOM, Note, catalogue, embedded_names, first_line, locate
+from harness.model.templates import control_texts, set_template, template_text, turn_end
 
-EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -27,7 +28,6 @@ DTYPES = {
     "float64": torch.float64,
 }
 GENERIC_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
-HUB_TIMEOUT_SECONDS = 10.0
 # Where the files lie and which library wrote them says nothing about what the model computes.
 CONFIG_KEYS_WITHOUT_MEANING = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
@@ -41,6 +41,7 @@ class Backbone:
     tokenizer    its tokenizer
     fingerprint  sha256 (hex) over weights, config and tokenizer; equal fingerprints compute the same
     engine       what is to run it: "auto", or the name of one of harness.engines
+    attention    the implementation of attention that was asked for; "auto": none
     memo         the engines of this backbone by name, with its weights as they lay them out, or why there is none
     """
 
@@ -49,6 +50,7 @@ class Backbone:
     tokenizer: Any
     fingerprint: str
     engine: str = "auto"
+    attention: str = "auto"
     memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -65,38 +67,153 @@ class Backbone:
         return self.model.get_input_embeddings().weight.dtype
 
 
-def embedded_names() -> list[str]:
-    """Names of the models that ship with the package."""
-    if not EMBEDDED_FOLDER.is_dir():
-        return []
-    return sorted(path.name for path in EMBEDDED_FOLDER.iterdir() if (path / "config.json").is_file())
+def load_backbone(
+    name: str,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    engine: str = "auto",
+    attention: str = "auto",
+    load_in: str | None = None,
+    chat_template: Path | None = None,
+    note: Note = lambda line: None,
+) -> Backbone:
+    """Load a causal LM by embedded name, name of the catalogue, local folder, GGUF file or Hub id, in this order.
 
-
-def load_backbone(name: str, *, device: str = "cpu", dtype: str = "float32", engine: str = "auto") -> Backbone:
-    """Load a causal LM by embedded name, local folder or Hub id, in this order.
-
-    name               e.g. "Qwen/Qwen2.5-0.5B-Instruct"; an embedded name wins over a folder of that name
-                       ("./x" means the folder)
+    name               e.g. "smollm2-135m" or "Qwen/Qwen2.5-0.5B-Instruct"; a short name wins over a folder of that name
+                       ("./x" means the folder). "random:NAME": the shape of a catalogue entry with random weights
     device, dtype      "cpu", "cuda", ...; one of DTYPES. Weights stored in another dtype are converted.
     engine             "auto", "transformers" or "llama_cpu"; which of them serves is decided in `harness.engines`
-    Raises HarnessError for an unknown name, missing or damaged files, pickle-only weights, weights that do
-    not cover the model, and a device that is not there. Pickle files are never opened.
+    attention          transformers' name of an implementation of attention; "auto": transformers chooses
+    load_in            "4bit" or "8bit": linear layers are quantised by bitsandbytes while they are loaded
+    chat_template      file with a Jinja template in place of the tokenizer's own
+    note               takes a line where something is fetched, or stands in for something that is missing
+    Raises HarnessError for an unknown name, missing or damaged files, pickle-only weights, weights that do not cover
+    the model or are no numbers, a model that is not causal or carries a state, a tokenizer that is larger than the
+    vocabulary, and a device that is not there. Pickle files are never opened.
     """
     if dtype not in DTYPES:
         raise HarnessError(f"backbone dtype {dtype!r} is not supported; {did_you_mean(dtype, DTYPES)}")
     target = _device(device)
-    source, local_only = _locate(name)
-    model, tokenizer = _read(name, source, local_only, DTYPES[dtype])
-    return freeze(name, model.to(target), tokenizer, engine)
+    if name.startswith(RANDOM):
+        model, tokenizer = random_model(name.removeprefix(RANDOM), DTYPES[dtype])
+        note(f"{name}: random weights and the embedded model's tokenizer (more tokens a text); scores mean nothing")
+    else:
+        source, local_only = locate(name, note)
+        more = {} if attention == "auto" else {"attn_implementation": attention}
+        more |= _placed(load_in, target, DTYPES[dtype])
+        model, tokenizer = _read(name, source, local_only, DTYPES[dtype], more)
+    if load_in is None:
+        model = model.to(target)
+    set_template(tokenizer, chat_template, note)
+    _check(name, model, tokenizer)
+    return freeze(name, model, tokenizer, engine, attention)
 
 
-def freeze(name: str, model: Any, tokenizer: Any, engine: str = "auto") -> Backbone:
+def random_config(name: str, layers: int | None = None) -> Any:
+    """transformers' configuration of a catalogue entry's shape; the embedded tokenizer's tokens end texts.
+
+    layers   fewer than the shape has
+    """
+    from transformers import AutoConfig
+
+    shapes = {known.name: known.shape for known in catalogue().values() if known.shape}
+    if name not in shapes:
+        raise HarnessError(f"'{RANDOM}{name}': the catalogue has no shape of that name; {did_you_mean(name, shapes)}")
+    shape = dict(shapes[name])
+    if layers is not None:
+        if not 1 <= layers <= shape["num_hidden_layers"]:
+            raise HarnessError(f"{name} has {shape['num_hidden_layers']} layers; give 1 to so many, not {layers}")
+        shape["num_hidden_layers"] = layers
+    return AutoConfig.for_model(shape.pop("model_type"), **shape, pad_token_id=0, eos_token_id=1, bos_token_id=None)
+
+
+def random_model(name: str, dtype: torch.dtype, layers: int | None = None) -> tuple[Any, Any]:
+    """(model, tokenizer): a shape of the catalogue with seeded weights as transformers starts them.
+
+    The tokenizer is that of the embedded model: the shape's own is not at hand.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    config = random_config(name, layers)
+    tokenizer = AutoTokenizer.from_pretrained(str(EMBEDDED_FOLDER / embedded_names()[0]), local_files_only=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return model, tokenizer
+
+
+def _placed(load_in: str | None, target: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Arguments of from_pretrained that put weights on an accelerator at once, or quantise them."""
+    placed: dict[str, Any] = {"device_map": {"": str(target)}} if target.type == "cuda" or load_in else {}
+    if load_in is None:
+        return placed
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise HarnessError(f"--load-in {load_in} needs the package bitsandbytes: pip install bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    if load_in == "8bit":
+        return {**placed, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return {**placed, "quantization_config": four}
+
+
+def _check(name: str, model: Any, tokenizer: Any) -> None:
+    """Raises HarnessError for a model that would give wrong results in silence."""
+    kind = type(model).__name__
+    if getattr(model, "_is_stateful", False):
+        raise HarnessError(
+            f"backbone {name!r} ({kind}) carries a state from token to token, which padding would change in silence; "
+            "choose a model whose every layer is attention"
+        )
+    for weight, tensor in model.named_parameters():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise HarnessError(f"backbone {name!r}: the weight {weight} holds NaN or infinity; take other files")
+    rows = model.get_input_embeddings().weight.shape[0]
+    if _has_tokens_beyond(tokenizer, rows):
+        raise HarnessError(
+            f"backbone {name!r}: its tokenizer has {len(tokenizer)} tokens and the model only {rows}; "
+            "the two do not belong together"
+        )
+    if not _is_causal(model):
+        raise HarnessError(
+            f"backbone {name!r} ({kind}) lets later tokens change earlier predictions; "
+            "only causal language models can be used here"
+        )
+
+
+def _has_tokens_beyond(tokenizer: Any, rows: int) -> bool:
+    """Whether text can become ids that a model with so many input embeddings does not have.
+
+    Control tokens that no template writes do no harm; readers of GGUF add some.
+    """
+    beyond = {text for text, token in tokenizer.get_vocab().items() if token >= rows}
+    if not beyond:
+        return False
+    template = template_text(tokenizer)
+    control = {text for text in control_texts(tokenizer) if text not in template}
+    return bool(beyond - control) or turn_end(tokenizer, template)[0] >= rows
+
+
+def _is_causal(model: Any) -> bool:
+    """Whether the first logits of two random texts stay, but for rounding, when tokens follow."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.get_input_embeddings().weight.shape[0], (2, 8), generator=generator)
+    ids = ids.to(model.get_input_embeddings().weight.device)
+    model.eval()
+    with torch.no_grad():
+        short, long = (model(input_ids=part, use_cache=False).logits[:, :5].float() for part in (ids[:, :5], ids))
+    tolerance = 0.05 if model.dtype in (torch.bfloat16, torch.float16) else 1e-3
+    return bool((short - long).abs().max() <= tolerance * short.std())
+
+
+def freeze(name: str, model: Any, tokenizer: Any, engine: str = "auto", attention: str = "auto") -> Backbone:
     """Put a model into eval mode, switch off its gradients and take its fingerprint."""
     model.eval()
     model.requires_grad_(False)
     if model.get_input_embeddings().weight.dtype == torch.float64:
         exact_norms(model)
-    return Backbone(name, model, tokenizer, fingerprint(model, tokenizer), engine)
+    return Backbone(name, model, tokenizer, fingerprint(model, tokenizer), engine, attention)
 
 
 def exact_norms(model: Any) -> None:
@@ -130,95 +247,20 @@ def _device(device: str) -> torch.device:
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as fault:
         raise HarnessError(
-            f"device {device!r} cannot be used on this machine ({_first_line(fault)}); --device cpu always works"
+            f"device {device!r} cannot be used on this machine ({first_line(fault)}); --device cpu always works"
         ) from fault
     return target
 
 
-def _locate(name: str) -> tuple[str, bool]:
-    """(what transformers loads, whether it may ask the network)."""
-    embedded = embedded_names()
-    if name in embedded:
-        return str(EMBEDDED_FOLDER / name), True
-    if not name.strip():
-        raise HarnessError(f"no backbone is named; {did_you_mean(name, embedded)}")
-    path = Path(name).expanduser()
-    if path.is_dir():
-        _check_folder(path)
-        return str(path), True
-    if path.is_file():
-        raise HarnessError(f"backbone {name!r} is a file; give the folder that holds config.json and the weights")
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise HarnessError(f"backbone folder {name!r} does not exist; {did_you_mean(name, embedded)}")
-    cached = _in_hub_cache(name)
-    if not cached and (reason := _hub_fault(name)):
-        raise HarnessError(
-            f"backbone {name!r} is not an embedded model, is no folder here and is not reachable on the Hub "
-            f"({reason}); {did_you_mean(name, embedded)}"
-        )
-    return name, cached
-
-
-def _check_folder(path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise HarnessError(f"backbone folder {path} has no config.json; it must be in the format of the Hub")
-    if any(path.glob("*.safetensors")):
-        return
-    if any(path.glob("*.bin")) or any(path.glob("*.pt")) or any(path.glob("*.pth")):
-        raise HarnessError(
-            f"backbone folder {path} has its weights in pickle format only, which can run code and is never "
-            "opened; convert them with model.save_pretrained(folder, safe_serialization=True)"
-        )
-    raise HarnessError(f"backbone folder {path} has no model.safetensors; it must be in the format of the Hub")
-
-
-def _in_hub_cache(name: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return isinstance(try_to_load_from_cache(name, "config.json"), str)
-    except HFValidationError as fault:
-        raise HarnessError(
-            f"backbone {name!r} is neither a folder nor a possible Hub id; {did_you_mean(name, embedded_names())}"
-        ) from fault
-
-
-def _hub_fault(name: str) -> str:
-    """Why the Hub cannot serve this id, or "". One request: loading would retry a typo for a minute."""
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HTTPError,  # of the HTTP library that the Hub's client uses; a lost connection is one
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        HfApi(endpoint=constants.ENDPOINT).model_info(name, timeout=HUB_TIMEOUT_SECONDS)
-    except OfflineModeIsEnabled:
-        return "HF_HUB_OFFLINE is set"
-    except GatedRepoError:
-        return ""  # it exists: loading reports what the user's token lacks
-    except RepositoryNotFoundError:
-        return "no such model, or a private one"
-    except HfHubHTTPError as fault:
-        return f"the Hub answers {fault.response.status_code}"
-    except (HTTPError, OSError) as fault:
-        return f"no connection: {_first_line(fault)}"
-    return ""
-
-
-def _read(name: str, source: str, local_only: bool, dtype: torch.dtype) -> tuple[Any, Any]:
+def _read(name: str, source: str, local_only: bool, dtype: torch.dtype, more: dict[str, Any]) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
     common: dict[str, Any] = {"local_files_only": local_only, "trust_remote_code": False}
     try:
-        with _without_progress_bars():
+        with without_progress_bars():
             tokenizer = _read_tokenizer(source, common)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, use_safetensors=True, output_loading_info=True, **common
+                source, dtype=dtype, use_safetensors=True, output_loading_info=True, **common, **more
             )
     except Exception as fault:  # transformers, safetensors and tokenizers raise a dozen unrelated types here
         raise HarnessError(f"backbone {name!r} cannot be loaded from {source}: {_explain(fault)}") from fault
@@ -251,11 +293,7 @@ def _explain(fault: Exception) -> str:
         return "it brings Python code of its own, which is never run; take a model that transformers knows"
     if "safetensors" in text and "bin" in text:
         return "it has no safetensors weights; pickle weights can run code and are never opened"
-    return f"{type(fault).__name__}: {_first_line(fault)}"
-
-
-def _first_line(fault: BaseException) -> str:
-    return (str(fault).strip().splitlines() or [type(fault).__name__])[0][:300]
+    return f"{type(fault).__name__}: {first_line(fault)}"
 
 
 def _tokenizer_text(tokenizer: Any) -> str:
@@ -264,17 +302,3 @@ def _tokenizer_text(tokenizer: Any) -> str:
     core = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     special = json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str)
     return "\n".join((core, special, json.dumps(tokenizer.chat_template)))
-
-
-@contextlib.contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Our own progress display owns the terminal while a model loads."""
-    from transformers.utils import logging
-
-    was_on = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_on:
-            logging.enable_progress_bar()

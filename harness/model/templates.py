@@ -6,8 +6,9 @@ Only `harness.model.prompts` uses it, and decides what goes into the messages.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contract import Message
@@ -16,20 +17,52 @@ from harness.errors import HarnessError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# For base models, whose tokenizers have no template: names before the turns, the end-of-sequence token behind a reply.
+PLAIN = """\
+{% if bos_token %}{{ bos_token }}{% endif %}{% for m in messages %}\
+{% if m['role'] == 'system' %}{{ m['content'] }}
+
+{% elif m['role'] == 'user' %}User:
+{{ m['content'] }}
+
+{% else %}Assistant:
+{{ m['content'] }}{{ eos_token }}
+
+{% endif %}{% endfor %}{% if add_generation_prompt %}Assistant:
+{% endif %}"""
+THINKING = "enable_thinking"  # a switch of some templates; replies here are what a person said, without thoughts
+
 # Private-use characters: templates neither trim nor split them, and nobody types them.
 _REPLY_MARK = "\ue000reply\ue001"
 _TEXT_MARK = "\ue000text{}\ue001"
+
+
+def set_template(tokenizer: PreTrainedTokenizerBase, file: Path | None, note: Callable[[str], None]) -> None:
+    """Give a tokenizer the template of a file; or PLAIN, with a note, where it has none of its own.
+
+    Raises HarnessError for a file that cannot be read, or is no template.
+    """
+    if file is not None:
+        try:
+            tokenizer.chat_template = file.expanduser().read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as fault:
+            raise HarnessError(f"--chat-template {file} cannot be read: {fault}") from fault
+        _render(tokenizer, [{"role": "user", "content": "?"}], generation_prompt=True)
+    elif not getattr(tokenizer, "chat_template", None):
+        tokenizer.chat_template = PLAIN
+        note(
+            f"'{tokenizer.name_or_path}' has no chat template, as base models do: a plain one stands in (User:, "
+            "Assistant:); --chat-template FILE sets another"
+        )
 
 
 def template_text(tokenizer: PreTrainedTokenizerBase) -> str:
     """The chat template as text; part of the protocol hash. Raises HarnessError where there is none."""
     template = getattr(tokenizer, "chat_template", None)
     if not template:
-        raise HarnessError(
-            f"the tokenizer of '{tokenizer.name_or_path}' has no chat template; use the instruction-tuned "
-            "variant of this backbone, or put a chat_template.jinja into its folder"
-        )
-    return template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+        raise HarnessError(f"the tokenizer of '{tokenizer.name_or_path}' has no chat template; set one")
+    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+    return text + "{# without thinking #}" if THINKING in text else text
 
 
 def encode_rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, after_reply: bool) -> list[int]:
@@ -37,7 +70,7 @@ def encode_rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
 
     Behind a reply, what the template puts after the end-of-turn token (often a newline) comes first.
     """
-    controls = _control_texts(tokenizer)
+    controls = control_texts(tokenizer)
     spelled: dict[str, str] = {}  # mark -> text that must not be read as control tokens
     chat: list[dict[str, str]] = []
     for message in messages:
@@ -62,8 +95,11 @@ def encode_rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]], *, generation_prompt: bool) -> str:
+    switches = {THINKING: False} if THINKING in str(tokenizer.chat_template) else {}
     try:
-        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation_prompt))
+        return str(
+            tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation_prompt, **switches)
+        )
     except Exception as error:  # jinja raises whatever the template's author chose
         # Some templates know no system role: then the first user message says it.
         if [message["role"] for message in chat[:2]] == ["system", "user"]:
@@ -79,7 +115,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]], *, g
 
 def encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of text in which nothing is read as a control token."""
-    if any(control in text for control in _control_texts(tokenizer)):
+    if any(control in text for control in control_texts(tokenizer)):
         return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
     return list(tokenizer.encode(text, add_special_tokens=False))
 
@@ -88,7 +124,8 @@ def encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 @lru_cache(maxsize=16)
-def _control_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+def control_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The texts that the tokenizer reads as one control token each."""
     added: dict[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
     special = {str(token) for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
     return tuple(sorted(text for text in special if text))
@@ -100,7 +137,7 @@ def turn_end(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[int, st
     del template  # part of the key: a changed template is another answer
     chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _REPLY_MARK}]
     tail = _render(tokenizer, chat, generation_prompt=False).partition(_REPLY_MARK)[2]
-    places = [(tail.index(text), -len(text), text) for text in _control_texts(tokenizer) if text in tail]
+    places = [(tail.index(text), -len(text), text) for text in control_texts(tokenizer) if text in tail]
     if places:
         place, _, text = min(places)
         return tokenizer.encode(text, add_special_tokens=False)[0], tail[: place + len(text)]

@@ -25,6 +25,8 @@ from harness.runs.record import (
     DivergedAdapters,
     EmptyReplies,
     Flag,
+    HiddenPrompt,
+    LossSpikes,
     PluginSource,
     Rewaved,
     RunRecord,
@@ -32,6 +34,7 @@ from harness.runs.record import (
 )
 from harness.scoring import EMPTY_SHARE_FLAGGED, expand_metrics
 from harness.store import git_state, hardware, numerics, peak_memory_bytes, versions
+from harness.training import has_spike
 
 
 def opening(
@@ -186,6 +189,11 @@ def flags_of(fitted: Fitted, replies: Sequence[str]) -> list[Flag]:
         flags.append(DivergedAdapters(count=count, of=len(states)))
     if count := states.count("no data"):
         flags.append(AdaptersWithoutData(count=count, of=len(states)))
+    fits = fitted.report.get("adapters", {}).values()
+    if count := sum(any(has_spike(fit.get(f"{of}_loss", ())) for of in ("train", "validation")) for fit in fits):
+        flags.append(LossSpikes(count=count, of=len(states)))
+    if hidden := fitted.report.get("hidden"):
+        flags.append(HiddenPrompt(count=hidden))
     if fitted.report.get("rewaved"):
         flags.append(Rewaved())
     if fitted.adds_text:

@@ -86,6 +86,31 @@ class Rewaved(FlagPart):
     kind: Literal["rewaved"] = "rewaved"
 
 
+class LossSpikes(FlagPart):
+    """count  adapters with a spike, of so many"""
+
+    name = "adapters: loss spikes"
+    meaning = "the loss of these adapters at least doubled from one epoch to a later one: the rate may be too high"
+    kind: Literal["loss_spikes"] = "loss_spikes"
+    count: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.of} {self.name}"
+
+
+class HiddenPrompt(FlagPart):
+    """count  train dialogues whose end sees no virtual token"""
+
+    name = "dialogues end out of sight of the soft prompt"
+    meaning = "every layer of the backbone has a sliding window, and these dialogues are longer"
+    kind: Literal["hidden_prompt"] = "hidden_prompt"
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.name}"
+
+
 class AddsText(FlagPart):
     name = "adds text to the prompt"
     meaning = "the model saw more text here than under other methods"
@@ -99,7 +124,7 @@ class Imported(FlagPart):
 
 
 Flag = Annotated[
-    EmptyReplies | DivergedAdapters | AdaptersWithoutData | Rewaved | AddsText | Imported,
+    EmptyReplies | DivergedAdapters | AdaptersWithoutData | LossSpikes | HiddenPrompt | Rewaved | AddsText | Imported,
     Field(discriminator="kind"),
 ]
 

@@ -34,6 +34,7 @@ def numerics(backbone: Any, engine: str) -> dict[str, str]:
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "device": backbone.device.type,
         "engine": engine,
+        "attention": str(getattr(backbone.model.config, "_attn_implementation", "")),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

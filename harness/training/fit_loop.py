@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.adapters import Bank, key_seed
 from harness.contract import TrainOptions
-from harness.engines import Entry, epoch_order, rows_of_data
+from harness.engines import Entry, epoch_order, out_of_sight, rows_of_data
 from harness.model import Backbone, Encoded
 from harness.training.fit_report import AdapterState, FitReport
 from harness.training.optimiser import BankAdamW, learning_rate_factor
@@ -46,6 +46,7 @@ class FitLoop:
         self.backbone, self.bank, self.options, self.seed = backbone, bank, options, seed
         self.train_rows = rows_of_data(backbone, bank, train, "train")
         self.validation_rows = rows_of_data(backbone, bank, validation or [()] * len(bank), "validation")
+        self.hidden = out_of_sight(backbone, bank, self.train_rows)
         self.waves = WaveRunner(backbone, bank, options.microbatch_tokens, seed)
         by_key = sorted(range(len(bank)), key=bank.keys.__getitem__)
         self.ranks = np.argsort(by_key).tolist()  # of each adapter among the sorted keys
@@ -64,7 +65,14 @@ class FitLoop:
         """A line on the memory that a step needs, and on the engine that computes it."""
         waves = self.waves
         why = f" ({waves.why})" if waves.why else ""
-        return f"{waves.estimate(self.train_rows, self.options.batch_size).text()}; engine {waves.engine.name}{why}"
+        line = f"{waves.estimate(self.train_rows, self.options.batch_size).text()}; engine {waves.engine.name}{why}"
+        if self.hidden:
+            rows = sum(map(len, self.train_rows))
+            line += (
+                f"; warning: every layer of {self.backbone.name!r} has a sliding window, and the end of {self.hidden} "
+                f"of {rows} dialogues is too far from the virtual tokens to see them"
+            )
+        return line
 
     # ---- who and what is next ----
 
@@ -266,4 +274,5 @@ class FitLoop:
             label_tokens=sum(state.label_tokens for state in self.adapters),
             padded_tokens=self.waves.padded_tokens,
             rewaved=self.waves.rewaved,
+            hidden=self.hidden,
         )

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Status = Literal["ok", "diverged", "no data"]
+# An epoch's loss of at least so many times the least before it, and so many nats above it, is a spike.
+SPIKE_TIMES, SPIKE_NATS = 2.0, 0.2
+
+
+def has_spike(losses: Sequence[float]) -> bool:
+    """Whether a later epoch's mean loss rose far above the least before it: the learning rate may be too high."""
+    least = float("inf")
+    for loss in losses:
+        if loss >= max(SPIKE_TIMES * least, least + SPIKE_NATS):
+            return True
+        least = min(least, loss)
+    return False
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,7 @@ class FitReport:
     tokens, label_tokens  sums over the adapters
     padded_tokens  that training put through the model, padding included
     rewaved        memory ran out and a wave was halved: equal to 1e-12 in fp64, not to the bit
+    hidden         dialogues whose last reply token sees no virtual token, because every layer has a sliding window
     """
 
     adapters: Mapping[str, AdapterReport]
@@ -50,6 +63,7 @@ class FitReport:
     label_tokens: int
     padded_tokens: int
     rewaved: bool
+    hidden: int = 0
 
     @property
     def diverged(self) -> list[str]:

@@ -19,6 +19,7 @@ from harness.contract.specs import GatedPrefix, SoftPrompt
 from harness.engines.transformers_engine import TransformersEngine
 from harness.errors import ConfigError, HarnessError
 from harness.model.prompts import Encoded
+from harness.testkit import random_backbone, tiny_backbone
 from harness.training.bank_training import TrainOptions, fit_bank
 from tests.engines.decoded import by_model, choice_log_probs, generate, reply_nll
 
@@ -83,10 +84,32 @@ def test_a_kv_prefix_starts_as_the_soft_prompt_of_its_init(make_backbone, cache_
     assert not kv.tensors["key"].requires_grad
 
 
-def test_a_model_with_another_cache_takes_no_kv_prefix(make_backbone):
-    sliding = make_backbone(use_sliding_window=True, sliding_window=8, max_window_layers=0)
-    with pytest.raises(HarnessError, match=r"needs a cache of keys and values.*Qwen2ForCausalLM.*use kind 'input'"):
+def test_a_kv_prefix_must_fit_into_a_sliding_window(make_backbone):
+    sliding = make_backbone(use_sliding_window=True, sliding_window=3, max_window_layers=0)
+    with pytest.raises(HarnessError, match=r"a prefix of 3 keys and values does not fit into the sliding window of 3"):
         create_bank(sliding, SoftPrompt(3, kind="kv"), ("a",), 0)
+    assert create_bank(sliding, SoftPrompt(2, kind="kv"), ("a",), 0).cached_tokens == 2
+
+
+def test_a_cache_of_something_else_takes_no_kv_prefix():
+    tokenizer = tiny_backbone().tokenizer
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
+    mamba = random_backbone(tokenizer, architecture="mamba", dtype="float32", **sizes)
+    with pytest.raises(HarnessError, match=r"needs a cache of keys and values.*MambaForCausalLM.*use kind 'input'"):
+        create_bank(mamba, SoftPrompt(3, kind="kv"), ("a",), 0)
+
+
+def test_dialogues_that_end_out_of_sight_of_the_prompt_are_counted_and_said(make_backbone):
+    sliding = make_backbone("float32", use_sliding_window=True, sliding_window=6, max_window_layers=0)
+    bank = create_bank(sliding, SoftPrompt(2), ("a",), 0)
+    rows = [Encoded((5,) * length, (False,) * (length - 1) + (True,)) for length in (4, 6, 8)]
+    lines = []
+    report = fit_bank(sliding, bank, [rows], (), TrainOptions(epochs=1), seed=0, announce=lines.append)
+    assert report.hidden == 1
+    assert "the end of 1 of 3 dialogues is too far from the virtual tokens to see them" in lines[0]
+    everywhere = make_backbone("float32")
+    bank = create_bank(everywhere, SoftPrompt(2), ("a",), 0)
+    assert fit_bank(everywhere, bank, [rows], (), TrainOptions(epochs=1), 0).hidden == 0
 
 
 def test_a_kv_prefix_takes_positions(make_backbone):
@@ -198,11 +221,15 @@ def test_a_closed_gate_is_the_backbone_to_the_bit(make_backbone, architecture, d
     assert torch.equal(found, logits(base, input_ids=ids))
     prompts = [[5, 9, 11], [8, 8, 12, 40], [60]]
     base = by_model(base)  # gates need the model's own forward
+    # Batches are sorted by adapter: on some processors a row's last bits depend on its place in the batch.
+    close = 1e-12 if dtype == "float64" else 1e-5
     for served in ([0, 1, 0], [1, 1, 1]):
         replies = [[7, 4]] * 3
-        assert reply_nll(base, bank, served, prompts, replies) == reply_nll(base, None, [-1] * 3, prompts, replies)
+        bare = reply_nll(base, None, [-1] * 3, prompts, replies)
+        for one, other in zip(reply_nll(base, bank, served, prompts, replies), bare, strict=True):
+            assert one == pytest.approx(other, rel=close)
         one = choice_log_probs(base, bank, served, prompts, [[7, 1], [7, 4, 1]])
-        assert (one == choice_log_probs(base, None, [-1] * 3, prompts, [[7, 1], [7, 4, 1]])).all()
+        assert one == pytest.approx(choice_log_probs(base, None, [-1] * 3, prompts, [[7, 1], [7, 4, 1]]), rel=close)
         bare = generate(base, None, [-1] * 3, prompts, max_new_tokens=6, stop_id=1)
         assert generate(base, bank, served, prompts, max_new_tokens=6, stop_id=1) == bare
 

@@ -37,8 +37,6 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
 
 
 def make_bank(backbone: Backbone, kind: str) -> Bank | None:
-    if kind == "kv" and backbone.model.config.use_sliding_window:
-        pytest.skip("a prefix of keys and values needs a plain cache; test_prefix_kinds holds the refusal")
     return decoded.make_bank(backbone, kind)
 
 

@@ -147,7 +147,9 @@ def test_flags_of_later_seeds_are_shown_too(tmp_path, stored):
 
 
 def test_no_flag_of_the_harness_lacks_a_meaning():
-    report = {"adapters": {"a": {"status": "diverged"}, "b": {"status": "no data"}}, "rewaved": True}
+    spiked = {"status": "ok", "train_loss": [7.1, 0.57, 2.2], "validation_loss": []}
+    adapters = {"a": {"status": "diverged"}, "b": {"status": "no data"}, "c": spiked}
+    report = {"adapters": adapters, "rewaved": True, "hidden": 3}
     fitted: Any = SimpleNamespace(report=report, adds_text=True)
     raised = {type(flag) for flag in flags_of_run(fitted, ["", "x"])}
     assert {kind.__name__ for kind in FlagPart.__subclasses__()} - {kind.__name__ for kind in raised} == {"Imported"}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from harness.errors import HarnessError
-from harness.model import backbone
+from harness.model import backbone, sources
 
 
 @pytest.fixture
@@ -66,14 +66,14 @@ def test_a_tokenizer_of_no_special_class_is_taken_to_the_letter(folder):
 
 
 def test_embedded_models_load_by_name(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(backbone, "EMBEDDED_FOLDER", tmp_path)
-    assert backbone.embedded_names() == ["model"]
+    monkeypatch.setattr(sources, "EMBEDDED_FOLDER", tmp_path)
+    assert sources.embedded_names() == ["model"]
     assert backbone.load_backbone("model").fingerprint == backbone.load_backbone(str(folder)).fingerprint
 
 
 def test_a_mistyped_name_is_answered_at_once(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(backbone, "EMBEDDED_FOLDER", tmp_path)
-    monkeypatch.setattr(backbone, "_hub_fault", lambda name: "no such model")
+    monkeypatch.setattr(sources, "EMBEDDED_FOLDER", tmp_path)
+    monkeypatch.setattr(sources, "_hub_fault", lambda name: "no such model")
     start = time.perf_counter()
     with pytest.raises(HarnessError, match=r"no folder here and is not reachable on the Hub.*did you mean 'model'"):
         backbone.load_backbone("modle")
@@ -110,7 +110,7 @@ def test_what_the_hub_answers_is_said(monkeypatch, status, code, reason):
         if not status:
             server.server_close()
         threading.Thread(target=server.serve_forever, daemon=True).start() if status else None
-        found = backbone._hub_fault("someone/model")
+        found = sources._hub_fault("someone/model")
         if status:
             server.shutdown()
     assert reason in found if reason else found == ""
@@ -119,11 +119,11 @@ def test_what_the_hub_answers_is_said(monkeypatch, status, code, reason):
 
 def test_offline_the_hub_is_not_asked(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert backbone._hub_fault("someone/model") == "HF_HUB_OFFLINE is set"
+    assert sources._hub_fault("someone/model") == "HF_HUB_OFFLINE is set"
 
 
 def test_a_missing_folder_is_not_asked_for_on_the_hub(monkeypatch):
-    monkeypatch.setattr(backbone, "_hub_fault", lambda name: pytest.fail("asked the Hub"))
+    monkeypatch.setattr(sources, "_hub_fault", lambda name: pytest.fail("asked the Hub"))
     for name in ("./nowhere", "/no/such/folder", "a/b/c"):
         with pytest.raises(HarnessError, match="does not exist"):
             backbone.load_backbone(name)
@@ -178,7 +178,7 @@ def test_unknown_dtype_and_device_are_explained(folder):
 
 
 def test_a_model_that_needs_code_of_its_own_is_refused_without_advice_that_nobody_can_follow(tmp_path):
-    for file in (backbone.EMBEDDED_FOLDER / "tiny").iterdir():
+    for file in (sources.EMBEDDED_FOLDER / "tiny").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
     own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}

@@ -14,9 +14,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from harness.adapters.kinds import create_bank
 from harness.bench import memory
-from harness.bench.prepare import SHAPES
 from harness.contract.specs import SoftPrompt
 from harness.engines import rows_of_logits
+from harness.model import catalogue
 from harness.model.backbone import Backbone
 from harness.model.prompts import Encoded
 from harness.training.bank_training import TrainOptions, fit_bank
@@ -31,7 +31,7 @@ def dialogue(generator: np.random.Generator, length: int) -> Encoded:
 
 def main(rows: int, engine: str) -> None:
     torch.set_num_threads(1)
-    config = Qwen2Config(**{**SHAPES["qwen2.5-0.5b"], "num_hidden_layers": 2, "vocab_size": VOCABULARY})
+    config = Qwen2Config(**{**catalogue()["qwen2.5-0.5b"].shape, "num_hidden_layers": 2, "vocab_size": VOCABULARY})
     model: Any = Qwen2ForCausalLM(config).eval().requires_grad_(False)
     backbone = Backbone("random", model, None, fingerprint="random")
     backbone = replace(backbone, engine=engine)

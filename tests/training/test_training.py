@@ -21,6 +21,7 @@ from harness.engines.transformers_engine import TransformersEngine
 from harness.errors import ConfigError, HarnessError, StoreError
 from harness.model.prompts import Encoded
 from harness.training.bank_training import TrainOptions, fit_bank
+from harness.training.fit_report import has_spike
 from harness.training.optimiser import learning_rate_factor
 
 POISON = 63
@@ -521,3 +522,10 @@ def test_wrong_input_is_explained(base):
         fitted(base, SoftPrompt(3), {"a": [Encoded((3,) * 127, (False,) * 126 + (True,))]}, {})
     with pytest.raises(ConfigError, match=r"(?s)learning_rate must be above 0.*epochs.*did you mean 'linear'"):
         TrainOptions(learning_rate=-1, epochs=0, schedule="linaer")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_spike_of_the_loss_is_told_from_a_slow_rise():
+    assert has_spike([7.1, 0.57, 2.2, 0.67, 4.6])  # SmolLM2, rate 1e-2, replies of one token
+    assert not has_spike([2.0, 1.0, 0.9, 1.1, 1.3, 1.6])
+    assert not has_spike([0.02, 0.05, 0.04])  # twice of nearly nothing
+    assert not has_spike([])

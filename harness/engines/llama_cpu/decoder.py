@@ -118,13 +118,15 @@ def _unlike(backbone: Backbone, base: Any, config: Any) -> str:
     if backbone.dtype not in (torch.float32, torch.float64):
         return f"it computes in float32 or float64, and the backbone is in {str(backbone.dtype).removeprefix('torch.')}"
     kind = type(backbone.model).__name__
+    if backbone.attention != "auto":
+        return f"the attention {backbone.attention!r} of transformers is asked for"
     if any(not hasattr(base, name) for name in ("layers", "norm", "rotary_emb", "embed_tokens")):
         return f"{kind} is not built like Llama"
     if type(backbone.model.get_output_embeddings()) is not nn.Linear:
         return f"the head of {kind} is no linear layer"
     if getattr(config, "hidden_act", "") not in ("silu", "swish"):
         return f"{kind} has the activation {getattr(config, 'hidden_act', 'unknown')!r} in place of 'silu'"
-    if not all(_is_plain(layer) for layer in base.layers):
+    if not all(_is_plain(layer) for layer in base.layers) or any(not hasattr(norm, "weight") for norm in _norms(base)):
         return f"the layers of {kind} have other parts than Llama's"
     if not _looks_everywhere(config):
         return f"{kind} has layers with a sliding window"

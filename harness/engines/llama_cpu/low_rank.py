@@ -9,11 +9,11 @@ No lazy annotations in this file: TorchScript reads them (see scripted). Legend:
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from harness.engines.llama_cpu.packed import Run
 from harness.engines.llama_cpu.scripted import scripted
+from harness.engines.products import frozen_linear, product
 
 Pair = tuple[Tensor, Tensor]  # a [U, rank, in], b [U, out, rank]
 
@@ -21,7 +21,7 @@ Pair = tuple[Tensor, Tensor]  # a [U, rank, in], b [U, out, rank]
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, pair: Pair | None, runs: list[Run]) -> Tensor:
     """x W^T + bias, and for each adapter's tokens (x a^T) b^T where there is a pair; x [R, in] -> [R, out]."""
     if pair is None:
-        return F.linear(x, weight, bias)
+        return frozen_linear(x, weight, bias)
     return _Updated.apply(x, weight, bias, *pair, runs)  # pyright: ignore[reportReturnType]
 
 
@@ -32,7 +32,7 @@ class _Updated(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, runs: list[Run]
     ) -> Tensor:
-        y = F.linear(x, weight, bias)
+        y = product(x, weight, bias)
         down = _add(x, y, a, b, runs)
         ctx.save_for_backward(x, weight, a, b, down)
         ctx.runs = runs
@@ -42,7 +42,7 @@ class _Updated(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, a, b, down = ctx.saved_tensors
         grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
-        grad_x = grad @ weight if ctx.needs_input_grad[0] else None
+        grad_x = product(grad, weight.t()) if ctx.needs_input_grad[0] else None
         _back(x, down, grad, grad_x, a, b, grad_a, grad_b, ctx.runs)
         return grad_x, None, None, grad_a, grad_b, None
 
