@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ class Session:
                 raise
 
     def _make(self, recipe: Recipe, record: RunRecord) -> StoredRun:
-        method, study = self.methods[recipe.method], self._study(recipe)
+        method, study = self.methods[recipe.method], self.study(recipe)
         fitted, notes = self._fit(recipe, study)
         started = time.perf_counter()
         predicted = predict_in_order(method, study, fitted, [e.prompt for e in self.examples])
@@ -240,12 +240,15 @@ class Session:
         """The options of a method and of all that it stands on, for hashes."""
         return [[name, plain(options)] for name, (_, options) in self._chain(recipe).items()]
 
-    def _study(self, recipe: Recipe) -> Study:
+    def study(
+        self, recipe: Recipe, base: Callable[[Recipe], Fitted] | None = None, study_type: Callable[..., Study] = Study
+    ) -> Study:
+        """A method's view of this session.
+
+        base   gives what a required method has fitted; by default it is fitted, once a session
+        """
         method, options = self._chain(recipe)[recipe.method]
-        required = {}
-        for name in method.requires(options):
-            base = _below(recipe, name)
-            required[name], _ = self._fit(base, self._study(base))
+        base = base or (lambda below: self._fit(below, self.study(below))[0])
         return make_study(
             method,
             self.dataset,
@@ -253,11 +256,12 @@ class Session:
             backbone=self.backbone,
             options=options,
             seed=self.config.seed,
-            required=required,
+            required={name: base(_below(recipe, name)) for name in method.requires(options)},
             store=self.store,
             progress=self.progress,
             control=recipe.control,
             scorer=self.config.scorer,
+            study_type=study_type,
         )
 
     def _identity(self, recipe: Recipe) -> dict[str, Any]:

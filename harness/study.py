@@ -316,7 +316,7 @@ def make_study(
     progress: Progress,
     control: Control | None = None,
     scorer: str | None = None,
-    study_type: type[Study] = Study,
+    study_type: Callable[..., Study] = Study,
 ) -> Study:
     """A method's view of a data set: the people whose data it may use for the personas in `scope`, no test dialogue.
 

@@ -10,4 +10,5 @@ from . import (
     training as training,
     ways as ways,
 )
+from .costing import dry_run as dry_run
 from .ladder import rungs as rungs

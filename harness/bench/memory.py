@@ -11,6 +11,8 @@ import psutil
 from harness.store import peak_memory_bytes
 from harness.training import Estimate, Load, estimate_step
 
+LONGEST = 256  # tokens of a row, where the data are not known
+
 
 def resident_bytes() -> int:
     """Resident size of this process now."""
@@ -58,7 +60,7 @@ def reset_peak() -> bool:
 def of_subject(config: Any, prompt_tokens: int, options: Any, adapters: int, dtype: str, device: str) -> Estimate:
     """The estimate for a bank of soft prompts on a model with this configuration, as the harness would train it.
 
-    options   TrainOptions; a wave has its `microbatch_tokens`, or all of a step where that is less (not known here)
+    options   TrainOptions; a wave has its `microbatch_tokens`, or all of a step where that is less
     Half of the tokens are taken to be labels; rows to be of 256 tokens.
     """
     import torch
@@ -68,11 +70,12 @@ def of_subject(config: Any, prompt_tokens: int, options: Any, adapters: int, dty
 
     engine = "llama_cpu" if device == "cpu" and dtype in ("float32", "float64") else "transformers"
     tokens = options.microbatch_tokens * (torch.get_num_threads() if engine == "llama_cpu" else 1)
+    tokens = min(tokens, adapters * options.batch_size * LONGEST)
     at_once = min(tokens // 2, rows_of_logits(device.split(":")[0], config.vocab_size))
     load = Load(
         tokens=tokens,
         labels=tokens // 2,
-        longest=256,
+        longest=LONGEST,
         adapters=adapters,
         numbers=prompt_tokens * config.hidden_size,
         logits=at_once * config.vocab_size,

@@ -70,6 +70,9 @@ def run_command(
     sets: Sets = None,
     plugin: Plugins = None,
     runs_dir: Annotated[Path | None, typer.Option(help=f"Folder of the stored runs.{shown('runs_dir')}")] = None,
+    only_cost: Annotated[
+        bool, typer.Option("--dry-run", help="Parameters, tokens, memory and time on this device; fit nothing.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -83,6 +86,12 @@ def run_command(
     }  # fmt: skip
     files = plugin or []
     settings = load_config(options_of=options_of(files), file=config, flags=flags, sets=sets or [])
+    if only_cost:
+        from harness.bench import dry_run
+
+        found = dry_run(settings, files, progress(quiet))
+        print_json(found.as_dict()) if as_json else typer.echo(found.text())
+        return
     from harness.runner import execute
 
     outcome = execute(settings, files, progress(quiet))

@@ -9,6 +9,7 @@ from .batching import (
     rows_of_data as rows_of_data,
 )
 from .choice import engine_for as engine_for, engines_used as engines_used
+from .decoding import BATCH_TOKENS as BATCH_TOKENS
 from .fitted import Adapters as Adapters, FitCost as FitCost, Fitted as Fitted, Grouping as Grouping
 from .head import rows_of_logits as rows_of_logits
 from .llama_cpu.attention import BLOCK as BLOCK, LONGEST as LONGEST

@@ -28,6 +28,7 @@ from .prompts import (
 from .repeatable import keep_memory as keep_memory, set_repeatable as set_repeatable
 from .sources import (
     EMBEDDED_FOLDER as EMBEDDED_FOLDER,
+    RANDOM as RANDOM,
     catalogue as catalogue,
     embedded_names as embedded_names,
     fetch as fetch,

@@ -68,7 +68,8 @@ def estimate_step(config: Any, load: Load, width: int, weights: int | None = Non
                  llama_cpu: + L (D (D + 2 K d) + 2 D I) * width, for norms are folded into copies
     activations  llama_cpu, a layer and token: (3 I + 6 D + H (T + block) / 2 + inputs of adapted layers) * width, T
                  tokens of a row; in the last layer all but its input, k and v only at labels
-                 transformers: (4 D of q, k, v and attention's result + 3 I) * width + 2 D * wide
+                 transformers: (4 D of q, k, v and attention's result + 2 D of normed inputs + 3 I + D where LoRAs keep
+                 inputs) * width + 2 D * wide
     transient    R (4 I of the MLP under way * width + 4 D * wide)
     logits       3 copies of a block * wide, and labels * D hidden states with their gradient
     bank         N K * wide * 8
@@ -84,7 +85,7 @@ def estimate_step(config: Any, load: Load, width: int, weights: int | None = Non
         inner = 3 * I + 3 * D + seen + sum(size for names, size in inputs if set(names) & set(load.adapted))
         activations = (load.tokens * ((L - 1) * (inner + 3 * D) + 3 * D) + load.labels * inner) * width
     else:
-        activations = load.tokens * L * ((4 * D + 3 * I) * width + 2 * D * wide)
+        activations = load.tokens * L * (((7 if load.adapted else 6) * D + 3 * I) * width + 2 * D * wide)
     return Estimate(
         weights=weights,
         activations=activations,

@@ -33,7 +33,7 @@ Control = Literal["global", "swapped"]
 
 
 @dataclass(frozen=True)
-class _PlannedFit:
+class PlannedFit:
     """A fit that is about to be made, as the control changes it."""
 
     backbone: Backbone
@@ -159,7 +159,7 @@ class Fitter:
     def _served(self, grouping: Grouping) -> Grouping:
         return _swapped(grouping, self.seed) if self.control == "swapped" else grouping
 
-    def _plan(self, backbone: Backbone, grouping: Grouping, train: TrainOptions) -> _PlannedFit:
+    def _plan(self, backbone: Backbone, grouping: Grouping, train: TrainOptions) -> PlannedFit:
         if self.control == "global":
             factor = len(set(grouping.values()))
             grouping = dict.fromkeys(grouping, "all")
@@ -168,9 +168,9 @@ class Fitter:
         data = {split: self.encoded(backbone, grouping, split) for split in ("train", "validation")}
         if not any(data["train"]):
             raise HarnessError("no persona has train dialogues; nothing can be fitted (check the splits of the data)")
-        return _PlannedFit(backbone, grouping, train, keys, data)
+        return PlannedFit(backbone, grouping, train, keys, data)
 
-    def _identity(self, plan: _PlannedFit, spec: AdapterSpec, more: Mapping[str, Any]) -> dict[str, Any]:
+    def _identity(self, plan: PlannedFit, spec: AdapterSpec, more: Mapping[str, Any]) -> dict[str, Any]:
         """Everything that decides on fitted adapters."""
         numbers = {s: [[[e.ids, e.labels] for e in own] for own in data] for s, data in plan.data.items()}
         return {
@@ -188,7 +188,7 @@ class Fitter:
 
     def _made(
         self,
-        plan: _PlannedFit,
+        plan: PlannedFit,
         spec: AdapterSpec,
         identity: Mapping[str, Any],
         make: _Make,
