@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,16 @@ class Session:
         other._fitted = {}
         return other
 
+    def among(self, personas: Collection[str]) -> Session:
+        """A session in a world of these personas alone; backbone, scorer and store are shared."""
+        other = copy.copy(self)
+        people = tuple(p for p in self.dataset.personas if p.id in personas)
+        dialogues = tuple(d for d in self.dataset.dialogues if d.persona in personas)
+        other.dataset = replace(self.dataset, personas=people, dialogues=dialogues)
+        other._choose()
+        other._fitted = {}
+        return other
+
     def _choose(self) -> None:
         """Whose replies are asked for, and which of them stand in the table."""
         self.scope = scope_of(self.dataset, self.config)
@@ -129,7 +139,7 @@ class Session:
 
     def run_id(self, recipe: Recipe) -> str:
         """The id under which that run is or will be stored; everything that decides on its scores is in it."""
-        digest = canonical_hash(self._identity(recipe))
+        digest = canonical_hash(self.identity(recipe))
         return f"{recipe.method}-{recipe.control + '-' if recipe.control else ''}{digest[:12]}"
 
     def stored(self, run_id: str) -> StoredRun | None:
@@ -147,7 +157,7 @@ class Session:
             if stored and stored.complete:  # another process was quicker
                 return stored
             record = opening(
-                run_id, self.config, recipe.control, self._chain(recipe), self.benchmark, self.dataset, self.backbone,
+                run_id, self.config, recipe, self._chain(recipe), self.benchmark, self.dataset, self.backbone,
                 self.hashes, self._needed_files(recipe), len(self.scope) < len(self.dataset.personas),
             )  # fmt: skip
             write_run(self.store, record)
@@ -264,13 +274,14 @@ class Session:
             study_type=study_type,
         )
 
-    def _identity(self, recipe: Recipe) -> dict[str, Any]:
+    def identity(self, recipe: Recipe) -> dict[str, Any]:
         """Everything that decides on a run's scores."""
         sources = {name: method.source for name, (method, _) in self._chain(recipe).items()}
         return {
             "methods": {name: plugin_hash(source) for name, source in sources.items()},
             "options": self._options(recipe),
             "control": recipe.control,
+            "tuning": recipe.tuning,
             "seed": self.config.seed,
             "hashes": self.hashes,
             "numerics": numerics(self.backbone, engine_for(self.backbone)[0].name),

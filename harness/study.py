@@ -26,7 +26,7 @@ from harness.model import Backbone, dialogue_examples, fingerprint
 from harness.progress import Progress
 from harness.scoring import Embedder, locate_scorer
 from harness.store import Store
-from harness.training import Control, DesignSpec, Fitter, cluster_personas
+from harness.training import Control, DesignSpec, Fitter, Watch, cluster_personas
 
 
 class Study:
@@ -57,6 +57,7 @@ class Study:
         control: Control | None = None,
         newcomers: Sequence[Persona] = (),
         scorer: str | None = None,
+        watch: Watch | None = None,
     ) -> None:
         if leaked := [d.id for d in dialogues if d.split == "test"]:
             raise ValueError(f"test dialogues must not reach a study, got {leaked[:3]}")
@@ -78,7 +79,7 @@ class Study:
         self._fits: dict[Path | None, FitCost] = {}  # by the folder of the adapters: asked for twice, made once
         self._seconds = 0.0  # that these calls took here; those found in the store took longer when they were made
         self._own_work = False  # whether the method made adapters by itself
-        self._fitter = Fitter(self.personas, self._dialogues, protocol, seed, store, progress, control)
+        self._fitter = Fitter(self.personas, self._dialogues, protocol, seed, store, progress, control, watch)
 
     # ---- people and their data ----
 

@@ -21,6 +21,8 @@ def command(record: RunRecord) -> str:
     else:
         for path in record.plugin_files:
             words += ["--plugin", path]
+        if record.tuning:
+            return " ".join(map(shlex.quote, ["harness", "tune", record.tuning.study]))
         words += ["--method", record.method, *_settings(record)]
         for target, values in sorted(record.changed.items()):
             for name, value in sorted(values.items()):

@@ -203,7 +203,7 @@ class _DryStudy(Study):
 
     def _base(self, base: Fitted | None) -> Backbone:
         for planned in self._plans.values():
-            if base is planned.fitted and base.bank is not None:
+            if base is not None and base is planned.fitted and base.bank is not None:
                 planned.merged = 1
         return self.backbone
 

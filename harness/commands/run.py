@@ -28,14 +28,25 @@ if TYPE_CHECKING:
     from harness.sweeps import Reader
 
 
+Backbone = Annotated[
+    str | None, typer.Option(help=f"Name (`harness list backbones`), folder, GGUF file, Hub id.{shown('backbone')}")
+]
+Attention = Annotated[
+    str | None,
+    typer.Option("--attn-implementation", help="eager, sdpa, flash_attention_2, flex_attention. [default: auto]"),
+]
+Template = Annotated[str | None, typer.Option(help="File with a Jinja template in place of the tokenizer's own.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Parameters, tokens, memory and time on this device; fit nothing.")
+]
+
+
 @app.command("run")
 @example("run")
 def run_command(
     method: Annotated[str | None, typer.Option(help="Method to run (`harness list methods`).")] = None,
     benchmark: Annotated[str | None, typer.Option(help=f"Benchmark.{shown('benchmark')}")] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help=f"Name (`harness list backbones`), folder, GGUF file, Hub id.{shown('backbone')}")
-    ] = None,
+    backbone: Backbone = None,
     baseline: Annotated[str | None, typer.Option(help=f"Method to compare with.{shown('baseline')}")] = None,
     personas: Annotated[
         str | None, typer.Option(help=f"Size of the world, a number or `all`.{shown('personas')}")
@@ -52,14 +63,9 @@ def run_command(
     threads: Annotated[int | None, typer.Option(help=f"CPU threads, part of the result.{shown('threads')}")] = None,
     dtype: Annotated[str | None, typer.Option(help=f"float32, bfloat16, float16, float64.{shown('dtype')}")] = None,
     device: Annotated[str | None, typer.Option(help=f"auto, cpu, cuda, ...{shown('device')}")] = None,
-    attention: Annotated[
-        str | None,
-        typer.Option("--attn-implementation", help="eager, sdpa, flash_attention_2, flex_attention. [default: auto]"),
-    ] = None,
+    attention: Attention = None,
     load_in: Annotated[str | None, typer.Option(help="4bit or 8bit weights, with bitsandbytes.")] = None,
-    chat_template: Annotated[
-        str | None, typer.Option(help="File with a Jinja template in place of the tokenizer's own.")
-    ] = None,
+    chat_template: Template = None,
     engine: Annotated[str | None, typer.Option(help=f"auto, transformers, llama_cpu.{shown('engine')}")] = None,
     scorer: Annotated[str | None, typer.Option(help="Folder of all-MiniLM-L6-v2, if it is not installed.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file, or the name of a ready-made run.")] = None,
@@ -70,9 +76,7 @@ def run_command(
     sets: Sets = None,
     plugin: Plugins = None,
     runs_dir: Annotated[Path | None, typer.Option(help=f"Folder of the stored runs.{shown('runs_dir')}")] = None,
-    only_cost: Annotated[
-        bool, typer.Option("--dry-run", help="Parameters, tokens, memory and time on this device; fit nothing.")
-    ] = False,
+    only_cost: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -7,7 +7,7 @@ and scorer, under the same protocol, on the same backbone. Anything else is repo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from harness.scoring import scale
 from harness.statistics import ComparisonRow, Estimand, PersonaScores, ScoreRow, compare, score_row
 from harness.store import canonical_hash
 
+NOT_TUNED_ALIKE = "not-tuned-alike"
 ESTIMAND: Estimand = "micro"  # the published reference is a mean over replies
 GUARDED = {
     "protocol": "protocol (prompt, decoding, metrics)",
@@ -48,7 +49,10 @@ def row_name(record: RunRecord) -> str:
     """The method's name, with the control where the run is one, and with changed options of what it stands on."""
     control = record.config.control
     parts = [f"control: {control}"] if control else []
-    parts += [f"{name}={value}" for name, value in sorted(record.changed_below.items())]
+    if record.tuning:
+        parts.append(f"tuned, {record.tuning.trials} trials")
+    else:
+        parts += [f"{name}={value}" for name, value in sorted(record.changed_below.items())]
     return f"{record.method} ({', '.join(parts)})" if parts else record.method
 
 
@@ -170,7 +174,7 @@ def families(runs: Sequence[StoredRun]) -> list[Family]:
 def family_key(record: RunRecord) -> str:
     """Hash of everything that makes a method's row, the training seed left out."""
     plugin = record.plugin.model_dump()
-    options = [record.method_options, record.changed_below]
+    options = [record.method_options, record.changed_below, record.tuning and record.tuning.id]
     return canonical_hash([record.method, plugin, options, record.config.control, record.hashes])
 
 
@@ -275,6 +279,12 @@ def comparison_rows(
         unit=entry.unit,
         higher_is_better=entry.higher_is_better,
     )
+    ids = {id(family): family.first.record.tuning and family.first.record.tuning.id for family in (baseline, *methods)}
+    unlike = [ids[id(family)] != ids[id(baseline)] for family in methods]
+    rows = [
+        replace(row, flags=(*row.flags, NOT_TUNED_ALIKE)) if other else row
+        for row, other in zip(rows, unlike, strict=True)
+    ]
     return own, rows
 
 

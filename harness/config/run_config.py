@@ -43,17 +43,19 @@ class Recipe:
     options  an instance of the dataclass on the method's card; None: its defaults
     others   method -> options of methods that this one stands on; one that is not named has its defaults
     control  None, or a control in place of the method itself
+    tuning   how the options were found, for the record: a tuned run is one of its own; None: not by `harness tune`
     """
 
     method: str
     options: Any = None
     others: Mapping[str, Any] = field(default_factory=dict)
     control: Literal["global", "swapped"] | None = None
+    tuning: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Everything that a run is asked to do. Each field but the last four is a flag (`--runs-dir`) and a YAML
+    """Everything that a run is asked to do. Each field but the last five is a flag (`--runs-dir`) and a YAML
     key.
 
     baseline   method that the verdict compares with
@@ -96,12 +98,13 @@ class RunConfig:
     method_options: Any = None
     benchmark_options: Any = None
     required_options: Mapping[str, Any] = field(default_factory=dict)
+    tuning: Mapping[str, Any] | None = None
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:
         """The run's own method."""
-        return Recipe(self.method, self.method_options, self.required_options, self.control)
+        return Recipe(self.method, self.method_options, self.required_options, self.control, self.tuning)
 
     def plain(self, method: str) -> Recipe:
         """A method as others stand on it or are compared with it: its defaults, but for what is given of it."""
@@ -112,7 +115,7 @@ class RunConfig:
         return {item.name: to_jsonable_python(getattr(self, item.name)) for item in dataclasses.fields(self)}
 
 
-_COMPUTED = ("method_options", "benchmark_options", "required_options", "protocol")
+_COMPUTED = ("method_options", "benchmark_options", "required_options", "tuning", "protocol")
 _TYPES = {
     name: hint for name, hint in typing.get_type_hints(RunConfig, include_extras=True).items() if name not in _COMPUTED
 }

@@ -41,6 +41,7 @@ from .options import (
     option_types as option_types,
     read_value as read_value,
     resolve as resolve,
+    search_space as search_space,
 )
 from .plugin_import import Listing as Listing, Source as Source
 from .plugins import (
@@ -63,6 +64,7 @@ from .specs import (
     Levels as Levels,
     LoRA as LoRA,
     Schedule as Schedule,
+    Search as Search,
     SoftPrompt as SoftPrompt,
     TrainOptions as TrainOptions,
 )

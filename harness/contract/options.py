@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from harness.contract.specs import Search
 from harness.errors import did_you_mean
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
@@ -58,6 +59,16 @@ def option_types(options: type) -> dict[str, Any]:
         else:
             types[item.name] = hint
     return types
+
+
+def search_space(options: type) -> dict[str, Search]:
+    """Option name -> where to look for its value, for the options whose types say so."""
+    found = {}
+    for name, hint in option_types(options).items():
+        known = [item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Search)]
+        if known:
+            found[name] = known[0]
+    return found
 
 
 def read_value(value: Any, hint: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from harness.errors import ConfigError, did_you_mean
 
@@ -26,6 +26,31 @@ def _check(*wanted: tuple[object, str]) -> None:
     """Raise ConfigError with every text whose condition does not hold, one a line."""
     if faults := [text for holds, text in wanted if not holds]:
         raise ConfigError("\n".join(faults))
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where `harness tune` looks for an option's value; it stands in the field's type:
+
+        learning_rate: Annotated[float, Search(1e-4, 0.1, log=True)] = 1e-3
+
+    low, high  both included; whole numbers for an option that is one
+    log        equally many trials for each factor, not for each step
+    choices    in place of the two: these values
+    """
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        low, high = self.low, self.high
+        _check(
+            ((low is not None and high is not None) != bool(self.choices), "a search needs low and high, or choices"),
+            (low is None or high is None or low < high, f"a search must go upwards, not from {low} to {high}"),
+            (not self.log or (low or 0) > 0, f"a search by factors must begin above 0, not at {low}"),
+        )
 
 
 @dataclass(frozen=True)
@@ -62,7 +87,7 @@ class SoftPrompt:
     text    what init "text" begins with
     """
 
-    tokens: int = 10
+    tokens: Annotated[int, Search(2, 32, log=True)] = 10
     init: Literal["random", "vocab_sample", "text"] = "vocab_sample"
     kind: Literal["input", "kv", "discrete"] = "input"
     text: str = ""
@@ -104,7 +129,7 @@ class LoRA:
     dropout      share of the adapter's input that training drops, in [0, 1)
     """
 
-    rank: int = 8
+    rank: Annotated[int, Search(2, 32, log=True)] = 8
     alpha: float = 16.0
     targets: tuple[str, ...] = (DEFAULT_TARGETS,)
     dropout: float = 0.0
@@ -143,7 +168,7 @@ class TrainOptions:
     keep_start        whether the starting values compete for the best snapshot (one more validation pass)
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, Search(1e-4, 0.3, log=True)] = 1e-3
     epochs: int = 10
     batch_size: int = 2
     warmup: float = 0.1

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.config import RunConfig
+from harness.config import Recipe, RunConfig
 from harness.contract import Benchmark, Dataset, Method
 from harness.engines import FitCost, Fitted, engine_for
 from harness.model import Backbone
@@ -31,6 +31,7 @@ from harness.runs.record import (
     Rewaved,
     RunRecord,
     Settings,
+    TuningSource,
 )
 from harness.scoring import EMPTY_SHARE_FLAGGED, expand_metrics
 from harness.store import git_state, hardware, numerics, peak_memory_bytes, versions
@@ -40,7 +41,7 @@ from harness.training import has_spike
 def opening(
     run_id: str,
     config: RunConfig,
-    control: str | None,
+    recipe: Recipe,
     chain: Mapping[str, tuple[Method, Any]],
     benchmark: Benchmark,
     dataset: Dataset,
@@ -55,8 +56,8 @@ def opening(
     files    loose plugin files that it needs;  subset: not all personas of the data set are scored
     """
     method, options = next(iter(chain.values()))
-    asked = {**config.as_dict(), "method": method.name, "control": control}
-    for name in ("method_options", "benchmark_options", "required_options", "runs_dir"):
+    asked = {**config.as_dict(), "method": method.name, "control": recipe.control}
+    for name in ("method_options", "benchmark_options", "required_options", "tuning", "runs_dir"):
         asked.pop(name)  # options stand beside; where runs lie is no part of a run
     source = method.source
     return RunRecord(
@@ -71,7 +72,8 @@ def opening(
         summary=method.card.summary,
         requires=method.requires(options),
         shares=method.card.shares,
-        trials=method.card.trials,
+        trials=recipe.tuning["trials"] if recipe.tuning else method.card.trials,
+        tuning=None if recipe.tuning is None else TuningSource.model_validate(recipe.tuning),
         validation=method.card.validation,
         method_options=plain(options),
         changed=_changed(config, chain, benchmark),

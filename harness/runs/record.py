@@ -174,6 +174,27 @@ class ImportedFile(Part):
     example_set: str
 
 
+class TuningSource(Part):
+    """How a run's options were found by `harness tune`.
+
+    study      name of its file;  id: hash of all that the tuned methods have in common
+    trials     made for this method, pruned ones included;  sampler, pruner: Optuna's
+    space      option -> where it was looked for, in words
+    loss       nats a token of the best trial, on validation replies of the personas for tuning
+    personas   for tuning;  apart: none of them is among those that are scored
+    """
+
+    study: str
+    id: str
+    trials: int
+    sampler: str
+    pruner: str
+    space: dict[str, str]
+    loss: Score = None
+    personas: int
+    apart: bool
+
+
 class Base(Part):
     """What a run's adapters stand on: all methods that were fitted first, each once, and what their fits cost.
 
@@ -237,7 +258,7 @@ class RunRecord(Part):
     error          why a run failed
     imported       the file behind an imported run; None: the harness made this run
     requires       methods that were fitted first
-    trials         tuning trials behind the method's defaults;  validation: what it reads validation dialogues for
+    trials         tuning trials behind the method's options;  validation: what it reads validation dialogues for
     changed        target ("method", "benchmark", "protocol", or a method that it stands on) -> options that are not
                    the defaults, by dotted name
     config         the settings as asked;  plugin_files: loose files that the command needs, as given
@@ -247,6 +268,7 @@ class RunRecord(Part):
     cut_prompts    how many prompts lost old turns to fit
     base           fingerprint of the backbone below the adapters, with what is merged into it
     per_persona    sums per persona: what comparisons are made of
+    tuning         how the options were found; None: they are given, or the method's own
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -260,6 +282,7 @@ class RunRecord(Part):
     requires: tuple[str, ...] = ()
     shares: str = "unknown"
     trials: int | None = None
+    tuning: TuningSource | None = None
     validation: str | None = None
     method_options: dict[str, Any] = {}
     changed: dict[str, dict[str, Any]] = {}

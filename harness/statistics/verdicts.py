@@ -18,6 +18,7 @@ FLAGS: dict[str, str] = {
     "skewed": "fewer than 50 personas and |skewness| > 1: intervals may be off",
     "one-seed": "one training seed each: another seed may change the verdict",
     "descriptive": "fewer than 6 personas: figures describe, nothing is tested",
+    "not-tuned-alike": "the method and the baseline were not tuned in one study with equally many trials",
     "no-spread": "all personas differ by the same amount: the standard error is 0",
 }
 

@@ -1,9 +1,9 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
-from .bank_training import fit_bank as fit_bank
+from .bank_training import Watch as Watch, fit_bank as fit_bank
 from .clusters import cluster_personas as cluster_personas
 from .designs import DesignSpec as DesignSpec
 from .estimate import Estimate as Estimate, Load as Load, estimate_step as estimate_step
 from .fit_loop import FitLoop as FitLoop
 from .fit_report import has_spike as has_spike
 from .optimiser import learning_rate_factor as learning_rate_factor
-from .service import Control as Control, Fitter as Fitter, PlannedFit as PlannedFit
+from .service import Control as Control, FitStopped as FitStopped, Fitter as Fitter, PlannedFit as PlannedFit

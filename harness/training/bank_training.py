@@ -28,6 +28,7 @@ from harness.training.optimiser import Flat
 __all__ = ["AdapterReport", "FitReport", "OnProgress", "TrainOptions", "fit_bank", "fit_jointly"]
 
 OnProgress = Callable[[int, int, str], None]
+Watch = Callable[[int, float], None]
 
 
 def fit_bank(
@@ -42,6 +43,7 @@ def fit_bank(
     announce: Callable[[str], None] | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = SECONDS_BETWEEN,
+    watch: Watch | None = None,
 ) -> FitReport:
     """Train every adapter of a bank on its own dialogues; the values in `bank.tensors` are replaced in place.
 
@@ -52,12 +54,14 @@ def fit_bank(
     announce           called once before the first step with a line: the memory that a step is estimated to need
     checkpoint         file for the state of an unfinished fit, about every `checkpoint_seconds`; one that
                        exists is resumed and leads to the same bits. The caller removes it.
+    watch              called after each epoch that all adapters have made with its number and the mean of their
+                       validation losses; what it raises ends the fit
     Afterwards each row holds its best snapshot by validation loss, also after a failure.
     Raises HarnessError for another number of adapters, ids outside the vocabulary and too long dialogues;
     StoreError for a checkpoint of another fit.
     """
     fit = FitLoop(backbone, bank, train, validation, options, seed)
-    return _to_the_end(fit, fit.identity(), progress, announce, checkpoint, checkpoint_seconds)
+    return _to_the_end(fit, fit.identity(), progress, announce, checkpoint, checkpoint_seconds, watch)
 
 
 def fit_jointly(
@@ -75,6 +79,7 @@ def fit_jointly(
     announce: Callable[[str], None] | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = SECONDS_BETWEEN,
+    watch: Watch | None = None,
 ) -> tuple[FitReport, dict[str, Any]]:
     """Train the adapters of a bank as functions of shared parameters; else as `fit_bank`.
 
@@ -89,7 +94,7 @@ def fit_jointly(
     if vectors is not None:
         shared["vectors"] = hashlib.sha256(vectors.cpu().numpy().tobytes()).hexdigest()
     identity = hashlib.sha256(f"{fit.identity()} {json.dumps(shared, sort_keys=True)}".encode()).hexdigest()
-    report = _to_the_end(fit, identity, progress, announce, checkpoint, checkpoint_seconds)
+    report = _to_the_end(fit, identity, progress, announce, checkpoint, checkpoint_seconds, watch)
     return report, made.facts()
 
 
@@ -100,15 +105,17 @@ def _to_the_end(
     announce: Callable[[str], None] | None,
     checkpoint: Path | None,
     checkpoint_seconds: float,
+    watch: Watch | None,
 ) -> FitReport:
     if announce and fit.learning():
         announce(fit.estimate())
     with fit.waves.threads():
-        _train(fit, Checkpoint(checkpoint, identity, checkpoint_seconds) if checkpoint else None, progress)
+        _train(fit, Checkpoint(checkpoint, identity, checkpoint_seconds) if checkpoint else None, progress, watch)
     return fit.finish()
 
 
-def _train(fit: FitLoop, file: Checkpoint | None, progress: OnProgress | None) -> None:
+def _train(fit: FitLoop, file: Checkpoint | None, progress: OnProgress | None, watch: Watch | None) -> None:
+    seen = 0
     if file and (state := file.read(fit.backbone.device)):
         fit.restore(*state)
     elif fit.options.keep_start:
@@ -119,3 +126,6 @@ def _train(fit: FitLoop, file: Checkpoint | None, progress: OnProgress | None) -
             file.save(*fit.state())
         if progress:
             progress(*fit.dialogues_done_and_total(), note)
+        if watch and (epoch := fit.whole_epochs()) > seen:
+            seen = epoch
+            watch(epoch, fit.mean_validation_loss())

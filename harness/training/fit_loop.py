@@ -152,6 +152,16 @@ class FitLoop:
         self.adapters[adapter].done = True
         self.optimiser.values[adapter] = self.best[adapter]
 
+    def whole_epochs(self) -> int:
+        """Epochs that every adapter has made which still learns; all of them once none does."""
+        made = [len(state.train_loss) for state in self.adapters if not state.done]
+        return min(made) if made else max(len(state.train_loss) for state in self.adapters)
+
+    def mean_validation_loss(self) -> float:
+        """Mean over the adapters of their latest validation losses; nan without any."""
+        latest = [state.validation_loss[-1] for state in self.adapters if state.validation_loss]
+        return sum(latest) / len(latest) if latest else math.nan
+
     def speeds(self) -> tuple[float, float]:
         """Tokens a second of training and of validating, measured on rows of the first step; no adapter changes."""
         waves, values, gradients = self.waves, self.optimiser.values, self.optimiser.gradients
@@ -161,6 +171,7 @@ class FitLoop:
                 entries.append(entry)
         tokens, labels = waves.count(entries)
         with waves.threads():
+            started = between = 0.0
             for _ in range(2):  # the first pays for what is made once
                 started = time.perf_counter()
                 waves.gradients(entries, np.maximum(labels, 1), values, gradients, 0)

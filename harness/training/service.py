@@ -26,10 +26,14 @@ from harness.errors import HarnessError
 from harness.model import Backbone, Encoded, dialogue_messages, encode_dialogue
 from harness.progress import Advance, Progress
 from harness.store import Store, canonical_hash, dump_json, numerics, read_json, source_hash
-from harness.training.bank_training import FitReport, TrainOptions, fit_bank, fit_jointly
+from harness.training.bank_training import FitReport, TrainOptions, Watch, fit_bank, fit_jointly
 from harness.training.designs import DesignSpec
 
 Control = Literal["global", "swapped"]
+
+
+class FitStopped(Exception):  # noqa: N818 (an outcome, not an error)
+    """Raised by a `watch`: the fit ends here, and nothing of it is kept."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Fitter:
     store: Store
     progress: Progress
     control: Control | None
+    watch: Watch | None = None
 
     def adapters(
         self,
@@ -76,7 +81,7 @@ class Fitter:
             bank = create_bank(plan.backbone, spec, plan.keys, self.seed, begin)
             report = fit_bank(
                 plan.backbone, bank, plan.data["train"], plan.data["validation"], plan.train, self.seed,
-                progress=advance.to, announce=self.progress.note, checkpoint=partial,
+                progress=advance.to, announce=self.progress.note, checkpoint=partial, watch=self.watch,
             )  # fmt: skip
             return bank, report, {}
 
@@ -112,7 +117,7 @@ class Fitter:
             report, facts = fit_jointly(
                 plan.backbone, bank, plan.data["train"], plan.data["validation"], plan.train, self.seed,
                 design, cluster_of, None if known is None else torch.from_numpy(known),
-                progress=advance.to, announce=self.progress.note, checkpoint=partial,
+                progress=advance.to, announce=self.progress.note, checkpoint=partial, watch=self.watch,
             )  # fmt: skip
             return bank, report, facts
 
@@ -206,7 +211,11 @@ class Fitter:
             save_bank(bank, folder / "adapters", plan.backbone.name)
             dump_json({**report.as_dict(), **facts, "identity": identity}, folder / "report.json")
 
-        folder = self.store.cached("adapters", key, fit)
+        try:
+            folder = self.store.cached("adapters", key, fit)
+        except FitStopped:
+            shutil.rmtree(self.store.partial(key), ignore_errors=True)
+            raise
         shutil.rmtree(self.store.partial(key), ignore_errors=True)
         report = read_json(folder / "report.json")
         bank = load_bank(folder / "adapters", plan.backbone)

@@ -7,6 +7,7 @@ import copy
 import io
 import warnings
 from functools import lru_cache
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def backbone_of(name):
     return FAMILY[name].backbone()
 
 
-def bank_of(backbone, kind):
+def bank_of(backbone, kind) -> Any:
     if kind == "none":
         return None
     if kind != "gated":  # the only kind that some families cannot have

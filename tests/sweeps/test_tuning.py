@@ -1,0 +1,199 @@
+"""Equal tuning: as many trials for each, on validation loss alone, people apart, stored and resumed; what rows say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from harness.cli import main
+from harness.compare import joint
+from harness.contract import load_plugin
+from harness.contract.specs import Search
+from harness.errors import ConfigError
+from harness.leaderboard import board_of, render
+from harness.progress import Progress
+from harness.runs.stored import all_runs
+from harness.sweeps import load_tuning, open_reader, tuning
+from harness.sweeps.tuning import run_tuning
+
+STUDY = """
+personas: 12
+trials: 4
+tuning_personas: 4
+set: {dialogues: [4, 2, 2]}
+methods:
+  - {method: unified, set: {epochs: 1}, space: {rank: null}}
+  - method: persona_prefix
+    set: {method.epochs: 2}
+    space: {tokens: [2, 5], learning_rate: {low: 1e-3, high: 1, log: true}}
+  - zero_shot
+"""
+
+
+def options_of(kind, name):
+    return load_plugin(kind, name).card.options
+
+
+def read(tmp_path, text=STUDY, **flags):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    return load_tuning(open_reader(path, options_of), flags)
+
+
+def outcome_of(tmp_path, folder, text=STUDY, **flags):
+    asked = read(tmp_path, text, runs_dir=str(tmp_path / folder), **flags)
+    return run_tuning(asked, (), Progress("silent"))
+
+
+def losses(outcome):
+    return [[(trial.options, trial.loss, trial.state) for trial in best.trials] for best in outcome.best]
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuning")
+    return outcome_of(folder, "runs"), folder
+
+
+def test_the_file_says_where_to_look_and_the_options_types_say_it_else(tmp_path):
+    asked = read(tmp_path)
+    spaces = {one.entry.config.method: one.space for one in asked.methods}
+    assert spaces["unified"] == {"train.learning_rate": Search(1e-4, 0.3, log=True)}
+    assert spaces["persona_prefix"] == {
+        "prompt.tokens": Search(choices=(2, 5)), "train.learning_rate": Search(1e-3, 1.0, log=True),
+    }  # fmt: skip
+    assert spaces["zero_shot"] == {}
+    assert asked.methods[0].entry.config.method == "unified"
+    assert (
+        read(tmp_path, STUDY.replace("  - {method: unified, set: {epochs: 1}, space: {rank: null}}\n", ""))
+        .methods[0]
+        .space
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("rank: null", "rnk: null", "unified has no one option 'rnk'; did you mean 'rank'?"),
+        ("low: 1e-3", "low: 2", "a search must go upwards"),
+        ("log: true", "lg: true", "unknown key 'lg'; did you mean 'log'?"),
+        ("[2, 5]", "[2, five]", "space of tokens: should be a valid integer"),
+        ("trials: 4", "trials: 0", "trials = 0"),
+        ("trials: 4", "trails: 4", "unknown key 'trails' of a tuning; did you mean 'trials'?"),
+        ("tuning_personas: 4", "sampler: tpee", "sampler = tpee: should be one of tpe, random; did you mean 'tpe'?"),
+    ],
+)
+def test_faults_name_their_line(tmp_path, old, new, words):
+    with pytest.raises(ConfigError, match=r"study\.yaml:\d+: ") as caught:
+        read(tmp_path, STUDY.replace(old, new))
+    assert words in str(caught.value)
+
+
+def test_every_method_gets_as_many_trials_and_the_defaults_are_the_first(outcome):
+    found, _ = outcome
+    assert [len(best.trials) for best in found.best] == [4, 4, 0]
+    for best in found.best[:2]:
+        assert (
+            best.trials[0].options["train.learning_rate"] == best.tuned.entry.config.method_options.train.learning_rate
+        )
+        assert best.loss == min(trial.loss for trial in best.trials if trial.loss is not None)
+        assert best.loss <= best.default_loss
+    assert len({trial.options["train.learning_rate"] for trial in found.best[1].trials}) > 1
+
+
+def test_people_for_tuning_are_not_among_those_that_are_reported(outcome):
+    found, folder = outcome
+    assert found.apart
+    assert len(found.tuning_personas) == 4
+    for run in all_runs(folder / "runs"):
+        assert not set(run.record.sums.personas) & set(found.tuning_personas)
+        assert len(run.record.sums.personas) == 8
+
+
+def test_the_best_is_what_is_tested_on_the_best_of_what_it_stands_on(outcome):
+    found, folder = outcome
+    records: Any = {run.record.method: run.record for run in all_runs(folder / "runs")}
+    unified, prefix = found.best[:2]
+    rate = (
+        records["persona_prefix"]
+        .changed.get("unified", {})
+        .get("train.learning_rate", unified.options.train.learning_rate)
+    )
+    assert rate == unified.options.train.learning_rate
+    assert records["persona_prefix"].method_options["prompt"]["tokens"] == prefix.options.prompt.tokens
+    about = records["persona_prefix"].tuning
+    assert (about.trials, about.sampler, about.personas, about.apart, about.study) == (4, "tpe", 4, True, "study")
+    assert about.loss == prefix.loss
+    assert records["persona_prefix"].trials == 4
+    assert records["zero_shot"].tuning is None
+
+
+def test_rows_print_the_budget_and_who_was_not_tuned_is_flagged(outcome):
+    found, folder = outcome
+    runs = all_runs(folder / "runs")
+    page = render(board_of(runs))
+    assert r"prefix \(tuned, 4 trials\)" in page
+    assert "harness tune study" in page
+    compared = joint(runs, "unified", ["persona_prefix", "zero_shot"])
+    assert "not-tuned-alike" not in compared.flags(0)
+    assert "not-tuned-alike" in compared.flags(1)
+    text = tuning_text(found)
+    assert "4 trials each (tpe, pruner median) on the validation replies of 4 personas that are not among those" in text
+    assert "nothing to tune" in text
+
+
+def tuning_text(found):
+    from harness.sweeps import tuning_text as words
+
+    json.dumps(words.tuning_json(found))
+    return words.tuning_text(found)
+
+
+def test_interrupted_it_goes_on_to_the_same_end(outcome, tmp_path, monkeypatch):
+    undisturbed, _ = outcome
+    real, calls = tuning.validation_loss, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(tuning, "validation_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        outcome_of(tmp_path, "runs")
+    again = outcome_of(tmp_path, "runs")
+    assert losses(again) == losses(undisturbed)
+    made = len(calls)
+    more = outcome_of(tmp_path, "runs", trials=5)
+    assert losses(more)[0][:4] == losses(undisturbed)[0]
+    assert len(calls) == made + 2  # one more trial of each method that has something to tune
+
+
+def test_tuned_on_those_who_are_reported_it_says_so(tmp_path):
+    text = STUDY.replace("tuning_personas: 4", "tuning_personas: 0").replace("trials: 4", "trials: 1")
+    found = outcome_of(tmp_path, "runs", text)
+    assert not found.apart
+    assert "the same that are reported below" in tuning_text(found)
+    assert not any(about.apart for run in all_runs(tmp_path / "runs") if (about := run.record.tuning))
+
+
+def test_a_trial_that_falls_behind_is_pruned_and_leaves_nothing(tmp_path):
+    text = STUDY.replace("trials: 4", "trials: 8").replace("method.epochs: 2", "method.epochs: 4")
+    found = outcome_of(tmp_path, "runs", text.replace("low: 1e-3, high: 1,", "low: 1e-6, high: 1,"))
+    states = [trial.state for trial in found.best[1].trials]
+    assert len(states) == 8
+    assert "pruned" in states
+    assert all(trial.loss is None for trial in found.best[1].trials if trial.state == "pruned")
+    assert not list((tmp_path / "runs").rglob("partial/*"))
+
+
+def test_too_few_people_to_keep_some_apart_is_one_line(tmp_path, capsys):
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY.replace("tuning_personas: 4", "tuning_personas: 11"))
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", str(path), "--runs-dir", str(tmp_path / "runs"), "-q"])
+    assert ended.value.code == 2
+    assert "11 of 12 personas cannot be kept apart for tuning" in capsys.readouterr().err
