@@ -253,10 +253,26 @@ def merged(backbone: Backbone, bank: Bank, row: int) -> Backbone:
         raise HarnessError(f"row {row} is not in a bank of {len(bank.keys)} adapters; rows count from 0")
     model = copy.deepcopy(backbone.model)
     for module_name, delta in bank.weight_deltas(row).items():
+        if not model.get_submodule(module_name).weight.is_floating_point():
+            _widen(model, module_name, backbone.dtype)
         weight = model.get_submodule(module_name).weight
         # Added in the bank's (wider) dtype: a small change must not be rounded before it is added.
         weight.data = (weight.data.to(delta.dtype) + delta.to(weight.device)).to(weight.dtype)
     return freeze(f"{backbone.name}+{bank.keys[row]}", model, backbone.tokenizer, backbone.engine)
+
+
+def _widen(model: Any, name: str, dtype: torch.dtype) -> None:
+    """Put a plain layer with the numbers that they stand for in the place of one with quantised weights."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    quantised = model.get_submodule(name)
+    weight = dequantize_module_weight(quantised).to(dtype)
+    plain = nn.Linear(weight.shape[1], weight.shape[0], quantised.bias is not None, dtype=dtype, device=weight.device)
+    plain.weight = nn.Parameter(weight, requires_grad=False)
+    if quantised.bias is not None:
+        plain.bias = nn.Parameter(quantised.bias.data.to(dtype), requires_grad=False)
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, plain)
 
 
 KIND = AdapterKind("lora", "low-rank updates of linear layers", LoRA, create_loras)

@@ -85,7 +85,7 @@ def load_backbone(
     device, dtype      "cpu", "cuda", ...; one of DTYPES. Weights stored in another dtype are converted.
     engine             "auto", "transformers" or "llama_cpu"; which of them serves is decided in `harness.engines`
     attention          transformers' name of an implementation of attention; "auto": transformers chooses
-    load_in            "4bit" or "8bit": linear layers are quantised by bitsandbytes while they are loaded
+    load_in            "4bit" or "8bit": linear layers are quantised by bitsandbytes while they are loaded, on CUDA
     chat_template      file with a Jinja template in place of the tokenizer's own
     note               takes a line where something is fetched, or stands in for something that is missing
     Raises HarnessError for an unknown name, missing or damaged files, pickle-only weights, weights that do not cover
@@ -123,7 +123,7 @@ def random_config(name: str, layers: int | None = None) -> Any:
     shape = dict(shapes[name])
     if layers is not None:
         if not 1 <= layers <= shape["num_hidden_layers"]:
-            raise HarnessError(f"{name} has {shape['num_hidden_layers']} layers; give 1 to so many, not {layers}")
+            raise HarnessError(f"the layers of {name} must lie in 1..{shape['num_hidden_layers']}, not {layers}")
         shape["num_hidden_layers"] = layers
     return AutoConfig.for_model(shape.pop("model_type"), **shape, pad_token_id=0, eos_token_id=1, bos_token_id=None)
 
@@ -150,6 +150,8 @@ def _placed(load_in: str | None, target: torch.device, dtype: torch.dtype) -> di
         return placed
     if importlib.util.find_spec("bitsandbytes") is None:
         raise HarnessError(f"--load-in {load_in} needs the package bitsandbytes: pip install bitsandbytes")
+    if target.type != "cuda":
+        raise HarnessError(f"--load-in {load_in} needs a CUDA device; on {target} bitsandbytes computes other numbers")
     from transformers import BitsAndBytesConfig
 
     if load_in == "8bit":
@@ -175,7 +177,8 @@ def _check(name: str, model: Any, tokenizer: Any) -> None:
             f"backbone {name!r}: its tokenizer has {len(tokenizer)} tokens and the model only {rows}; "
             "the two do not belong together"
         )
-    if not _is_causal(model):
+    # 8-bit layers round by the batch, so a later token does change an earlier logit a little.
+    if not getattr(model, "is_quantized", False) and not _is_causal(model):
         raise HarnessError(
             f"backbone {name!r} ({kind}) lets later tokens change earlier predictions; "
             "only causal language models can be used here"

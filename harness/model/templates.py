@@ -95,7 +95,7 @@ def encode_rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]], *, generation_prompt: bool) -> str:
-    switches = {THINKING: False} if THINKING in str(tokenizer.chat_template) else {}
+    switches: dict[str, Any] = {THINKING: False} if THINKING in str(tokenizer.chat_template) else {}
     try:
         return str(
             tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation_prompt, **switches)

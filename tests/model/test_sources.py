@@ -284,6 +284,9 @@ def test_quantising_without_its_package_is_one_line(folder, monkeypatch):
     )
     with pytest.raises(HarnessError, match="--load-in 4bit needs the package bitsandbytes"):
         backbone.load_backbone(str(folder), load_in="4bit")
+    monkeypatch.setattr(backbone.importlib.util, "find_spec", lambda name, *a: object())
+    with pytest.raises(HarnessError, match="--load-in 4bit needs a CUDA device"):
+        backbone.load_backbone(str(folder), load_in="4bit")
 
 
 def test_a_random_backbone_has_the_shape_of_the_catalogue():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from harness.runs.stored import all_runs
 from harness.sweeps import load_tuning, open_reader, tuning
 from harness.sweeps.tuning import run_tuning
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 STUDY = """
 personas: 12
 trials: 4
@@ -197,3 +199,11 @@ def test_too_few_people_to_keep_some_apart_is_one_line(tmp_path, capsys):
         main(["tune", str(path), "--runs-dir", str(tmp_path / "runs"), "-q"])
     assert ended.value.code == 2
     assert "11 of 12 personas cannot be kept apart for tuning" in capsys.readouterr().err
+
+
+def test_every_shipped_tuning_parses_and_its_first_line_is_its_command():
+    shipped = [path for path in CONFIGS.glob("*.yaml") if "harness tune" in path.read_text().splitlines()[0]]
+    assert shipped
+    for path in shipped:
+        assert path.read_text().splitlines()[0] == f"# harness tune {path.stem}"
+        assert all(one.space for one in load_tuning(open_reader(path.stem, options_of), {}).methods)
