@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from harness.model import Encoded
 from harness.store import peak_memory_bytes
 from harness.training import Estimate, Load, estimate_step
-
-LONGEST = 256  # tokens of a row, where the data are not known
 
 
 def resident_bytes() -> int:
@@ -57,11 +57,12 @@ def reset_peak() -> bool:
     return False
 
 
-def of_subject(config: Any, prompt_tokens: int, options: Any, adapters: int, dtype: str, device: str) -> Estimate:
+def of_subject(
+    config: Any, prompt_tokens: int, options: Any, data: Sequence[Sequence[Encoded]], dtype: str, device: str
+) -> Estimate:
     """The estimate for a bank of soft prompts on a model with this configuration, as the harness would train it.
 
-    options   TrainOptions; a wave has its `microbatch_tokens`, or all of a step where that is less
-    Half of the tokens are taken to be labels; rows to be of 256 tokens.
+    options   TrainOptions;  data: each adapter's train dialogues, of which the longest are taken to come together
     """
     import torch
 
@@ -69,16 +70,20 @@ def of_subject(config: Any, prompt_tokens: int, options: Any, adapters: int, dty
     from harness.model import DTYPES
 
     engine = "llama_cpu" if device == "cpu" and dtype in ("float32", "float64") else "transformers"
-    tokens = options.microbatch_tokens * (torch.get_num_threads() if engine == "llama_cpu" else 1)
-    tokens = min(tokens, adapters * options.batch_size * LONGEST)
-    at_once = min(tokens // 2, rows_of_logits(device.split(":")[0], config.vocab_size))
+    workers = torch.get_num_threads() if engine == "llama_cpu" else 1
+    batches = [sorted((prompt_tokens + len(row) for row in rows), reverse=True)[: options.batch_size] for rows in data]
+    lengths = [length for batch in batches for length in batch]
+    tokens = min(sum(lengths), workers * max(options.microbatch_tokens, *lengths))
+    everything = [row for rows in data for row in rows]
+    share = sum(sum(row.labels) for row in everything) / sum(prompt_tokens + len(row) for row in everything)
+    labels = round(tokens * share)
     load = Load(
         tokens=tokens,
-        labels=tokens // 2,
-        longest=LONGEST,
-        adapters=adapters,
+        labels=labels,
+        longest=max(lengths),
+        adapters=len(data),
         numbers=prompt_tokens * config.hidden_size,
-        logits=at_once * config.vocab_size,
+        logits=min(labels, rows_of_logits(device.split(":")[0], config.vocab_size)) * config.vocab_size,
         engine=engine,
     )
     return estimate_step(config, load, DTYPES[dtype].itemsize)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ LADDER_PERSONAS, LADDER_EPOCHS = 4, 1
 # way -> (what it is compared with, how many times faster that is asked to be: 200 prompts, tiny, 2 cores)
 ASKED = {"study_loop": ("bank", 20.0), "trainer": ("bank", 3.0), "plain_loop": ("bank", 1.4)}
 ASKED |= {"plain_stopping": ("bank_stopping", 2.0)}
+ASKED_OF_SHAPES = {"peft_loop": ("bank", 2.0)}  # of a real model's shape
 ASKED_ALONE = 1 / 1.1  # one adapter: the bank may take 10 % longer than the tuned loop
 
 
@@ -34,6 +35,7 @@ class Measurements:
     subset   way -> personas it is measured on at most; its figure is scaled to all
     sizes    numbers of adapters for the table of sizes;  rungs: names of the ladder
     ladder_personas, ladder_epochs   the size of the ladder's job
+    asked    way -> (what it is compared with, how many times faster that is asked to be)
     """
 
     ways: Sequence[str]
@@ -42,6 +44,12 @@ class Measurements:
     rungs: Sequence[str]
     ladder_personas: int = LADDER_PERSONAS
     ladder_epochs: int = LADDER_EPOCHS
+    asked: Mapping[str, tuple[str, float]] = field(default_factory=lambda: ASKED)
+
+
+def asked_of(shape: str) -> Mapping[str, tuple[str, float]]:
+    """What is asked of the ways: on the embedded model, or on a real model's shape."""
+    return ASKED if shape == "tiny" else ASKED_OF_SHAPES
 
 
 def cases(job: Job, plan: Measurements) -> list[Case]:
@@ -90,7 +98,7 @@ def tables(job: Job, plan: Measurements, measured: Sequence[Measured]) -> dict[s
     by_label = {m.case.label: m for m in measured}
     common = min((by_label[way].case.amount for way in plan.ways), default=0)
     people = job.keys[:common]
-    rows = [_row(by_label[way], by_label, people) for way in plan.ways]
+    rows = [_row(by_label[way], by_label, people, plan.asked) for way in plan.ways]
     return {
         "ways": rows,
         "sizes": [row for size in plan.sizes if (row := _size(size, len(job.keys), by_label))],
@@ -99,12 +107,14 @@ def tables(job: Job, plan: Measurements, measured: Sequence[Measured]) -> dict[s
     }
 
 
-def _row(m: Measured, by_label: Mapping[str, Measured], people: Sequence[str]) -> dict[str, Any]:
+def _row(
+    m: Measured, by_label: Mapping[str, Measured], people: Sequence[str], asks: Mapping[str, tuple[str, float]]
+) -> dict[str, Any]:
     seconds = m.seconds()
     losses = [statistics.mean(r["validation_loss"][key] for key in people) for r in m.results]
     fits = [r["seconds"] - r["load_seconds"] - r["save_seconds"] for r in m.results]
     rates = [r["tokens"] / s for r, s in zip(m.results, fits, strict=True)]
-    other, asked = ASKED.get(m.case.way, ("bank", None))
+    other, asked = asks.get(m.case.way, ("bank", None))
     reference = by_label.get(other)
     faster = _ratios(seconds, reference.seconds()) if reference and reference is not m else None
     return {

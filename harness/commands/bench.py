@@ -29,6 +29,7 @@ REPLIES = 5_900
 REPLY_SUBSET = "batch_1=200,peft_one_by_one=200,batch_8=1000,peft_mixed=1000"
 QUICK = {"personas": 4, "dialogues": 8, "repeats": 1, "epochs": 1, "sizes": "1", "subset": "study_loop=2,trainer=2"}
 
+Shape = Annotated[str, typer.Option(help="tiny, or smollm2-135m, qwen2.5-0.5b with random weights.")]
 Config = Annotated[str, typer.Option(help="What is measured: a YAML file, or the name of a ready-made run.")]
 Personas = Annotated[str | None, typer.Option(help="Number of personas, or `all`. [default: the config's]")]
 Repeats = Annotated[int, typer.Option(min=1, help="Repeats of each way, in turn.")]
@@ -79,7 +80,7 @@ def bench_train_command(
     subset: Annotated[str, typer.Option(help="way=N: it is measured on N personas and scaled.")] = SUBSET,
     sizes: Annotated[str, typer.Option(help="Numbers of adapters for bank and plain_loop; '' for none.")] = SIZES,
     ladder: Annotated[bool, typer.Option(help="Switch each technique on alone.")] = True,
-    shape: Annotated[str, typer.Option(help="tiny, or smollm2-135m, qwen2.5-0.5b with random weights.")] = "tiny",
+    shape: Shape = "tiny",
     layers: Annotated[int | None, typer.Option(help="Fewer layers than the shape has, to try it.")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Where the bank's time goes, in place of tables.")] = False,
     threads: Threads = None,
@@ -98,8 +99,7 @@ def bench_train_command(
 
     _check_shape(shape, layers)
     chosen = _ways(ways)
-    dialogues = None
-    more: list[str] = []
+    dialogues, more = None, list[str]()
     limits, numbers = _subset(QUICK["subset"] if quick and subset == SUBSET else subset), _numbers(sizes)
     if quick:
         personas, dialogues = personas or str(QUICK["personas"]), QUICK["dialogues"]
@@ -113,7 +113,7 @@ def bench_train_command(
         subject = prepare.subject_of(settings, plugin or [])
         estimate = None
         if shape != "tiny":  # printed before anything large is made
-            estimate = _estimate(shape, layers, settings, subject, len(subject.dataset.personas))
+            estimate = _estimate(shape, layers, settings, subject)
             shown_in.note(estimate.text())
         job = prepare.make_job(settings, subject, folder, shown_in, shape, layers, dialogues)
         if profile:
@@ -121,7 +121,8 @@ def bench_train_command(
             print_json(found) if as_json else typer.echo(profiling.text(found))
             return
         steps = rungs() if ladder else []
-        plan = training.Measurements(chosen, limits, numbers, steps, 2 if quick else training.LADDER_PERSONAS)
+        few = 2 if quick else training.LADDER_PERSONAS
+        plan = training.Measurements(chosen, limits, numbers, steps, few, asked=training.asked_of(shape))
         measured = measure.measure(folder, training.cases(job, plan), repeats, settings.threads, shown_in)
     table = {
         **report.heading(_command(), _facts(job, settings, shape, repeats), settings.device),
@@ -143,6 +144,7 @@ def bench_generate_command(
     replies: Annotated[int, typer.Option(min=1, help="Replies, evenly spread over the test dialogues.")] = REPLIES,
     repeats: Repeats = 3,
     subset: Annotated[str, typer.Option(help="way=N: it is measured on N replies and scaled.")] = REPLY_SUBSET,
+    shape: Shape = "tiny",
     threads: Threads = None,
     dtype: Dtype = None,
     device: Device = None,
@@ -157,6 +159,7 @@ def bench_generate_command(
     """Decode replies with one adapter per prompt in the harness and in other ways, side by side on this machine."""
     from harness.bench import decoding, measure, prepare, report, serving
 
+    _check_shape(shape, None)
     chosen, served = _names(ways) if ways else list(decoding.WAYS), _names(kinds)
     for way in chosen:
         decoding.find(way)
@@ -167,20 +170,20 @@ def bench_generate_command(
         personas, dialogues = personas or str(QUICK["personas"]), QUICK["dialogues"]
         repeats, replies = (1 if repeats == 3 else repeats), min(replies, 40)
     limits = _subset("batch_1=10,peft_one_by_one=10" if quick and subset == REPLY_SUBSET else subset)
-    settings = _settings(config, personas, threads, dtype, device, sets or [], plugin, "tiny")
+    settings = _settings(config, personas, threads, dtype, device, sets or [], plugin, shape)
     shown_in = _progress(quiet, keep, quick)
-    identity = ["generate", settings.as_dict(), dialogues, replies, limits]
+    identity = ["generate", settings.as_dict(), shape, dialogues, replies, limits]
     with measure.workplace(keep, identity) as folder:
         subject = prepare.subject_of(settings, plugin or [])
-        job = prepare.make_job(settings, subject, folder, shown_in, dialogues=dialogues)
+        job = prepare.make_job(settings, subject, folder, shown_in, shape, dialogues=dialogues)
         asked = {kind: serving.make_asked(job, subject, kind, replies, shown_in) for kind in served}
         planned = serving.cases(asked, chosen, limits)
         measured = measure.measure(folder, planned, repeats, settings.threads, shown_in, "replies")
     facts = {
-        "personas": len(job.keys), "virtual_tokens": job.spec.tokens, "threads": settings.threads,
+        "personas": len(job.keys), "virtual_tokens": job.spec.tokens, "shape": shape, "threads": settings.threads,
         "dtype": settings.dtype, "device": settings.device, "repeats": repeats,
     }  # fmt: skip
-    table = {**report.heading(_command(), facts, settings.device), **serving.tables(measured)}
+    table = {**report.heading(_command(), facts, settings.device), **serving.tables(measured, shape)}
     _give(table, report.generate_text(table), "bench generate", output, as_json)
 
 
@@ -256,12 +259,16 @@ def _settings(
     return load_config(options_of=options_of(plugin or []), file=config, flags=flags, sets=sets)
 
 
-def _estimate(shape: str, layers: int | None, settings: RunConfig, subject: Any, people: int) -> Any:
-    from harness.bench import memory
-    from harness.model import random_config
+def _estimate(shape: str, layers: int | None, settings: RunConfig, subject: Any) -> Any:
+    import torch
 
-    config = random_config(shape, layers)
-    return memory.of_subject(config, subject.prompt.tokens, subject.options, people, settings.dtype, settings.device)
+    from harness.bench import memory, prepare
+    from harness.model import load_backbone, random_config
+
+    torch.set_num_threads(settings.threads)
+    data = prepare.encoded(subject.dataset, load_backbone(settings.backbone).tokenizer, "train")
+    config, rows = random_config(shape, layers), [own for own in data.values() if own]
+    return memory.of_subject(config, subject.prompt.tokens, subject.options, rows, settings.dtype, settings.device)
 
 
 def _give(table: Mapping[str, Any], text: str, name: str, output: Path | None, as_json: bool) -> None:
