@@ -22,6 +22,7 @@ from .contract import (
     Protocol as Protocol,
     ReferenceScore as ReferenceScore,
     Role as Role,
+    Search as Search,
     SoftPrompt as SoftPrompt,
     Split as Split,
     TrainOptions as TrainOptions,

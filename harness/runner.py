@@ -346,7 +346,7 @@ def _backbone(config: RunConfig, progress: Progress) -> Backbone:
         device=device,
         dtype=config.dtype,
         engine=config.engine,
-        attention=config.attention,
+        attention=config.attn_implementation,
         load_in=config.load_in,
         chat_template=config.chat_template,
         note=progress.note,

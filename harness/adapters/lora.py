@@ -147,7 +147,7 @@ def _default_targets(model: Any, linear: Sequence[str]) -> Sequence[str]:
         return usual
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
-    found = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.get_text_config().model_type)
+    found: Any = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.get_text_config().model_type)
     fits = isinstance(found, list) and all(any(_matches(name, target) for name in linear) for target in found)
     return found if fits else (ALL_LINEAR,)
 

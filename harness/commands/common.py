@@ -30,7 +30,12 @@ DEFAULTS = default_values()
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of the stored runs.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A plugin in a loose file; repeatable.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="key=value: an option of method, benchmark or protocol.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="key=value: an option of method, benchmark or protocol; NAME.key=value: of what it stands on."
+    ),
+]
 Texts = Annotated[
     bool | None,
     typer.Option(

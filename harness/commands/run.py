@@ -33,7 +33,7 @@ Backbone = Annotated[
 ]
 Attention = Annotated[
     str | None,
-    typer.Option("--attn-implementation", help="eager, sdpa, flash_attention_2, flex_attention. [default: auto]"),
+    typer.Option(help=f"eager, sdpa, flash_attention_2, flex_attention.{shown('attn_implementation')}"),
 ]
 Template = Annotated[str | None, typer.Option(help="File with a Jinja template in place of the tokenizer's own.")]
 DryRun = Annotated[
@@ -63,7 +63,7 @@ def run_command(
     threads: Annotated[int | None, typer.Option(help=f"CPU threads, part of the result.{shown('threads')}")] = None,
     dtype: Annotated[str | None, typer.Option(help=f"float32, bfloat16, float16, float64.{shown('dtype')}")] = None,
     device: Annotated[str | None, typer.Option(help=f"auto, cpu, cuda, ...{shown('device')}")] = None,
-    attention: Attention = None,
+    attn_implementation: Attention = None,
     load_in: Annotated[str | None, typer.Option(help="4bit or 8bit weights, with bitsandbytes.")] = None,
     chat_template: Template = None,
     engine: Annotated[str | None, typer.Option(help=f"auto, transformers, llama_cpu.{shown('engine')}")] = None,
@@ -84,8 +84,8 @@ def run_command(
     flags = {
         "method": method, "benchmark": benchmark, "backbone": backbone, "baseline": baseline, "personas": personas,
         "persona": persona, "cluster": cluster, "control": control, "seed": seed, "threads": threads, "dtype": dtype,
-        "device": device, "attention": attention, "load_in": load_in, "chat_template": chat_template,
-        "engine": engine, "scorer": scorer, "texts": texts, "margin": margin,
+        "device": device, "attn_implementation": attn_implementation, "load_in": load_in,
+        "chat_template": chat_template, "engine": engine, "scorer": scorer, "texts": texts, "margin": margin,
         "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
     files = plugin or []

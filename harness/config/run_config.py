@@ -63,7 +63,7 @@ class RunConfig:
     persona    only these are fitted and scored, in the full world (empty: all)
     cluster    only this cluster is fitted and scored, in the full world
     backbone   an embedded model, a name of the catalogue, a folder, a GGUF file or a Hub id
-    attention, load_in, chat_template   how the backbone is loaded, see `harness.model.load_backbone`
+    attn_implementation, load_in, chat_template   how the backbone is loaded, see `harness.model.load_backbone`
     threads    CPU threads of torch: part of the result's last bits, therefore part of the configuration
     texts      whether the run keeps the texts of prompts and references beside the replies
     control    a control in place of the method itself: one shared adapter, or each persona gets another's
@@ -87,7 +87,7 @@ class RunConfig:
     engine: Literal["auto", "transformers", "llama_cpu"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 2
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
+    attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
     load_in: Literal["4bit", "8bit"] | None = None
     chat_template: Path | None = None
     texts: bool = True

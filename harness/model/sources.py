@@ -102,6 +102,13 @@ def fetch(name: str, output: Path, note: Note) -> str:
     """
     if output.exists() and any(output.iterdir() if output.is_dir() else [output]):
         raise HarnessError(f"{output} is not empty; choose a new folder")
+    try:
+        return _fetched(name, output, note)
+    except OSError as fault:
+        raise HarnessError(f"{output} cannot be written: {fault}") from fault
+
+
+def _fetched(name: str, output: Path, note: Note) -> str:
     known = catalogue().get(name)
     path = Path(name).expanduser()
     if known and known.package:

@@ -173,6 +173,13 @@ def test_an_interrupted_fetch_leaves_nothing(package, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*out*"))
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(gguf_file, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HarnessError, match="cannot be written") as caught:
+        fetch(str(gguf_file[0]), tmp_path / "file" / "out", SAID.append)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_catalogue_names_what_it_must():
     for known in catalogue().values():
         assert known.hub.count("/") == 1
