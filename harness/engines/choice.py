@@ -10,6 +10,7 @@ from harness.engines.fitted import Adapters
 from harness.engines.llama_cpu.decoder import UnsupportedError
 from harness.engines.llama_cpu.engine import LlamaCpuEngine
 from harness.engines.llama_cpu.scripted import slowed
+from harness.engines.products import prefers_onednn
 from harness.engines.transformers_engine import TransformersEngine
 from harness.errors import HarnessError
 from harness.model import Backbone
@@ -41,8 +42,9 @@ def engine_for(backbone: Backbone, bank: Bank | None = None, *, dropout: bool = 
 
 
 def engines_used(adapters: Iterable[Adapters]) -> dict[str, str]:
-    """For a record: which engines serve these adapters, and why nothing faster does."""
+    """For a record: which engines serve these adapters, why nothing faster does, and what multiplies matrices."""
     found = [engine_for(own.backbone, own.bank) for own in adapters]
     names = list(dict.fromkeys(engine.name for engine, _ in found))
     why = list(dict.fromkeys(reason for _, reason in found if reason))
-    return {"engine": ", ".join(names), **({"why_engine": "; ".join(why)} if why else {})}
+    products = "oneDNN" if prefers_onednn() else "MKL"
+    return {"engine": ", ".join(names), "products": products, **({"why_engine": "; ".join(why)} if why else {})}
