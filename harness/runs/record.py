@@ -54,49 +54,38 @@ class EmptyReplies(FlagPart):
         return f"{self.share:.0%} {self.name}"
 
 
-class DivergedAdapters(FlagPart):
-    """count  adapters that diverged, of so many"""
+class SomeAdapters(FlagPart):
+    """count  adapters that this is said of, of so many"""
 
+    count: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.of} {self.name}"
+
+
+class DivergedAdapters(SomeAdapters):
     name = "adapters: diverged"
     meaning = "the loss of these adapters was no longer finite; they stopped there, and the others were not touched"
     kind: Literal["diverged_adapters"] = "diverged_adapters"
-    count: int
-    of: int
-
-    def __str__(self) -> str:
-        return f"{self.count} of {self.of} {self.name}"
 
 
-class AdaptersWithoutData(FlagPart):
-    """count  adapters without training dialogues, of so many"""
-
+class AdaptersWithoutData(SomeAdapters):
     name = "adapters: no data"
     meaning = "no training dialogue for these adapters: as initialised"
     kind: Literal["adapters_without_data"] = "adapters_without_data"
-    count: int
-    of: int
 
-    def __str__(self) -> str:
-        return f"{self.count} of {self.of} {self.name}"
+
+class LossSpikes(SomeAdapters):
+    name = "adapters: loss spikes"
+    meaning = "the loss of these adapters at least doubled from one epoch to a later one: the rate may be too high"
+    kind: Literal["loss_spikes"] = "loss_spikes"
 
 
 class Rewaved(FlagPart):
     name = "rewaved"
     meaning = "memory ran out and batches were halved: equal up to rounding, not to the bit"
     kind: Literal["rewaved"] = "rewaved"
-
-
-class LossSpikes(FlagPart):
-    """count  adapters with a spike, of so many"""
-
-    name = "adapters: loss spikes"
-    meaning = "the loss of these adapters at least doubled from one epoch to a later one: the rate may be too high"
-    kind: Literal["loss_spikes"] = "loss_spikes"
-    count: int
-    of: int
-
-    def __str__(self) -> str:
-        return f"{self.count} of {self.of} {self.name}"
 
 
 class HiddenPrompt(FlagPart):

@@ -17,7 +17,7 @@ from harness.leaderboard.rows import Board
 from harness.leaderboard.tables import as_csv, as_latex, rows_as_json
 from harness.leaderboard.text import clean, md, short
 from harness.runs.making import flags_of as flags_of_run
-from harness.runs.record import DivergedAdapters, EmptyReplies, FlagPart, Rewaved
+from harness.runs.record import DivergedAdapters, EmptyReplies, FlagPart, Rewaved, SomeAdapters
 from harness.statistics.verdicts import FLAGS
 
 BASE = np.linspace(0.7, 0.9, 24)
@@ -152,8 +152,9 @@ def test_no_flag_of_the_harness_lacks_a_meaning():
     report = {"adapters": adapters, "rewaved": True, "hidden": 3}
     fitted: Any = SimpleNamespace(report=report, adds_text=True)
     raised = {type(flag) for flag in flags_of_run(fitted, ["", "x"])}
-    assert {kind.__name__ for kind in FlagPart.__subclasses__()} - {kind.__name__ for kind in raised} == {"Imported"}
-    assert all(kind.name and kind.meaning for kind in FlagPart.__subclasses__())
+    kinds = {kind for kind in (*FlagPart.__subclasses__(), *SomeAdapters.__subclasses__()) if hasattr(kind, "name")}
+    assert {kind.__name__ for kind in kinds} - {kind.__name__ for kind in raised} == {"Imported"}
+    assert all(kind.name and kind.meaning for kind in kinds)
     assert all(FLAGS.values())
 
 
