@@ -310,17 +310,14 @@ def open_session(config: RunConfig, plugin_files: Sequence[str | Path], progress
 def execute(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Outcome:
     """The command `run`: the method, then the baseline if there is no such run yet, then the test."""
     session = open_session(config, plugin_files, progress)
-    compared = [config.recipe, *([config.plain(config.baseline)] if config.baseline else [])]
-    session.check_required(compared)
+    session.check_required(config.compared)
     return judge(session, session.run(config.recipe))
 
 
 def judge(session: Session, run: StoredRun) -> Outcome:
     """Compare a run with its session's baseline, which is made on the way if there is none."""
-    config = session.config
-    baseline = run
-    if config.baseline and (config.baseline != config.method or config.control):
-        baseline = session.run(config.plain(config.baseline))
+    _, *others = session.config.compared
+    baseline = session.run(others[0]) if others else run
     is_baseline = baseline.id == run.id
     families = [] if is_baseline else [Family(row_name(run.record), (run,))]
     own, rows = comparison_rows(Family(row_name(baseline.record), (baseline,)), families)

@@ -42,6 +42,8 @@ class Study:
     validation_read  whether the method asked for validation dialogues itself, which its card has to declare
     """
 
+    _fitter_type: Callable[..., Fitter] = Fitter
+
     def __init__(
         self,
         *,
@@ -79,7 +81,9 @@ class Study:
         self._fits: dict[Path | None, FitCost] = {}  # by the folder of the adapters: asked for twice, made once
         self._seconds = 0.0  # that these calls took here; those found in the store took longer when they were made
         self._own_work = False  # whether the method made adapters by itself
-        self._fitter = Fitter(self.personas, self._dialogues, protocol, seed, store, progress, control, watch)
+        self._fitter = self._fitter_type(
+            self.personas, self._dialogues, protocol, seed, store, progress, control, watch
+        )
 
     # ---- people and their data ----
 

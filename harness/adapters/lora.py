@@ -258,7 +258,7 @@ def merged(backbone: Backbone, bank: Bank, row: int) -> Backbone:
         weight = model.get_submodule(module_name).weight
         # Added in the bank's (wider) dtype: a small change must not be rounded before it is added.
         weight.data = (weight.data.to(delta.dtype) + delta.to(weight.device)).to(weight.dtype)
-    return freeze(f"{backbone.name}+{bank.keys[row]}", model, backbone.tokenizer, backbone.engine)
+    return freeze(f"{backbone.name}+{bank.keys[row]}", model, backbone.tokenizer, backbone.engine, backbone.attention)
 
 
 def _widen(model: Any, name: str, dtype: torch.dtype) -> None:

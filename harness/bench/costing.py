@@ -6,9 +6,10 @@ follows from one measured step of each fit and from a few decoded replies; the r
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from harness.progress import Progress, duration
 from harness.runner import Session, open_session
 from harness.show import table
 from harness.study import Study
-from harness.training import FitLoop, Fitter, PlannedFit
+from harness.training import FitLoop, Fitter, PlannedFit, key_width
 
 SAMPLE_REPLIES = 32
 
@@ -108,9 +109,7 @@ class DryRun:
 def dry_run(config: RunConfig, files: Sequence[str | Path], progress: Progress) -> DryRun:
     """Cost the configured run and its baseline. Raises HarnessError as a run does before it begins."""
     session, notes = _session(config, files, progress)
-    compared = [config.recipe]
-    if config.baseline and (config.baseline != config.method or config.control):
-        compared.append(config.plain(config.baseline))
+    compared = config.compared
     session.check_required(compared)
     plans: dict[str, _Planned] = {}
     for recipe in compared:
@@ -123,7 +122,7 @@ def dry_run(config: RunConfig, files: Sequence[str | Path], progress: Progress) 
         for fit in measured:
             fits.append(_costs(fit, session))
             advance()
-    rows = len(compared)
+    runs = len(compared)
     prompts = [example.prompt for example in session.examples]
     lengths = _prompt_lengths(session, prompts)
     reply, score = _reply_seconds(session, plans[config.recipe.method].fitted, prompts, progress)
@@ -137,10 +136,10 @@ def dry_run(config: RunConfig, files: Sequence[str | Path], progress: Progress) 
         device=str(session.backbone.device),
         backbone_parameters=sum(p.numel() for p in model.parameters()),
         fits=tuple(fits),
-        replies=rows * len(prompts),
-        prompt_tokens=rows * sum(lengths),
-        reply_seconds=rows * reply,
-        score_seconds=rows * score,
+        replies=runs * len(prompts),
+        prompt_tokens=runs * sum(lengths),
+        reply_seconds=runs * reply,
+        score_seconds=runs * score,
         memory_bytes=resident + copies * _weight_bytes(session.backbone) + step + cache,
         notes=tuple(notes),
     )
@@ -193,10 +192,9 @@ class _DryStudy(Study):
     """A study whose fits are planned and not made; a base is the backbone itself."""
 
     def __init__(self, name: str, made: list[Any], plans: dict[str, _Planned], **given: Any) -> None:
-        super().__init__(**given)
+        self._fitter_type = functools.partial(_DryFitter, name=name, made=made)
         self._plans = plans
-        known = {item.name: getattr(self._fitter, item.name) for item in fields(self._fitter)}
-        self._fitter = _DryFitter(**known, name=name, made=made)
+        super().__init__(**given)
 
     def validation_losses(self, fitted: Fitted) -> dict[str, np.ndarray]:
         return {p.id: np.ones((1, 2)) for p in self.personas}
@@ -224,8 +222,7 @@ class _DryFitter(Fitter):
     ) -> Fitted:
         bank = create_bank(plan.backbone, spec, plan.keys, self.seed)
         self.made.append((self.name, plan, bank))
-        otherwise = "all" if set(plan.keys) == {"all"} and self.control is None else None
-        return Fitted.of(Adapters(plan.backbone, bank), self._served(plan.grouping), otherwise, fallback)
+        return self._of_plan(plan, Adapters(plan.backbone, bank), plan.grouping, fallback)
 
 
 # ---- measuring ----
@@ -236,10 +233,7 @@ def _costs(fit: tuple[str, PlannedFit, Bank], session: Session) -> FitCosts:
     options = plan.train
     loop = FitLoop(plan.backbone, bank, plan.data["train"], plan.data["validation"], options, session.config.seed)
     estimate = loop.waves.estimate(loop.train_rows, options.batch_size)
-    sizes = [(len(rows), sum(bank.prefix_tokens + len(row.inputs) for row in rows)) for rows in loop.train_rows]
-    steps = options.epochs * sum(-(-count // options.batch_size) for count, _ in sizes)
-    tokens = options.epochs * sum(tokens for _, tokens in sizes)
-    held = options.epochs * sum(bank.prefix_tokens + len(row.inputs) for rows in loop.validation_rows for row in rows)
+    steps, tokens, held = loop.planned()
     training, looking = loop.speeds()
     return FitCosts(
         method=name,
@@ -265,8 +259,8 @@ def _reply_seconds(
 ) -> tuple[float, float]:
     """Seconds of all replies, and of their likelihood, from a few that are evenly spread."""
     count = min(SAMPLE_REPLIES, len(prompts))
-    some = [prompts[i * len(prompts) // count] for i in range(count)]
-    references = [session.examples[i * len(prompts) // count].reference for i in range(count)]
+    places = [i * len(prompts) // count for i in range(count)]
+    some, references = [prompts[i] for i in places], [session.examples[i].reference for i in places]
     transcript = Transcript(session.dataset.protocol, progress)
     transcript.generate(fitted, some[:2])  # a first call pays for what is made once
     started = time.perf_counter()
@@ -281,11 +275,8 @@ def _cache_bytes(backbone: Backbone, lengths: Sequence[int], new: int) -> int:
     """Of the keys and values of the batches of replies that are under way together."""
     engine, _ = engine_for(backbone)
     config = backbone.model.config.get_text_config()
-    heads = config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    width = getattr(config, "head_dim", None) or backbone.hidden // heads
     tokens = min(sum(lengths) + new * len(lengths), engine.workers * BATCH_TOKENS)
-    return tokens * config.num_hidden_layers * 2 * kv_heads * width * backbone.dtype.itemsize
+    return tokens * config.num_hidden_layers * 2 * key_width(config) * backbone.dtype.itemsize
 
 
 def _weight_bytes(backbone: Backbone) -> int:

@@ -66,24 +66,17 @@ def of_subject(
     """
     import torch
 
-    from harness.engines import rows_of_logits
     from harness.model import DTYPES
 
     engine = "llama_cpu" if device == "cpu" and dtype in ("float32", "float64") else "transformers"
-    workers = torch.get_num_threads() if engine == "llama_cpu" else 1
-    batches = [sorted((prompt_tokens + len(row) for row in rows), reverse=True)[: options.batch_size] for rows in data]
-    lengths = [length for batch in batches for length in batch]
-    tokens = min(sum(lengths), workers * max(options.microbatch_tokens, *lengths))
-    everything = [row for rows in data for row in rows]
-    share = sum(sum(row.labels) for row in everything) / sum(prompt_tokens + len(row) for row in everything)
-    labels = round(tokens * share)
-    load = Load(
-        tokens=tokens,
-        labels=labels,
-        longest=max(lengths),
-        adapters=len(data),
+    load = Load.of_step(
+        [[(prompt_tokens + len(row), sum(row.labels)) for row in rows] for rows in data],
+        options.batch_size,
+        options.microbatch_tokens,
+        torch.get_num_threads() if engine == "llama_cpu" else 1,
+        vocabulary=config.vocab_size,
         numbers=prompt_tokens * config.hidden_size,
-        logits=min(labels, rows_of_logits(device.split(":")[0], config.vocab_size)) * config.vocab_size,
+        device_type=device.split(":")[0],
         engine=engine,
     )
     return estimate_step(config, load, DTYPES[dtype].itemsize)

@@ -173,12 +173,17 @@ def peft_loop(job: Job, out: Path, progress: OnProgress) -> Result:
         done = peers.fit_peft(adapted, key, job.train[key], pad, job.options, job.seed, progress)
         _add(result, done.steps, done.tokens, done.padded_tokens, done.epochs / len(job.keys))
         result.prompts[key] = done.values.cpu()
-        result.seconds += clock.split()
-        adapted.save_pretrained(str(out / "adapters" / key))
-        saving = clock.split()
-        result.save_seconds += saving
-        result.seconds += saving
+        _save_peft(adapted, out / "adapters" / key, clock, result)
     return result
+
+
+def _save_peft(adapted: Any, folder: Path, clock: Clock, result: Result) -> None:
+    """Book the seconds since the last look, then save an adapter and book what that took."""
+    result.seconds += clock.split()
+    adapted.save_pretrained(str(folder))
+    saving = clock.split()
+    result.save_seconds += saving
+    result.seconds += saving
 
 
 def peft_trainer(job: Job, out: Path, progress: OnProgress) -> Result:
@@ -216,11 +221,7 @@ def _trainer(job: Job, out: Path, progress: OnProgress, study: bool) -> Result:
             result, steps, collate.tokens + virtual, collate.padded_tokens + virtual, job.options.epochs / len(job.keys)
         )
         result.prompts[key] = peers.prompt_of(adapted).cpu()
-        result.seconds += clock.split()
-        adapted.save_pretrained(str(out / "adapters" / key))
-        saving = clock.split()
-        result.save_seconds += saving
-        result.seconds += saving
+        _save_peft(adapted, out / "adapters" / key, clock, result)
     return result
 
 

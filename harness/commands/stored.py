@@ -141,12 +141,11 @@ def _listing(what: str, files: list[Path], runs_dir: Path) -> list[dict[str, Any
         case "backbones":
             from harness.model import EMBEDDED_FOLDER, catalogue, embedded_names
 
-            embedded = [{"name": name, "from": str(EMBEDDED_FOLDER / name)} for name in embedded_names()]
-            fetched = [
-                {"name": known.name, "from": known.package or "the Hub", "hub": known.hub, "licence": known.licence}
-                for known in catalogue().values()
+            rows = [(name, str(EMBEDDED_FOLDER / name), "", "") for name in embedded_names()]
+            rows += [
+                (known.name, known.package or "the Hub", known.hub, known.licence) for known in catalogue().values()
             ]
-            return [*({**row, "hub": "", "licence": ""} for row in embedded), *fetched]
+            return [dict(zip(("name", "from", "hub", "licence"), row, strict=True)) for row in rows]
         case "runs":
             from harness.runs import all_runs
 

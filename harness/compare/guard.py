@@ -279,13 +279,17 @@ def comparison_rows(
         unit=entry.unit,
         higher_is_better=entry.higher_is_better,
     )
-    ids = {id(family): family.first.record.tuning and family.first.record.tuning.id for family in (baseline, *methods)}
-    unlike = [ids[id(family)] != ids[id(baseline)] for family in methods]
     rows = [
-        replace(row, flags=(*row.flags, NOT_TUNED_ALIKE)) if other else row
-        for row, other in zip(rows, unlike, strict=True)
+        row if _tuned_in(family) == _tuned_in(baseline) else replace(row, flags=(*row.flags, NOT_TUNED_ALIKE))
+        for row, family in zip(rows, methods, strict=True)
     ]
     return own, rows
+
+
+def _tuned_in(family: Family) -> str | None:
+    """The id of the study in which the family's options were found; None: in none."""
+    tuning = family.first.record.tuning
+    return tuning and tuning.id
 
 
 def stated_margin(methods: Sequence[Family], unit: str) -> float | None:

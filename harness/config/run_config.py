@@ -110,6 +110,12 @@ class RunConfig:
         """A method as others stand on it or are compared with it: its defaults, but for what is given of it."""
         return Recipe(method, self.required_options.get(method), self.required_options)
 
+    @property
+    def compared(self) -> tuple[Recipe, ...]:
+        """The run's own method, and the baseline where that is another run."""
+        other = self.baseline and (self.baseline != self.method or self.control)
+        return (self.recipe, self.plain(self.baseline)) if self.baseline and other else (self.recipe,)
+
     def as_dict(self) -> dict[str, Any]:
         """For `run.json`: only JSON types."""
         return {item.name: to_jsonable_python(getattr(self, item.name)) for item in dataclasses.fields(self)}

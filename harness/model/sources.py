@@ -85,14 +85,7 @@ def locate(name: str, note: Note) -> tuple[str, bool]:
         return str(_folder_of_file(path, note)), True
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise HarnessError(f"backbone folder {name!r} does not exist; {did_you_mean(name, known_names())}")
-    hub = known.hub if known else name
-    cached = _in_hub_cache(hub)
-    if not cached and (reason := _hub_fault(hub)):
-        raise HarnessError(
-            f"backbone {name!r} is not an embedded model, is no folder here and is not reachable on the Hub "
-            f"({reason}); {did_you_mean(name, known_names())}"
-        )
-    return hub, cached
+    return _on_hub(name, f"backbone {name!r} is not an embedded model, is no folder here")
 
 
 def fetch(name: str, output: Path, note: Note) -> str:
@@ -121,12 +114,7 @@ def _fetched(name: str, output: Path, note: Note) -> str:
         return f"made of {path.name}"
     if path.is_dir() or name in embedded_names():
         raise HarnessError(f"{name} is here already; use it as --backbone {name}")
-    hub = known.hub if known else name
-    if not _in_hub_cache(hub) and (reason := _hub_fault(hub)):
-        raise HarnessError(
-            f"'{name}' is no name of the catalogue and no GGUF file, and is not reachable on the Hub ({reason}); "
-            f"{did_you_mean(name, catalogue())}"
-        )
+    hub, _ = _on_hub(name, f"'{name}' is no name of the catalogue, no GGUF file")
     with _new_folder(output) as part:
         _from_hub(hub, part)
     return f"{hub}, from the Hub" + (f", {known.licence}" if known else "")
@@ -242,6 +230,20 @@ def _sha256(path: Path) -> str:
 
 
 # ---- the Hub ----
+
+
+def _on_hub(name: str, otherwise: str) -> tuple[str, bool]:
+    """(Hub id of a name of the catalogue or of itself, whether it is in the Hub's cache).
+
+    Raises HarnessError, which begins with what it is not (`otherwise`), where the Hub cannot serve it.
+    """
+    known = catalogue().get(name)
+    hub = known.hub if known else name
+    cached = _in_hub_cache(hub)
+    if not cached and (reason := _hub_fault(hub)):
+        hint = did_you_mean(name, known_names())
+        raise HarnessError(f"{otherwise} and is not reachable on the Hub ({reason}); {hint}")
+    return hub, cached
 
 
 def _from_hub(hub: str, folder: Path) -> None:

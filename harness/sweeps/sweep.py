@@ -96,12 +96,18 @@ class Workshop:
         """The session of a seed and scope. Raises HarnessError for a persona or cluster that is not there."""
         if self._root is None:
             self._root = open_session(self.shared, self.files, self.progress)
-            for entry in self.entries:
-                self._root.load(entry.config.recipe)
-            self._root.check_required([entry.config.recipe for entry in self.entries])
+            self.take(self.entries)
         if (seed, scope) not in self._sessions:
             self._sessions[seed, scope] = self._root.twin(seed, scope.persona, scope.cluster)
         return self._sessions[seed, scope]
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        """Make these entries in place of those before; what is open stays so."""
+        self.entries = entries
+        if self._root is not None:
+            for entry in entries:
+                self._root.load(entry.config.recipe)
+            self._root.check_required([entry.config.recipe for entry in entries])
 
     def stored(self, order: Order) -> tuple[str, StoredRun | None]:
         """The id that the run has or will have, and the run as it is stored now, complete or not."""

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Recipe
-from harness.contract import Search, fill, option_types
+from harness.contract import Search, fill
 from harness.engines import Fitted
 from harness.errors import HarnessError
 from harness.progress import Progress
 from harness.runner import Session
 from harness.store import canonical_hash, source_hash
 from harness.study import Study, fit_method
-from harness.sweeps.sweep import Order, Scope, SweepOutcome, Workshop, joint_rows
+from harness.sweeps.sweep import Scope, SweepOutcome, Workshop, run_sweep
 from harness.sweeps.sweep_file import Entry, Sweep
 from harness.sweeps.tuning_file import Tuned, Tuning
 from harness.training import FitStopped
@@ -90,9 +90,8 @@ def split_personas(session: Session, count: int | None) -> tuple[tuple[str, ...]
 
 def run_tuning(tuning: Tuning, files: Sequence[str | Path], progress: Progress) -> TuningOutcome:
     """All trials that are missing, then the runs of the best of each, compared jointly on the reported personas."""
-    plain = Workshop(tuning.shared, files, progress, [one.entry for one in tuning.methods])
-    seed = tuning.seeds[0]
-    session = plain.session(seed, Scope(tuning.shared.persona, tuning.shared.cluster))
+    workshop = Workshop(tuning.shared, files, progress, [one.entry for one in tuning.methods])
+    session = workshop.session(tuning.seeds[0], Scope(tuning.shared.persona, tuning.shared.cluster))
     chosen, reported = split_personas(session, tuning.personas)
     apart = not set(chosen) & set(reported)
     lab = session.among(chosen)
@@ -105,13 +104,10 @@ def run_tuning(tuning: Tuning, files: Sequence[str | Path], progress: Progress) 
         found.setdefault(one.entry.config.method, result.options)
     about = _provenance(tuning, best, session, chosen, apart)
     entries = [_entry(one, found, about.get(one.tuned.entry.label)) for one in best]
-    workshop = Workshop(tuning.shared, files, progress, entries)
-    scope = Scope(reported) if apart else Scope(tuning.shared.persona, tuning.shared.cluster)
-    made = workshop.make_all([Order(entry, seed, scope) for seed in tuning.seeds for entry in entries])
-    rows = joint_rows(entries[0], entries, made)
-    ceilings = next((item.run.record.ceilings for item in made if item.run), ())
-    sweep = Sweep(tuning.name, tuning.shared, entries[0], tuple(entries), tuning.seeds)
-    return TuningOutcome(tuning, tuple(best), chosen, apart, SweepOutcome(sweep, rows, tuple(made), ceilings))
+    workshop.take(entries)
+    shared = replace(tuning.shared, persona=reported, cluster=None) if apart else tuning.shared
+    sweep = Sweep(tuning.name, shared, entries[0], tuple(entries), tuning.seeds)
+    return TuningOutcome(tuning, tuple(best), chosen, apart, run_sweep(sweep, workshop))
 
 
 def _entry(best: Best, found: Mapping[str, Any], about: Mapping[str, Any] | None) -> Entry:
@@ -165,7 +161,7 @@ class _Trials:
     ) -> None:
         self.tuning, self.tuned, self.lab, self.progress = tuning, tuned, lab, progress
         config = tuned.entry.config
-        self.defaults, self.types = config.method_options, option_types(type(config.method_options))
+        self.defaults = config.method_options
         self.recipe = Recipe(config.method, self.defaults, {**config.required_options, **found})
 
     def best(self) -> Best:

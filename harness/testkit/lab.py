@@ -10,7 +10,7 @@ import functools
 import random
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +40,19 @@ class CheckSkipped(Exception):  # noqa: N818
     """The check does not apply to this method, or what it needs has failed already."""
 
 
+class _LastEpochs(Fitter):
+    def encoded(self, backbone: Any, grouping: Any, split: Any) -> Any:
+        made = super().encoded(backbone, grouping, split)
+        return [[] for _ in made] if split == "validation" else made
+
+
 class EarlyStoppingOff(Study):
     """A study in which fitting keeps every adapter's last epoch: validation dialogues decide on nothing by themselves.
 
     Whatever still changes with them was made from them.
     """
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
-        self._fitter = _LastEpochs(**{item.name: getattr(self._fitter, item.name) for item in fields(self._fitter)})
-
-
-class _LastEpochs(Fitter):
-    def encoded(self, backbone: Any, grouping: Any, split: Any) -> Any:
-        made = super().encoded(backbone, grouping, split)
-        return [[] for _ in made] if split == "validation" else made
+    _fitter_type = _LastEpochs
 
 
 @dataclass

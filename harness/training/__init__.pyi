@@ -2,7 +2,12 @@
 from .bank_training import Watch as Watch, fit_bank as fit_bank
 from .clusters import cluster_personas as cluster_personas
 from .designs import DesignSpec as DesignSpec
-from .estimate import Estimate as Estimate, Load as Load, estimate_step as estimate_step
+from .estimate import (
+    Estimate as Estimate,
+    Load as Load,
+    estimate_step as estimate_step,
+    key_width as key_width,
+)
 from .fit_loop import FitLoop as FitLoop
 from .fit_report import has_spike as has_spike
 from .optimiser import learning_rate_factor as learning_rate_factor

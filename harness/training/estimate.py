@@ -6,10 +6,11 @@ D hidden, I inner width, L layers, V vocabulary, N adapters with K numbers each.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.engines import BLOCK, LONGEST
+from harness.engines import BLOCK, LONGEST, rows_of_logits
 
 BANK_COPIES = 8  # values, gradients, two moments, best, and a step's temporaries
 
@@ -53,6 +54,39 @@ class Load:
     logits: int
     engine: str
     adapted: tuple[str, ...] = ()
+
+    @classmethod
+    def of_step(
+        cls,
+        rows: Sequence[Sequence[tuple[int, int]]],
+        batch_size: int,
+        microbatch_tokens: int,
+        workers: int,
+        *,
+        vocabulary: int,
+        numbers: int,
+        device_type: str,
+        engine: str,
+        adapted: tuple[str, ...] = (),
+    ) -> Load:
+        """Of a step in which the longest dialogues of every adapter come together.
+
+        rows     (tokens, labels) of each adapter's dialogues, virtual tokens included
+        workers  waves of `microbatch_tokens`, or of one longer dialogue, that go through the model side by side
+        """
+        lengths = [n for own in rows for n in sorted((tokens for tokens, _ in own), reverse=True)[:batch_size]]
+        tokens = min(sum(lengths), workers * max(microbatch_tokens, *lengths))
+        share = sum(labels for own in rows for _, labels in own) / sum(tokens for own in rows for tokens, _ in own)
+        labels = round(tokens * share)
+        logits = min(labels, rows_of_logits(device_type, vocabulary)) * vocabulary
+        return cls(tokens, labels, max(lengths), len(rows), numbers, logits, engine, adapted)
+
+
+def key_width(config: Any) -> int:
+    """Width of a token's keys in one layer: heads that have keys times the numbers of a head."""
+    heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    return (getattr(config, "head_dim", None) or config.hidden_size // heads) * kv_heads
 
 
 def estimate_step(config: Any, load: Load, width: int, weights: int | None = None) -> Estimate:
@@ -99,8 +133,7 @@ def _dimensions(config: Any) -> tuple[int, int, int, int, int, int]:
     """(D, I, L, V, heads, width of all keys)."""
     hidden, heads = config.hidden_size, config.num_attention_heads
     inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    return hidden, inner, config.num_hidden_layers, config.vocab_size, heads, hidden // heads * kv_heads
+    return hidden, inner, config.num_hidden_layers, config.vocab_size, heads, key_width(config)
 
 
 def _size(count: int) -> str:

@@ -162,13 +162,24 @@ class FitLoop:
         latest = [state.validation_loss[-1] for state in self.adapters if state.validation_loss]
         return sum(latest) / len(latest) if latest else math.nan
 
+    def planned(self) -> tuple[int, int, int]:
+        """(steps, tokens trained on, tokens validated on) of all epochs, summed over the adapters."""
+        steps = sum(self._total_steps(i) for i in range(len(self.bank)))
+        tokens, held = (
+            self.options.epochs * sum(self.bank.prefix_tokens + len(row.inputs) for own in rows for row in own)
+            for rows in (self.train_rows, self.validation_rows)
+        )
+        return steps, tokens, held
+
     def speeds(self) -> tuple[float, float]:
         """Tokens a second of training and of validating, measured on rows of the first step; no adapter changes."""
         waves, values, gradients = self.waves, self.optimiser.values, self.optimiser.gradients
         entries: list[Entry] = []
+        left = waves.workers * self.options.microbatch_tokens
         for entry in (entry for adapter in self.learning() for entry in self._entries(adapter)):
-            if waves.count(entries)[0].sum() < waves.workers * self.options.microbatch_tokens:
+            if left > 0:
                 entries.append(entry)
+                left -= self.bank.prefix_tokens + len(entry.row.inputs)
         tokens, labels = waves.count(entries)
         with waves.threads():
             started = between = 0.0

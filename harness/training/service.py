@@ -221,10 +221,21 @@ class Fitter:
         bank = load_bank(folder / "adapters", plan.backbone)
         adapters = Adapters(plan.backbone, bank, folder / "adapters")
         without = {k for k, state in report["adapters"].items() if state["status"] == "no data" and not serve_all}
-        served = self._served({p: k for p, k in plan.grouping.items() if k not in without})
-        otherwise = "all" if set(plan.keys) == {"all"} and self.control is None else None
-        fitted = Fitted.of(adapters, served, otherwise, fallback, report)
+        grouping = {p: k for p, k in plan.grouping.items() if k not in without}
+        fitted = self._of_plan(plan, adapters, grouping, fallback, report)
         return replace(fitted, cost=FitCost.of_fit(bank, report))
+
+    def _of_plan(
+        self,
+        plan: PlannedFit,
+        adapters: Adapters,
+        grouping: Grouping,
+        fallback: Fitted | None,
+        report: Mapping[str, Any] | None = None,
+    ) -> Fitted:
+        """A plan's adapters, served to the personas of a grouping; one for all serves everybody else, too."""
+        otherwise = "all" if set(plan.keys) == {"all"} and self.control is None else None
+        return Fitted.of(adapters, self._served(grouping), otherwise, fallback, report)
 
     def encoded(self, backbone: Backbone, grouping: Grouping, split: Split) -> list[list[Encoded]]:
         """The dialogues of a split by adapter, keys ascending; a dialogue without anything to learn is left out."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.adapters import Bank, key_seed
-from harness.engines import Each, Entry, Row, Wave, collate, engine_for, rows_of_logits, side_by_side
+from harness.engines import Each, Entry, Row, Wave, collate, engine_for, side_by_side
 from harness.errors import HarnessError
 from harness.model import Backbone
 from harness.training.estimate import Estimate, Load, estimate_step
@@ -48,22 +48,16 @@ class WaveRunner:
     def estimate(self, rows: Sequence[Sequence[Row]], batch_size: int) -> Estimate:
         """Memory of a step; rows: each adapter's, of which the longest are taken to come together."""
         virtual = self.prefix + self.bank.cached_tokens
-        batches = [sorted((virtual + len(row.inputs) for row in mine), reverse=True)[:batch_size] for mine in rows]
-        lengths = [length for batch in batches for length in batch]
-        everything = [row for mine in rows for row in mine]
-        share = sum(len(row.targets) for row in everything) / sum(virtual + len(row.inputs) for row in everything)
-        longest = max(lengths)
-        tokens = min(sum(lengths), self.workers * max(self.microbatch_tokens, longest))
         model = self.backbone.model
         config = model.config.get_text_config()
-        labels = round(tokens * share)
-        load = Load(
-            tokens=tokens,
-            labels=labels,
-            longest=longest,
-            adapters=len(self.bank),
+        load = Load.of_step(
+            [[(virtual + len(row.inputs), len(row.targets)) for row in own] for own in rows],
+            batch_size,
+            self.microbatch_tokens,
+            self.workers,
+            vocabulary=config.vocab_size,
             numbers=sum(self.flat.sizes),
-            logits=min(labels, rows_of_logits(self.backbone.device.type, config.vocab_size)) * config.vocab_size,
+            device_type=self.backbone.device.type,
             engine=self.engine.name,
             adapted=tuple(sorted({name.rsplit(".", 1)[-1] for name in self.bank.low_rank() or {}})),
         )

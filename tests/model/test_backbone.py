@@ -15,15 +15,6 @@ from harness.errors import HarnessError
 from harness.model import backbone, sources
 
 
-@pytest.fixture
-def folder(tmp_path, make_backbone):
-    """A model saved in Hub format, fp32."""
-    made = make_backbone("float32")
-    made.model.save_pretrained(tmp_path / "model")
-    made.tokenizer.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
 def test_a_local_folder_loads_frozen_and_in_eval_mode(folder):
     loaded = backbone.load_backbone(str(folder))
     assert (loaded.hidden, loaded.dtype, loaded.device.type) == (16, torch.float32, "cpu")

@@ -204,14 +204,6 @@ def test_a_typo_is_answered_with_the_catalogue(tmp_path, monkeypatch):
 # ---- what is checked when a model is loaded ----
 
 
-@pytest.fixture
-def folder(tmp_path, make_backbone):
-    made = make_backbone("float32")
-    made.model.save_pretrained(tmp_path / "model")
-    made.tokenizer.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
 def test_weights_that_are_no_numbers_are_named(folder, make_backbone):
     model = make_backbone("float32").model
     model.model.layers[0].mlp.up_proj.weight.data[0, 0] = float("nan")
