@@ -274,6 +274,13 @@ def test_an_attention_that_is_asked_for_is_used(folder):
     engine, why = engine_for(loaded)
     assert engine.name == "transformers"
     assert "'eager' of transformers is asked for" in why
+    # What stands on a LoRA runs on a merged copy: the same is asked of that.
+    from harness.adapters import create_bank, merged
+    from harness.contract import LoRA
+
+    copy = merged(loaded, create_bank(loaded, LoRA(), ["all"], 0), 0)
+    assert copy.attention == "eager"
+    assert engine_for(copy)[0].name == "transformers"
 
 
 def test_quantising_without_its_package_is_one_line(folder, monkeypatch):
