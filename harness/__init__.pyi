@@ -25,7 +25,10 @@ from .contract import (
     Search as Search,
     SoftPrompt as SoftPrompt,
     Split as Split,
+    SteeringVector as SteeringVector,
+    Subspace as Subspace,
     TrainOptions as TrainOptions,
+    Yardstick as Yardstick,
     hookimpl as hookimpl,
 )
 from .engines import Fitted as Fitted

@@ -35,6 +35,7 @@ from harness.runs import (
     RunRecord,
     StoredRun,
     Unseen,
+    Yardstick,
     cost_of,
     flags_of,
     opening,
@@ -193,6 +194,7 @@ class Session:
             cost=cost_of(fitted, predict_seconds, score_seconds),
             flags=flags_of(fitted, predicted.replies),
             ceilings=self.ceilings(),
+            yardsticks=self.yardsticks(),
             base=fitted.backbone.fingerprint,  # what the adapters stand on
             numerics={**record.numerics, **engines_used(fitted.all_adapters)},
         )
@@ -293,10 +295,19 @@ class Session:
 
     def ceilings(self) -> list[Ceiling]:
         """Scores of the benchmark's oracles on this example set, computed once and cached; empty without oracles."""
-        parts = [*(self.hashes[name] for name in ("examples", "protocol", "scorer"))]
-        parts += [plugin_hash(self.benchmark.source), *metric_sources(self.evaluation.names)]
-        found = self.evaluation.oracles([self.examples[i] for i in self.seen], parts)
+        found = self.evaluation.oracles([self.examples[i] for i in self.seen], self._observed)
         return [Ceiling.model_validate(one) for one in found]
+
+    def yardsticks(self) -> list[Yardstick]:
+        """Scores of the benchmark's simple predictors on this example set, in the same way."""
+        found = self.evaluation.yardsticks([self.examples[i] for i in self.seen], self._observed)
+        return [Yardstick.model_validate(one) for one in found]
+
+    @property
+    def _observed(self) -> list[str]:
+        """What oracles and yardsticks follow from."""
+        data = [self.hashes[name] for name in ("examples", "protocol", "split", "scorer")]
+        return [*data, plugin_hash(self.benchmark.source), *metric_sources(self.evaluation.names)]
 
 
 def open_session(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Session:

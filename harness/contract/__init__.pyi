@@ -14,6 +14,7 @@ from .data import (
     ReferenceScore as ReferenceScore,
     Role as Role,
     Split as Split,
+    Yardstick as Yardstick,
 )
 from .extensions import (
     extensions_of as extensions_of,
@@ -66,5 +67,7 @@ from .specs import (
     Schedule as Schedule,
     Search as Search,
     SoftPrompt as SoftPrompt,
+    SteeringVector as SteeringVector,
+    Subspace as Subspace,
     TrainOptions as TrainOptions,
 )

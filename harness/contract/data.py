@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from harness.contract.metric import TextEmbedder
 
 Split = Literal["train", "validation", "test"]
 Role = Literal["system", "user", "assistant"]
@@ -39,6 +42,7 @@ class Dialogue:
 
     `context` is shown to the model as a line of the system text, e.g. (("time_of_day", "evening"), ...).
     A trailing user message without a reply is allowed; it makes no example.
+    `item` names what is replied to, where several people reply to the same: a joke, a comment. No method sees it.
     """
 
     id: str
@@ -46,6 +50,7 @@ class Dialogue:
     split: Split
     messages: tuple[Message, ...]
     context: tuple[tuple[str, str], ...] = ()
+    item: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ class Protocol:
 
     system             text that opens every system message
     profile            whether the persona's description stands in the system message
-    turns              which assistant turns are examples: all of them, or the last of each dialogue
+    turns              which assistant turns are examples: all of them, those from the third on, or the last of each
+                       dialogue
     max_new_tokens     decoding is greedy and stops at the end of the turn or here
     max_prompt_tokens  longer prompts lose their oldest turns
     choices            closed set of replies; empty means free text
@@ -88,7 +94,7 @@ class Protocol:
 
     system: str = ""
     profile: bool = False
-    turns: Literal["all", "last"] = "all"
+    turns: Literal["all", "from_third", "last"] = "all"
     max_new_tokens: int = 64
     max_prompt_tokens: int = 1024
     choices: tuple[str, ...] = ()
@@ -117,6 +123,22 @@ class Ceiling:
 
 
 @dataclass(frozen=True, slots=True)
+class Yardstick:
+    """Replies on the test examples that need no language model: what a method should beat, or cannot be asked to.
+
+    knows      in words, what the replies are made of
+    oracle     it has seen other people's replies to the test items, which no method sees
+    base_rate  it stands for the person alone, whatever is asked: a personal method that is no better has learnt nothing
+    """
+
+    name: str
+    knows: str
+    replies: Mapping[str, str]  # prompt id -> reply
+    oracle: bool = False
+    base_rate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """Everything a benchmark's `load` returns.
 
@@ -124,6 +146,8 @@ class Dataset:
     reference published score on the deciding metric, if there is one
     schema    what the benchmark's own metrics read replies against; any object that they understand
     ceilings  oracles, computed when asked for (they may cost a little)
+    yardsticks  simple predictors, for data of real people: (data set as it is run, sentence embeddings or None) ->
+              replies on its test examples; `harness.benchmarks.yardsticks` has some ready
     write     writes the data set to a new folder in the benchmark's own file format; returns counts to print
     facts     what the benchmark wants printed beside its rows, e.g. {"signal": "1.0"}
     """
@@ -136,6 +160,7 @@ class Dataset:
     reference: ReferenceScore | None = None
     schema: Any = None
     ceilings: Callable[[], Sequence[Ceiling]] | None = None
+    yardsticks: Callable[[Dataset, TextEmbedder | None], Sequence[Yardstick]] | None = None
     write: Callable[[Path], Mapping[str, int]] | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 

@@ -133,7 +133,7 @@ class BenchmarkHooks:
         Returns
             a `harness.Dataset`: personas, dialogues with their splits, protocol (prompt, decoding, splits),
             metrics of which the first decides, and optionally a reference score, a schema for the benchmark's
-            own metrics, ceilings.
+            own metrics, ceilings, yardsticks.
         Raises
             `harness.DataError` naming the file and, where there is one, the line.
         Same options, same data set, to the byte: its hash goes into every record.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -16,7 +16,10 @@ Need = Literal["embedder", "nll", "choices", "schema"]
 Unit = Literal["pt", "raw", "nats"]
 Columns = dict[str, list[float]]
 SCORER = "sentence-transformers/all-MiniLM-L6-v2"  # whose embeddings define the metric `similarity`
-CORE_METRICS = frozenset({"similarity", "exact_match", "accuracy", "mae", "nll"})  # no plugin may take these names
+# No plugin may take these names.
+CORE_METRICS = frozenset(
+    {"similarity", "exact_match", "rouge_1", "rouge_l", "accuracy", "macro_f1", "mae", "rmse", "nll"}
+)
 
 
 class TextEmbedder(Protocol):
@@ -74,7 +77,8 @@ class Metric:
     unit              "pt": a share in 0..1, shown x 100; "nats"; "raw": in the unit of the data
     higher_is_better  direction of improvement
     needs             what the batch must hold for it: "embedder", "nll", "choices"; "schema": the data set's schema
-    columns           names of the columns that it uses of those that `compute` returns; left out: its own name
+    columns           names of the columns that it uses of those that `compute` returns; left out: its own name, or of a
+                      metric with a `figure` all whose names begin with its own and a colon, in their order
     figure            None: the mean over the examples. Else the columns are counts, which are summed over examples
                       (of a persona, of the whole run) first: summed counts [..., C] -> values [...], nan where
                       undefined
@@ -92,7 +96,12 @@ class Metric:
     group: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", self.columns or (self.name,))
+        if not self.columns and self.figure is None:
+            object.__setattr__(self, "columns", (self.name,))
+
+    def columns_in(self, found: Iterable[str]) -> tuple[str, ...]:
+        """Those of the columns that are this metric's."""
+        return self.columns or tuple(column for column in found if column.startswith(f"{self.name}:"))
 
     @property
     def pooled(self) -> bool:

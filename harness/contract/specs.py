@@ -1,4 +1,4 @@
-"""What a method says about its adapters: shape (SoftPrompt, GatedPrefix, LoRA) and training, checked when made.
+"""What a method says about its adapters: shape (SoftPrompt, LoRA, ...) and training, checked when made.
 
 Plain dataclasses without torch, so that listing methods stays quick. The adapters themselves are in `adapters`.
 """
@@ -19,7 +19,7 @@ SOURCES = ("given", "description", "behaviour")
 SCHEDULES = ("linear", "cosine", "constant")
 DEFAULT_TARGETS, ALL_LINEAR = "default", "all-linear"  # of a LoRA
 # No plugin may take these names.
-CORE_ADAPTERS = frozenset({"soft_prompt", "kv_prefix", "discrete_prompt", "gated_prefix", "lora"})
+CORE_ADAPTERS = frozenset({"soft_prompt", "kv_prefix", "discrete_prompt", "gated_prefix", "lora", "steering_vector"})
 
 
 def _check(*wanted: tuple[object, str]) -> None:
@@ -153,6 +153,16 @@ class LoRA:
 
 
 @dataclass(frozen=True)
+class SteeringVector:
+    """A vector that is added to the output of one block at every token (Subramani et al. 2022, steering vectors).
+
+    layer  block from 0, negative ones from the end; None: the hidden states behind the last norm, which the head reads
+    """
+
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
 class TrainOptions:
     """How every adapter of a bank is trained.
 
@@ -219,6 +229,19 @@ class Coefficients:
     """
 
     shrink: bool = True
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """theta_u = theta_0 + c_u W: a persona owns `rank` coordinates in a subspace that everybody's data choose.
+
+    rank  of the subspace
+    """
+
+    rank: Annotated[int, Search(1, 32, log=True)] = 8
+
+    def __post_init__(self) -> None:
+        _check((self.rank >= 1, f"a subspace needs rank 1 or more, not {self.rank}"))
 
 
 @dataclass(frozen=True)

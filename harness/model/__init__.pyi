@@ -29,6 +29,7 @@ from .repeatable import keep_memory as keep_memory, set_repeatable as set_repeat
 from .sources import (
     EMBEDDED_FOLDER as EMBEDDED_FOLDER,
     RANDOM as RANDOM,
+    cache_folder as cache_folder,
     catalogue as catalogue,
     embedded_names as embedded_names,
     fetch as fetch,

@@ -85,7 +85,7 @@ def split_examples(dataset: Dataset, split: str) -> list[Example]:
 
 
 def dialogue_examples(protocol: Protocol, persona: Persona, dialogue: Dialogue) -> list[Example]:
-    """The examples of one dialogue: each assistant turn that answers a user, or the last of them."""
+    """The examples of one dialogue: the assistant turns that answer a user, of those that the protocol asks for."""
     messages = dialogue_messages(protocol, persona, dialogue)
     turns: list[Example] = []
     depth = 0
@@ -96,6 +96,8 @@ def dialogue_examples(protocol: Protocol, persona: Persona, dialogue: Dialogue) 
             prompt = Prompt(f"{dialogue.id}#{depth}", dialogue.persona, depth, messages[:place])
             turns.append(Example(prompt, message.text))
         depth += 1
+    if protocol.turns == "from_third":
+        return [example for example in turns if example.prompt.depth >= 2]
     return turns if protocol.turns == "all" else turns[-1:]
 
 

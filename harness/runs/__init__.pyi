@@ -12,6 +12,7 @@ from .record import (
     Cost as Cost,
     RunRecord as RunRecord,
     Unseen as Unseen,
+    Yardstick as Yardstick,
 )
 from .replies import Replies as Replies, Reply as Reply, write_replies as write_replies
 from .stored import (

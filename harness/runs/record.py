@@ -241,6 +241,20 @@ class Ceiling(Part):
     scores: dict[str, Score]
 
 
+class Yardstick(Part):
+    """What a predictor that needs no model reaches on the same examples; see `harness.Yardstick`.
+
+    per_persona   of a base rate, which methods are tested against
+    """
+
+    name: str
+    knows: str
+    oracle: bool = False
+    base_rate: bool = False
+    scores: dict[str, Score]
+    per_persona: PersonaSums | None = None
+
+
 class RunRecord(Part):
     """Everything that is written about a run, in the order of run.json.
 
@@ -299,6 +313,7 @@ class RunRecord(Part):
     cost: Cost | None = None
     flags: tuple[Flag, ...] = ()
     ceilings: tuple[Ceiling, ...] = ()
+    yardsticks: tuple[Yardstick, ...] = ()
     base: str | None = None
     per_persona: PersonaSums | None = None
 

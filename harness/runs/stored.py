@@ -123,8 +123,9 @@ def _described(name: str, entry: MetricSums) -> MetricSums:
     except HarnessError:
         return entry
     found: dict[str, Any] = {"summary": metric.summary}
-    if metric.figure is not None and entry.counts is not None and {*metric.columns} <= entry.counts.keys():
-        counts = np.array([entry.counts[column] for column in metric.columns], dtype=float).T  # [G, C]
+    names = metric.columns_in(entry.counts or ())
+    if metric.figure is not None and entry.counts is not None and names and {*names} <= entry.counts.keys():
+        counts = np.array([entry.counts[column] for column in names], dtype=float).T  # [G, C]
         try:
             values = pseudo_values(counts, metric.figure)
             values += float(metric.figure(counts.sum(0))) - values.mean()

@@ -5,7 +5,7 @@ The benchmark names the metrics. The runner chooses the examples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,11 @@ class Evaluation:
     def __init__(self, dataset: Dataset, scorer: str | None, store: Store, progress: Progress) -> None:
         self.dataset, self.store, self.progress = dataset, store, progress
         self.names = expand_metrics(dataset.metrics)
+        there = {"schema": dataset.schema, "choices": dataset.protocol.choices}
         for name in self.names:
-            if "schema" in metric_named(name).needs and not dataset.schema:
-                raise ConfigError(f"metric '{name}' needs a schema, and {dataset.name} has none")
+            if missing := [need for need in metric_named(name).needs if not there.get(need, True)]:
+                what = "a schema" if missing == ["schema"] else "a closed set of choices"
+                raise ConfigError(f"metric '{name}' needs {what}, and {dataset.name} has none")
         self._embedder: Embedder | None = None
         if needs_embedder(dataset):
             cache = store.cache / "embeddings"
@@ -72,19 +74,48 @@ class Evaluation:
         if ceilings is None:
             return []
 
-        def make(folder: Path) -> None:
-            rows = []
-            with self.progress.task("score the oracles", 0, "texts") as self._advance:
-                for ceiling in ceilings():
-                    replies = [ceiling.replies[example.prompt.id] for example in examples]
-                    columns = score_replies(self.dataset, examples, replies, self._embedder)
-                    sums = persona_sums(self.dataset, examples, columns)
-                    scores = {name: overall(sums, name) for name in sums.metrics}
-                    rows.append({"name": ceiling.name, "knows": ceiling.knows, "scores": scores})
-            self._advance = None
-            dump_json(rows, folder / "ceilings.json")
+        def scored() -> list[dict[str, Any]]:
+            return [
+                {"name": one.name, "knows": one.knows, "scores": self.figures(self._sums_of(examples, one.replies))}
+                for one in ceilings()
+            ]
 
-        return read_json(self.store.cached("ceilings", canonical_hash(list(identity)), make) / "ceilings.json")
+        return self._kept("ceilings", "score the oracles", identity, scored)
+
+    def yardsticks(self, examples: Sequence[Example], identity: Sequence[str]) -> list[dict[str, Any]]:
+        """The same for the simple predictors that the benchmark has; with sums per persona for the base rates."""
+        find = self.dataset.yardsticks
+        if find is None:
+            return []
+
+        def scored() -> list[dict[str, Any]]:
+            rows = []
+            for one in find(self.dataset, self._embedder):
+                sums = self._sums_of(examples, one.replies)
+                row = {"name": one.name, "knows": one.knows, "oracle": one.oracle, "base_rate": one.base_rate}
+                per_persona = sums.model_dump(mode="json") if one.base_rate else None
+                rows.append({**row, "scores": self.figures(sums), "per_persona": per_persona})
+            return rows
+
+        return self._kept("yardsticks", "score the yardsticks", identity, scored)
+
+    def _sums_of(self, examples: Sequence[Example], replies: Mapping[str, str]) -> PersonaSums:
+        """Of replies by prompt id."""
+        texts = [replies[example.prompt.id] for example in examples]
+        return persona_sums(self.dataset, examples, score_replies(self.dataset, examples, texts, self._embedder))
+
+    def _kept(
+        self, kind: str, task: str, identity: Sequence[str], make: Callable[[], list[dict[str, Any]]]
+    ) -> list[dict[str, Any]]:
+        """Rows that are made once."""
+
+        def fill(folder: Path) -> None:
+            with self.progress.task(task, 0, "texts") as self._advance:
+                rows = make()
+            self._advance = None
+            dump_json(rows, folder / f"{kind}.json")
+
+        return read_json(self.store.cached(kind, canonical_hash(list(identity)), fill) / f"{kind}.json")
 
     def _embedding(self, done: int, total: int) -> None:
         if self._advance is not None:

@@ -5,13 +5,17 @@ No statistics (`harness.statistics`) and no running of models. No torch at impor
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.contract import Columns, Listing, Metric, MetricBatch, extensions_of, list_extensions, of_the_core
 from harness.errors import ConfigError, PluginError, did_you_mean
+from harness.statistics import f1
 from harness.store import plugin_hash
 
 
@@ -65,7 +69,7 @@ def score_columns(names: Iterable[str], batch: MetricBatch) -> Columns:
         metric = metric_named(name)
         if metric.compute not in computed:
             computed[metric.compute] = metric.compute(batch)
-        for column in metric.columns:
+        for column in metric.columns_in(computed[metric.compute]):
             values = computed[metric.compute].get(column)
             if values is None or len(values) != len(batch.examples):
                 got = "nothing" if values is None else f"{len(values)} values"
@@ -80,7 +84,7 @@ def value(name: str, columns: Mapping[str, Sequence[float]]) -> float:
     """The figure over all given examples: mean of the defined values, or the pooled counts' figure."""
     metric = metric_named(name)
     if metric.figure is not None:
-        sums = np.array([np.sum(np.asarray(columns[column], dtype=float)) for column in metric.columns])
+        sums = np.array([np.sum(np.asarray(columns[column], dtype=float)) for column in metric.columns_in(columns)])
         return float(metric.figure(sums))
     values = np.asarray(columns[metric.name], dtype=float)
     defined = values[~np.isnan(values)]
@@ -157,17 +161,66 @@ def _exact_match(batch: MetricBatch) -> Columns:
     return {"exact_match": [exact_match(*pair) for pair in batch.pairs()]}
 
 
-def _accuracy(batch: MetricBatch) -> Columns:
+@functools.cache
+def _rouge_scorer() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rouge1", "rougeL"], use_stemmer=False)
+
+
+def _rouge(batch: MetricBatch) -> Columns:
+    """F-measures of Lin (2004), as the package rouge-score computes them, without stemming."""
+    found = [_rouge_scorer().score(reference, reply) for reply, reference in batch.pairs()]
+    return {
+        "rouge_1": [score["rouge1"].fmeasure for score in found],
+        "rouge_l": [score["rougeL"].fmeasure for score in found],
+    }
+
+
+def _labels(batch: MetricBatch) -> list[tuple[str, str]]:
+    """(most probable choice, or the reply where there are no weights, reference) of each example."""
     choices, replies = batch.dataset.protocol.choices, list(batch.replies)
     if batch.choice_log_probs is not None:
         replies = [most_probable(row.tolist(), choices) for row in batch.choice_log_probs]
-    pairs = zip(replies, batch.references, strict=True)
-    return {"accuracy": [exact_match(reply, reference) for reply, reference in pairs]}
+    return list(zip(replies, batch.references, strict=True))
+
+
+def _accuracy(batch: MetricBatch) -> Columns:
+    return {"accuracy": [exact_match(*pair) for pair in _labels(batch)]}
+
+
+def _class_counts(batch: MetricBatch) -> Columns:
+    """Of each choice: true positives, false positives, false negatives."""
+    pairs = [(normalised(got), normalised(wanted)) for got, wanted in _labels(batch)]
+    columns: Columns = {}
+    for choice in map(normalised, batch.dataset.protocol.choices):
+        for name, hit in (("tp", (True, True)), ("fp", (True, False)), ("fn", (False, True))):
+            columns[f"macro_f1:{choice}:{name}"] = [float((g == choice, w == choice) == hit) for g, w in pairs]
+    return columns
+
+
+def macro_f1(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean F1 of the choices that were given or wanted; counts [..., 3 C] -> [...], nan where there is none."""
+    each = f1(counts.reshape(*counts.shape[:-1], -1, 3))
+    known = ~np.isnan(each)
+    number = known.sum(axis=-1)
+    return np.where(number > 0, np.where(known, each, 0.0).sum(axis=-1) / np.maximum(number, 1), np.nan)
 
 
 def _mae(batch: MetricBatch) -> Columns:
     choices = batch.dataset.protocol.choices
     return {"mae": [absolute_error(reply, reference, choices) for reply, reference in batch.pairs()]}
+
+
+def _squares(batch: MetricBatch) -> Columns:
+    errors = _mae(batch)["mae"]
+    return {"rmse:squares": [error**2 for error in errors], "rmse:n": [float(not math.isnan(e)) for e in errors]}
+
+
+def rmse(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Root of the mean squared error from [..., 2]: summed squares, number of errors."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sqrt(sums[..., 0] / sums[..., 1])
 
 
 def _nll(batch: MetricBatch) -> Columns:
@@ -183,8 +236,14 @@ CORE: dict[str, Metric] = {
     for metric in (
         Metric("similarity", _COSINE, _similarity, needs=("embedder",)),
         Metric("exact_match", "reply equal to the reference up to white space", _exact_match),
+        Metric("rouge_1", "ROUGE-1: F-measure of the words that reply and reference share", _rouge),
+        Metric("rouge_l", "ROUGE-L: F-measure of their longest common subsequence of words", _rouge),
         Metric("accuracy", "most probable choice (or reply) equal to the reference", _accuracy),
+        Metric("macro_f1", "F1 of each choice, averaged over the choices", _class_counts, needs=("choices",),
+               figure=macro_f1),
         Metric("mae", "absolute error of the reply, a number", _mae, unit="raw", higher_is_better=False),
+        Metric("rmse", "root of the mean squared error of the reply, a number", _squares, unit="raw",
+               higher_is_better=False, figure=rmse),
         Metric("nll", _LIKELIHOOD, _nll, unit="nats", higher_is_better=False, needs=("nll",)),
     )
-}
+}  # fmt: skip

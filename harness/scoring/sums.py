@@ -96,7 +96,7 @@ def persona_sums(dataset: Dataset, examples: Sequence[Example], columns: Mapping
     for name in expand_metrics(dataset.metrics):
         metric = metric_named(name)
         empty = MetricSums(unit=metric.unit, higher_is_better=metric.higher_is_better)
-        totals = {c: [_total(columns[c], own) for own in places] for c in metric.columns}
+        totals = {c: [_total(columns[c], own) for own in places] for c in metric.columns_in(columns)}
         if metric.pooled:
             found: dict[str, Any] = {"counts": {c: tuple(t for t, _ in values) for c, values in totals.items()}}
         else:
@@ -116,7 +116,7 @@ def overall(sums: PersonaSums, name: str) -> float:
     if entry.counts is not None:
         metric = metric_named(name)
         assert metric.figure is not None
-        return float(metric.figure(np.array([math.fsum(entry.counts[c]) for c in metric.columns])))
+        return float(metric.figure(np.array([math.fsum(entry.counts[c]) for c in metric.columns_in(entry.counts)])))
     n = sum(entry.n)
     return math.fsum(entry.sum) / n if n else math.nan
 
