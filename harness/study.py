@@ -8,7 +8,7 @@ without references.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +19,19 @@ from torch import Tensor
 
 from harness.adapters import AdapterSpec
 from harness.config import fitted_for, held_out
-from harness.contract import Clusters, Dataset, Dialogue, Method, Persona, Prompt, Protocol, Split, TrainOptions
-from harness.engines import Adapters, FitCost, Fitted, Grouping, Predicted, Transcript, reply_nll
+from harness.contract import (
+    Clusters,
+    Dataset,
+    Dialogue,
+    Example,
+    Method,
+    Persona,
+    Prompt,
+    Protocol,
+    Split,
+    TrainOptions,
+)
+from harness.engines import Adapters, FitCost, Fitted, Grouping, Predicted, Transcript, reply_nll, reply_states
 from harness.errors import HarnessError, PluginError, did_you_mean
 from harness.model import Backbone, dialogue_examples, fingerprint
 from harness.progress import Progress
@@ -60,6 +71,7 @@ class Study:
         newcomers: Sequence[Persona] = (),
         scorer: str | None = None,
         watch: Watch | None = None,
+        texts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         if leaked := [d.id for d in dialogues if d.split == "test"]:
             raise ValueError(f"test dialogues must not reach a study, got {leaked[:3]}")
@@ -75,6 +87,7 @@ class Study:
         self._dialogues = tuple(dialogues)
         self._required = dict(required)
         self._scorer = scorer
+        self._texts = {**_train_replies(dialogues), **(texts or {})}
         self._embedder: Embedder | None = None  # one of its own: the scorer's leads back to what it scores
         self._cache = store.cache / "embeddings"
         self._transcript = Transcript(protocol, progress)
@@ -108,7 +121,7 @@ class Study:
         return self._embedder.embed(texts)
 
     def vectors(self, by: Literal["description", "behaviour"] = "description") -> dict[str, NDArray[np.float32]]:
-        """Persona id -> vector [384]: of its description (newcomers too), or the mean of its train replies.
+        """Persona id -> vector [384]: of its description, or the mean of its train replies; of newcomers, too.
 
         Personas without a description, or without train replies, are left out.
         """
@@ -116,12 +129,18 @@ class Study:
             people = [p for p in (*self.personas, *self.newcomers) if p.description.strip()]
             embedded = self.embed([p.description for p in people])
             return {p.id: vector for p, vector in zip(people, embedded, strict=True)}
-        replies: dict[str, list[str]] = {p.id: [] for p in self.personas}
-        for d in self._dialogues:
-            if d.split == "train" and d.persona in replies:
-                replies[d.persona] += [m.text for m in d.messages if m.role == "assistant"]
+        replies = {p.id: self.texts(p.id) for p in (*self.personas, *self.newcomers)}
         self.embed([text for texts in replies.values() for text in texts])  # in large batches; below from memory
         return {persona: self.embed(texts).mean(axis=0) for persona, texts in replies.items() if texts}
+
+    def texts(self, persona: str) -> list[str]:
+        """A persona's train replies. Of a newcomer, too: to tell who it is, and never to be trained on."""
+        return list(self._texts.get(persona, ()))
+
+    def examples(self, persona: str, split: Split) -> list[Example]:
+        """A persona's train or validation prompts with their replies; else as `dialogues`."""
+        people = {p.id: p for p in self.personas}
+        return [e for d in self.dialogues(persona, split) for e in dialogue_examples(self.protocol, people[persona], d)]
 
     # ---- groupings ----
 
@@ -207,7 +226,7 @@ class Study:
     ) -> Fitted:
         """Fit one adapter per persona, newcomers included, as functions of parameters that they share.
 
-        design    Levels, Coefficients or FromVector: who shares what
+        design    Levels, Coefficients, Subspace or FromVector: who shares what
         clusters  for the first two; None: the benchmark's own, or none where it has none
         vectors   for FromVector: persona id -> [E]; personas without one are left to the fallback
         The rest is as in `fit_adapters`. An epoch is a pass over the data of the persona with most dialogues.
@@ -222,14 +241,20 @@ class Study:
         )
 
     def combine(
-        self, fitted: Fitted, recipes: Mapping[str, Mapping[str, float]], fallback: Fitted | None = None
+        self,
+        fitted: Fitted,
+        recipes: Mapping[str, Mapping[str, float]],
+        fallback: Fitted | None = None,
+        *,
+        same_rank: bool = False,
     ) -> Fitted:
         """Serve each persona a weighted sum of fitted LoRAs, exact on the weight update.
 
-        recipes   persona id -> {key of an adapter in `fitted`: weight}
+        recipes    persona id -> {key of an adapter in `fitted`: weight}
+        same_rank  in place of the exact sum the nearest update of the shape that the LoRAs have; fits can start there
         Raises HarnessError if `fitted` holds no LoRAs, or for an unknown key.
         """
-        return self._fitter.combined(fitted, recipes, fallback)
+        return self._fitter.combined(fitted, recipes, fallback, same_rank)
 
     def fitted_from(
         self,
@@ -277,6 +302,17 @@ class Study:
         for example, pair in zip(examples, nats, strict=True):
             found.setdefault(example.prompt.persona, []).append(pair)
         return {persona: np.array(pairs, dtype=float) for persona, pairs in found.items()}
+
+    def reply_states(
+        self, fitted: Fitted, prompts: Sequence[Prompt], replies: Sequence[str], layers: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """Hidden states [n, layers, D] behind blocks of the model, each the mean over a reply's tokens.
+
+        fitted  one model for all (a single LoRA, or none)
+        layers  blocks from 0, negative ones from the end
+        """
+        asked = self._transcript.ask(fitted, prompts)
+        return reply_states(fitted.base(), asked, replies, layers, self.progress)
 
     # ---- inside ----
 
@@ -328,6 +364,8 @@ def make_study(
     scorer  name of the sentence encoder, or its folder; None: by its name
     """
     out = held_out(dataset)
+    newcomers = [p for p in dataset.personas if p.id in out and p.id in scope]
+    met = {p.id for p in newcomers}
     personas = [p for p in fitted_for(dataset, frozenset(scope), method.card.shares) if p.id not in out]
     ids = {p.id for p in personas}
     return study_type(
@@ -341,9 +379,19 @@ def make_study(
         store=store,
         progress=progress,
         control=control,
-        newcomers=[p for p in dataset.personas if p.id in out and p.id in scope],
+        newcomers=newcomers,
         scorer=scorer,
+        texts=_train_replies(d for d in dataset.dialogues if d.persona in met),
     )
+
+
+def _train_replies(dialogues: Iterable[Dialogue]) -> dict[str, list[str]]:
+    """Persona id -> the assistant's texts in its train dialogues."""
+    found: dict[str, list[str]] = {}
+    for d in dialogues:
+        if d.split == "train":
+            found.setdefault(d.persona, []).extend(m.text for m in d.messages if m.role == "assistant")
+    return found
 
 
 def fit_method(method: Method, study: Study) -> Fitted:

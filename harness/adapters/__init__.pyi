@@ -25,3 +25,4 @@ from .kv_prefix import (
 )
 from .lora import LoRABank as LoRABank, combine_loras as combine_loras, merged as merged
 from .soft_prompt import PROMPT as PROMPT
+from .steering_vector import block_number as block_number, on_states as on_states

@@ -109,6 +109,11 @@ class Bank(ABC):
         """
         return None
 
+    def added(self) -> dict[int, Tensor]:
+        """Block -> [N, D] what the N adapters add to its output at every token; one past the last block: to the hidden
+        states that the head reads. Empty for a kind that adds none, and where `low_rank` is None."""
+        return {}
+
     @property
     def dropout(self) -> float:
         """Share of an adapter's input that training drops; then `applied` wants dropout seeds."""

@@ -20,15 +20,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.adapters import discrete_prompt, gated_prefix, kv_prefix, lora, soft_prompt
+from harness.adapters import discrete_prompt, gated_prefix, kv_prefix, lora, soft_prompt, steering_vector
 from harness.adapters.bank import Bank
 from harness.contract import AdapterKind, Listing, Source, extensions_of, list_extensions, of_the_core
 from harness.errors import HarnessError, StoreError, did_you_mean
 from harness.model import Backbone
 from harness.store import own_files, plugin_hash
 
-AdapterSpec: TypeAlias = Any  # an instance of the spec of a kind: SoftPrompt, GatedPrefix, LoRA, or a plugin's
-_MODULES = (soft_prompt, kv_prefix, discrete_prompt, gated_prefix, lora)
+AdapterSpec: TypeAlias = Any  # an instance of the spec of a kind: SoftPrompt, LoRA, ..., or a plugin's
+_MODULES = (soft_prompt, kv_prefix, discrete_prompt, gated_prefix, lora, steering_vector)
 CORE = [module.KIND for module in _MODULES]
 FORMAT = 1
 INDEX, CONFIG, WEIGHTS = "index.json", "adapter_config.json", "adapter_model.safetensors"

@@ -215,11 +215,12 @@ def _mix(bits: Tensor) -> Tensor:
     return bits.bitwise_xor_(bits >> 16 & 0xFFFF)
 
 
-def combine_loras(bank: LoRABank, recipes: Mapping[str, Mapping[str, float]]) -> LoRABank:
+def combine_loras(bank: LoRABank, recipes: Mapping[str, Mapping[str, float]], *, same_rank: bool = False) -> LoRABank:
     """New LoRAs whose update is sum_i w_i (alpha / r) B_i A_i, for each new key a recipe {key of the bank: w}.
 
     The rank becomes r times the longest recipe's length, the rest is filled with zeros; alpha becomes the rank, so
-    that the scale is 1.
+    that the scale is 1. With `same_rank` the shape stays the bank's, and the update is the nearest one of that rank
+    (Eckart and Young 1936).
     Raises HarnessError for an unknown key, an empty recipe, and for no recipes at all.
     """
     if not recipes or not all(recipes.values()):
@@ -238,9 +239,26 @@ def combine_loras(bank: LoRABank, recipes: Mapping[str, Mapping[str, float]]) ->
             missing = rank - down.shape[0]
             downs.append(torch.nn.functional.pad(down, (0, 0, 0, missing)))
             ups.append(torch.nn.functional.pad(up, (0, missing)))
-        tensors[module + A], tensors[module + B] = torch.stack(downs), torch.stack(ups)
-    spec = replace(bank.spec, rank=rank, alpha=float(rank), dropout=0.0)
+        down, up = torch.stack(downs), torch.stack(ups)
+        if same_rank:
+            down, up = _nearest(down, up, bank.spec.rank)
+            up = up / bank.spec.scale
+        tensors[module + A], tensors[module + B] = down, up
+    spec = bank.spec if same_rank else replace(bank.spec, rank=rank, alpha=float(rank), dropout=0.0)
     return replace(bank, spec=spec, tensors=tensors, keys=tuple(recipes))
+
+
+def _nearest(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Factors [N, rank, in], [N, out, rank] of the best approximation of b a from a [N, R, in], b [N, out, R]; both
+    get the root of the singular values, so that a step moves them alike."""
+    left, from_left = torch.linalg.qr(b.double())
+    right, from_right = torch.linalg.qr(a.double().mT)
+    u, s, v = torch.linalg.svd(from_left @ from_right.mT)
+    root = s[:, :rank].sqrt()
+    return (
+        (root[..., None] * v[:, :rank] @ right.mT).to(a.dtype),
+        (left @ u[..., :rank] * root[:, None]).to(b.dtype),
+    )
 
 
 def merged(backbone: Backbone, bank: Bank, row: int) -> Backbone:

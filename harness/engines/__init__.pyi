@@ -18,4 +18,5 @@ from .serve import (
     Predicted as Predicted,
     Transcript as Transcript,
     reply_nll as reply_nll,
+    reply_states as reply_states,
 )

@@ -5,15 +5,19 @@ The one place where prompts meet adapters, for methods (through their study) and
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from harness.adapters import Bank, LoRABank
+from harness.adapters import Bank, LoRABank, block_number, on_states
 from harness.contract import Message, Prompt, Protocol
 from harness.engines.choice import engine_for
 from harness.engines.fitted import Adapters, Fitted, Replier
@@ -158,6 +162,30 @@ def reply_nll(asked: Sequence[Asked], references: Sequence[str], progress: Progr
         return engine_for(backbone, bank)[0].reply_nll(bank, rows, ids, encoded, progress=report)
 
     return _through(asked, progress, "likelihood", work)
+
+
+def reply_states(
+    backbone: Backbone, asked: Sequence[Asked], replies: Sequence[str], layers: Sequence[int], progress: Progress
+) -> NDArray[np.float32]:
+    """Hidden states [n, layers, D] of a backbone behind some of its blocks: means over the tokens of each reply."""
+    model, tokenizer = backbone.model, backbone.tokenizer
+    blocks = [block_number(layer, model.config.get_text_config().num_hidden_layers) for layer in layers]
+    found = np.zeros((len(asked), len(blocks), backbone.hidden), dtype=np.float32)
+
+    def watch(place: int, number: int, start: int, states: Tensor) -> Tensor:
+        found[place, number] = states[0, start:].float().mean(dim=0).cpu().numpy()
+        return states
+
+    with progress.task("hidden states", len(asked), "replies") as advance, torch.no_grad():
+        for place, (prompt, reply) in enumerate(zip(asked, replies, strict=True)):
+            ids = prompt.ids.tolist()
+            row = torch.tensor([[*ids, *encode_reply(tokenizer, reply)]], device=backbone.device)
+            with contextlib.ExitStack() as stack:
+                for number, block in enumerate(blocks):
+                    stack.enter_context(on_states(model, block, functools.partial(watch, place, number, len(ids))))
+                model(input_ids=row, use_cache=False)
+            advance.to(place + 1, len(asked))
+    return found
 
 
 def _through(asked: Sequence[Asked], progress: Progress, name: str, work: _Work[T]) -> list[T]:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from harness.adapters import Bank, key_seed
-from harness.contract import Coefficients, FromVector, Levels
+from harness.contract import Coefficients, FromVector, Levels, Subspace
 from harness.errors import HarnessError
 from harness.training.optimiser import Flat
 
-DesignSpec = Levels | Coefficients | FromVector
+DesignSpec = Levels | Coefficients | Subspace | FromVector
 LARGEST_VARIANCE = 1e2
 SMALLEST_VARIANCE = 1e-8
 
@@ -185,6 +185,28 @@ class CoefficientsDesign(TwoLevels):
         return torch.cat(found, dim=1)
 
 
+class SubspaceDesign(Design):
+    """theta_0 [K] + c [N, r] W [r, K]; c starts at 0, so that all adapters start as the bank's first."""
+
+    def __init__(self, start: Tensor, rank: int, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(key_seed(seed, "subspace"))
+        width = start.shape[1]
+        axes = torch.randn(rank, width, generator=generator, dtype=start.dtype) / width**0.5
+        self.theta = nn.Parameter(start[:1].clone())
+        self.coordinates = nn.Parameter(start.new_zeros(len(start), rank))
+        self.axes = nn.Parameter(axes.to(start.device))
+
+    def forward(self) -> Tensor:
+        return self.theta + self.coordinates @ self.axes
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "personal_numbers": self.coordinates.shape[1],
+            "shared_numbers": self.theta.numel() + self.axes.numel(),
+        }
+
+
 class FromVectorDesign(Design):
     """theta_u = theta_0 + W2 gelu(W1 e_u + b); W2 starts at 0, so that all adapters start as the bank's first."""
 
@@ -221,6 +243,8 @@ def create_design(
             return LevelsDesign(start, flat, cluster_of, spec.shrink)
         case Coefficients():
             return CoefficientsDesign(bank, flat, cluster_of, spec.shrink)
+        case Subspace():
+            return SubspaceDesign(start, spec.rank, seed)
         case FromVector():
             if vectors is None:
                 raise HarnessError("an adapter from a vector needs a vector for every persona; give `vectors`")

@@ -123,12 +123,15 @@ class Fitter:
 
         return self._made(plan, spec, identity, make, fallback, serve_all=True)
 
-    def combined(self, fitted: Fitted, recipes: Mapping[str, Mapping[str, float]], fallback: Fitted | None) -> Fitted:
+    def combined(
+        self, fitted: Fitted, recipes: Mapping[str, Mapping[str, float]], fallback: Fitted | None, same_rank: bool
+    ) -> Fitted:
         """Weighted sums of fitted LoRAs; see Study.combine."""
         if not isinstance(fitted.bank, LoRABank):
             raise HarnessError("only LoRAs can be combined; name a method that fits LoRAs in `requires`")
-        bank = combine_loras(fitted.bank, recipes)
-        key = canonical_hash(["combined", _hash_of(fitted.bank), {p: dict(r) for p, r in recipes.items()}])
+        bank = combine_loras(fitted.bank, recipes, same_rank=same_rank)
+        parts = [{p: dict(r) for p, r in recipes.items()}, *(["same rank"] if same_rank else [])]
+        key = canonical_hash(["combined", _hash_of(fitted.bank), *parts])
         return Fitted.of(self._kept(fitted.backbone, bank, key), self._served({p: p for p in recipes}), None, fallback)
 
     def given(

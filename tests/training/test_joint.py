@@ -10,7 +10,17 @@ import torch
 from torch import nn
 
 from harness.adapters.kinds import create_bank
-from harness.contract.specs import Coefficients, FromVector, GatedPrefix, Levels, LoRA, SoftPrompt, TrainOptions
+from harness.contract.specs import (
+    Coefficients,
+    FromVector,
+    GatedPrefix,
+    Levels,
+    LoRA,
+    SoftPrompt,
+    SteeringVector,
+    Subspace,
+    TrainOptions,
+)
 from harness.errors import HarnessError
 from harness.model.prompts import Encoded
 from harness.training.bank_training import fit_jointly
@@ -26,6 +36,7 @@ DESIGNS = {
     "levels, free": (Levels(shrink=False), GatedPrefix(3)),
     "coefficients": (Coefficients(), LoRA(rank=2, alpha=4.0)),
     "from vector": (FromVector(width=6), SoftPrompt(3)),
+    "subspace": (Subspace(rank=2), SteeringVector(1)),
 }
 
 

@@ -16,7 +16,7 @@ from harness.adapters import Bank
 from harness.engines import decoding
 from harness.engines.llama_cpu.attention import turn
 from harness.engines.llama_cpu.decoder import Decoder
-from harness.engines.llama_cpu.layers import hidden_states, through_layers, updates_of
+from harness.engines.llama_cpu.layers import changes_of, hidden_states, through_layers
 from harness.engines.llama_cpu.packed import Packed, pack, runs_of
 from harness.engines.llama_cpu.scripted import scripted
 
@@ -29,7 +29,7 @@ class Served:
     def __init__(self, decoder: Decoder, head: torch.nn.Linear, bank: Bank | None, positions: int) -> None:
         """positions: as many as the longest prompt with its virtual tokens and its reply needs."""
         self.decoder, self.head, self.bank = decoder, head, bank
-        self.updates = updates_of(decoder, bank)
+        self.changes = changes_of(decoder, bank)
         self.rotation = decoder.rotation(positions)
 
 
@@ -77,7 +77,7 @@ class DecoderBatch:
             return _attend_step(q, k, v, cache.keys, cache.values, slots, self._mask, self._columns.used)
 
         packed = replace(self._packed, ids=tokens)
-        self.logits = self.served.head(through_layers(decoder, self.served.updates, packed, None, attend))
+        self.logits = self.served.head(through_layers(decoder, self.served.changes, packed, None, attend))
         self._columns.used += self._columns.readers
         self._next = self._next + 1
 
@@ -124,7 +124,7 @@ class DecoderBatch:
         ends = [np.asarray(found) + (self._virtual - 1) for found in reads]
         packed = pack(inputs, ends, rows, self._virtual)
         return hidden_states(
-            served.decoder, served.updates, served.bank, packed, torch.tensor(list(rows)),
+            served.decoder, served.changes, served.bank, packed, torch.tensor(list(rows)),
             lambda layer: self._caches[layer].put(first, packed.lengths),
         )  # fmt: skip
 

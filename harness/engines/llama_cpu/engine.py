@@ -1,6 +1,6 @@
 """The engine `llama_cpu`: Llama-like decoders in fp32 or fp64 on a CPU, rows without padding, a thread a wave.
 
-Adapters are soft prompts, prefixes of keys and values, and low-rank updates. See `Engine` for what it answers.
+Adapters are soft prompts, prefixes of keys and values, low-rank updates, and added vectors. See `Engine`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.engines.engine import Engine
 from harness.engines.head import close, head_losses
 from harness.engines.llama_cpu.batch import DecoderBatch, Served
 from harness.engines.llama_cpu.decoder import UnsupportedError, read_decoder
-from harness.engines.llama_cpu.layers import hidden_states, updates_of
+from harness.engines.llama_cpu.layers import changes_of, hidden_states
 from harness.engines.llama_cpu.packed import Packed, pack
 from harness.engines.parallel import side_by_side
 from harness.model import Backbone
@@ -58,7 +58,7 @@ class LlamaCpuEngine(Engine):
             return ""
         low_rank = bank.low_rank()
         if low_rank is None:
-            return f"adapters of the kind {type(bank.spec).__name__} change attention inside the layers"
+            return f"adapters of the kind {type(bank.spec).__name__} change the inside of the layers"
         if elsewhere := sorted(set(low_rank) - set(self.decoder.places)):
             return f"the adapters change {elsewhere[0]}, which is no projection of a layer"
         return "it does not train with dropout" if dropout else ""
@@ -72,7 +72,7 @@ class LlamaCpuEngine(Engine):
 
     def _hidden(self, bank: Bank | None, packed: Packed, rows: Tensor) -> Tensor:
         """Hidden states [n, D] at the label positions of packed rows with adapters `rows` [B]."""
-        return hidden_states(self.decoder, updates_of(self.decoder, bank), bank, packed, rows)
+        return hidden_states(self.decoder, changes_of(self.decoder, bank), bank, packed, rows)
 
     def cut(self, bank: Bank | None, entries: Sequence[Entry], budget_tokens: int, workers: int) -> list[list[Entry]]:
         return share_out(entries, virtual_tokens(bank), budget_tokens, workers)

@@ -9,19 +9,30 @@ Autograd costs a step 4 to 5 % of its time beside a backward that is all by hand
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.adapters import Bank
+from harness.adapters import Bank, rows_of
 from harness.engines.llama_cpu.attention import Rows
 from harness.engines.llama_cpu.decoder import MLP_PARTS, PARTS, Decoder, Layer
 from harness.engines.llama_cpu.low_rank import Pair, linear
-from harness.engines.llama_cpu.packed import Packed
+from harness.engines.llama_cpu.packed import Packed, Run
 
-Updates = Sequence[Mapping[str, Pair]]  # of each layer, by part
+
+@dataclass(frozen=True)
+class Changes:
+    """What a bank does inside the layers.
+
+    pairs  low-rank updates of each layer, by part
+    added  layer -> [N, D] what is added to its output; one past the last: to what is behind the last norm
+    """
+
+    pairs: Sequence[Mapping[str, Pair]]
+    added: Mapping[int, Tensor]
 
 
 class Attend(Protocol):
@@ -34,7 +45,7 @@ class Attend(Protocol):
 
 def hidden_states(
     decoder: Decoder,
-    updates: Updates,
+    changes: Changes,
     bank: Bank | None,
     packed: Packed,
     rows: Tensor,
@@ -50,17 +61,17 @@ def hidden_states(
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, labels_only: bool, own: tuple[Tensor, ...]) -> Tensor:
         return whole.attend(q, k, v, labels_only, own, past[layer], see(layer) if see else None)
 
-    return through_layers(decoder, updates, packed, None if prefix is None else prefix.flatten(0, 1), attend)
+    return through_layers(decoder, changes, packed, None if prefix is None else prefix.flatten(0, 1), attend)
 
 
-def through_layers(decoder: Decoder, updates: Updates, packed: Packed, prefix: Tensor | None, attend: Attend) -> Tensor:
+def through_layers(decoder: Decoder, changes: Changes, packed: Packed, prefix: Tensor | None, attend: Attend) -> Tensor:
     """Hidden states [n, D] at the label positions, behind the last norm.
 
     prefix   [B P, D] input embeddings of the virtual tokens; None: zeros, or there are none
     """
     x = embedded(decoder, packed, prefix)
     last = len(decoder.layers) - 1
-    for number, (layer, pairs) in enumerate(zip(decoder.layers, updates, strict=True)):
+    for number, (layer, pairs) in enumerate(zip(decoder.layers, changes.pairs, strict=True)):
         own: tuple[Tensor, ...] = ()
         inputs = x
         if number == 0 and prefix is not None and not any(part in pairs for part in PARTS[:3]):
@@ -68,7 +79,10 @@ def through_layers(decoder: Decoder, updates: Updates, packed: Packed, prefix: T
         q, k, v = _projected(decoder, layer, pairs, inputs, packed)
         mixed = attend(number, q, k, v, number == last, own)
         x = after_attention(decoder, layer, pairs, x, mixed, packed, number == last)
-    return normalised(x, decoder.epsilon) * decoder.norm
+        if number in changes.added:
+            x = _plus(x, changes.added[number], packed.label_runs if number == last else packed.runs)
+    x = normalised(x, decoder.epsilon) * decoder.norm
+    return _plus(x, changes.added[last + 1], packed.label_runs) if last + 1 in changes.added else x
 
 
 def embedded(decoder: Decoder, packed: Packed, prefix: Tensor | None) -> Tensor:
@@ -110,14 +124,22 @@ def after_attention(
     return project("down_proj", inner).add_(x)
 
 
+def _plus(x: Tensor, vectors: Tensor, runs: Sequence[Run]) -> Tensor:
+    """x [R, D] and for each token the vector of its adapter, of [N, D]."""
+    adapters = torch.tensor([adapter for adapter, _, _ in runs])
+    lengths = torch.tensor([end - start for _, start, end in runs])
+    return x + rows_of(vectors, adapters.repeat_interleave(lengths)).to(x.dtype)
+
+
 def normalised(x: Tensor, epsilon: float) -> Tensor:
     """x / rms(x) of each row (Zhang and Sennrich 2019)."""
     square = torch.linalg.vector_norm(x, 2.0, [1], True).square() / x.shape[1]
     return x * torch.rsqrt(square + epsilon)
 
 
-def updates_of(decoder: Decoder, bank: Bank | None) -> Updates:
-    """A bank's low-rank updates as the laid-out weights need them: `a` with the folded norm, q and k in their order."""
+def changes_of(decoder: Decoder, bank: Bank | None) -> Changes:
+    """What a bank does; low-rank updates as the laid-out weights need them: `a` with the folded norm, q and k in
+    their order."""
     updates: list[dict[str, Pair]] = [{} for _ in decoder.layers]
     for name, (a, b) in ((bank.low_rank() if bank is not None else None) or {}).items():
         number, part = decoder.places[name]
@@ -129,7 +151,7 @@ def updates_of(decoder: Decoder, bank: Bank | None) -> Updates:
         if part in PARTS[:2]:
             b = b[:, decoder.order(b.shape[1])]
         updates[number][part] = a, b * decoder.scale if part == "q_proj" else b
-    return updates
+    return Changes(updates, {} if bank is None else bank.added())
 
 
 def past_of(decoder: Decoder, bank: Bank | None, rows: Tensor) -> list[tuple[Tensor, ...]]:

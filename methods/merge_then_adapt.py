@@ -1,0 +1,58 @@
+"""The most similar personas' LoRAs merged as a start, then a few personal steps (Per-Pcs; MTA, arXiv 2511.20072)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from harness import HarnessError, MethodCard, TrainOptions, hookimpl
+
+if TYPE_CHECKING:
+    from harness import Fitted, Study
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is merged, and the steps that follow.
+
+    k      most similar personas, by cosine of their embeddings; their weights are the cosines, normalised to sum 1
+    by     whether a persona is embedded by its description or by its train replies
+    own    whether the persona's own LoRA is one of the K
+    train  the personal steps. The merged LoRA keeps the rank of the others, as near to their weighted sum as it can be;
+           with `keep_start` it stays where no step is better on validation
+    """
+
+    k: int = 5
+    by: Literal["description", "behaviour"] = "behaviour"
+    own: bool = False
+    train: TrainOptions = TrainOptions(learning_rate=5e-4, epochs=3, batch_size=2, patience=1, keep_start=True)
+
+
+@hookimpl
+def card() -> MethodCard:
+    summary = "per persona the K most similar personas' LoRAs merged, then a few steps on its own data"
+    return MethodCard(summary, Options, requires=("persona_lora_on_unified", "unified"), shares="all")
+
+
+@hookimpl
+def fit(study: Study) -> Fitted:
+    options, base, loras = study.options, study.fitted("unified"), study.fitted("persona_lora_on_unified")
+    vectors = study.vectors(options.by)
+    people = [p for p in vectors if loras.row(p) >= 0]
+    if len(people) < 2:
+        raise HarnessError(f"fewer than two personas with a LoRA have a {options.by} to compare by; change `by`")
+    known = np.stack([vectors[p] / np.linalg.norm(vectors[p]) for p in people]).astype(float)
+    recipes = {}
+    for persona, vector in vectors.items():
+        closeness = np.clip(known @ (vector / np.linalg.norm(vector)), 1e-6, None)
+        if not options.own and persona in people:
+            closeness[people.index(persona)] = 0.0
+        chosen = [i for i in np.argsort(-closeness, kind="stable")[: options.k] if closeness[i] > 0]
+        total = sum(closeness[i] for i in chosen)
+        recipes[persona] = {people[i]: float(closeness[i] / total) for i in chosen}
+    merged = study.combine(loras, recipes, fallback=base, same_rank=True)
+    grouping = {p: p for p in study.by_persona() if p in recipes}
+    assert loras.bank is not None
+    return study.fit_adapters(loras.bank.spec, grouping, base, options.train, start=merged, fallback=merged)
