@@ -18,7 +18,7 @@ from harness.sweeps.sweep_file import ENTRY_KEYS, Entry, Reader
 
 OWN_KEYS = ("methods", "seeds", "trials", "sampler", "pruner", "tuning_personas")
 SEARCH_KEYS = ("low", "high", "log", "choices")
-Sampler = Literal["tpe", "random"]
+Sampler = Literal["tpe", "random", "grid"]
 Pruner = Literal["median", "none"]
 
 
@@ -81,6 +81,12 @@ def load_tuning(reader: Reader, flags: Mapping[str, Any]) -> Tuning:
         plain = reader.plain(shared.method, shared)
         base = Tuned(plain, _space(reader, "baseline", None, plain))
     tuned = [base, *(one for one in tuned if one is not base)]  # what others stand on is tuned first
+    if sampler == "grid":
+        for one in tuned:
+            if open_ := [name for name, search in one.space.items() if not search.choices]:
+                reader.fault(
+                    "sampler", f"a grid needs a list of values for each option: '{open_[0]}' of {one.entry.label}"
+                )
     if doubles := {one.entry.config.control for one in tuned} - {None}:
         reader.fault("methods", f"a control is not tuned ({', '.join(map(str, doubles))}); leave it out")
     if reader.faults:

@@ -8,7 +8,8 @@ from pydantic_core import to_jsonable_python
 
 from harness import show
 from harness.sweeps import sweep_text
-from harness.sweeps.tuning import Best, TuningOutcome
+from harness.sweeps.trials import Best
+from harness.sweeps.tuning import TuningOutcome
 
 
 def tuning_text(outcome: TuningOutcome) -> str:

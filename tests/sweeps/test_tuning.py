@@ -16,7 +16,7 @@ from harness.errors import ConfigError
 from harness.leaderboard import board_of, render
 from harness.progress import Progress
 from harness.runs.stored import all_runs
-from harness.sweeps import load_tuning, open_reader, tuning
+from harness.sweeps import load_tuning, open_reader, trials
 from harness.sweeps.tuning import run_tuning
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -84,7 +84,7 @@ def test_the_file_says_where_to_look_and_the_options_types_say_it_else(tmp_path)
         ("[2, 5]", "[2, five]", "space of tokens: should be a valid integer"),
         ("trials: 4", "trials: 0", "trials = 0"),
         ("trials: 4", "trails: 4", "unknown key 'trails' of a tuning; did you mean 'trials'?"),
-        ("tuning_personas: 4", "sampler: tpee", "sampler = tpee: should be one of tpe, random; did you mean 'tpe'?"),
+        ("tuning_personas: 4", "sampler: tpee", "sampler = tpee: should be one of tpe, random, grid; did you mean 'tpe'?"),
     ],
 )
 def test_faults_name_their_line(tmp_path, old, new, words):
@@ -155,7 +155,7 @@ def tuning_text(found):
 
 def test_interrupted_it_goes_on_to_the_same_end(outcome, tmp_path, monkeypatch):
     undisturbed, _ = outcome
-    real, calls = tuning.validation_loss, []
+    real, calls = trials.validation_loss, []
 
     def interrupted(*arguments):
         calls.append(1)
@@ -163,7 +163,7 @@ def test_interrupted_it_goes_on_to_the_same_end(outcome, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(tuning, "validation_loss", interrupted)
+    monkeypatch.setattr(trials, "validation_loss", interrupted)
     with pytest.raises(KeyboardInterrupt):
         outcome_of(tmp_path, "runs")
     again = outcome_of(tmp_path, "runs")
