@@ -1,8 +1,9 @@
-"""Benchmark `edgewise`: EdgeWisePersona (Bartkowiak and Podstawski 2025), or a folder in its three-file form.
+"""Benchmark `edgewise`: EdgeWisePersona (Bartkowiak and Podstawski 2025), whole in its three files, or a sample of it.
 
 `read_edgewise` and `write_edgewise` alone know the files; the simulated world uses them too.
 characters.jsonl {"character"}, routines.jsonl {"routines"}, sessions.jsonl {"sessions": [{"session_id",
 "meta", "messages", "applied_routines"}]}; line i of each is persona i. Optional: clusters.json {id: cluster}.
+A sample is JSON lines {"persona_id", "dialogue_idx", "messages"}, few a person: other people test than train.
 """
 
 from __future__ import annotations
@@ -15,11 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import BenchmarkCard, DataError, Dataset, Dialogue, Persona, Protocol, ReferenceScore, hookimpl
+from harness import (
+    BenchmarkCard,
+    DataError,
+    Dataset,
+    Dialogue,
+    Message,
+    Persona,
+    Protocol,
+    ReferenceScore,
+    hookimpl,
+)
 from harness.scoring import expand_metrics
 
+from .answers import parts_of
 from .devices import DEVICES
-from .reading import Faults, read_context, read_messages, read_objects, read_text, split_names
+from .reading import Faults, read_context, read_messages, read_objects, read_text, shuffled, split_names
+from .yardsticks import text_yardsticks
 
 HUB_NAME = "TCLResearchEurope/EdgeWisePersona"
 FILES = ("characters.jsonl", "routines.jsonl", "sessions.jsonl")
@@ -30,24 +43,33 @@ REFERENCE = ReferenceScore(
     aggregation="micro",
     source="unified LoRA on EdgeWisePersona, 200 personas, Qwen2.5-0.5B-Instruct (published)",
     se=0.33,
-    note="other prompts and examples: assistant turns from the third on, 5936 replies",
+    note="other prompts; its examples are those of the preset from_third_turn, 5936 replies",
 )
+PRESETS: dict[str, Literal["all", "from_third", "last"]] = {
+    "all_turns": "all", "from_third_turn": "from_third", "last_turn": "last",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class EdgewiseOptions:
     """Options of the benchmark.
 
-    data            a folder with the three files, or the data set's id on the Hub
+    data            a folder with the three files, the data set's id on the Hub, or a sample (.jsonl)
+    clusters        a file {id: cluster}, or with such a mapping under "cluster_map"; empty: clusters.json in the folder
     profile         show the persona's description in the system message
-    turns           score all assistant turns of the test dialogues, or the last of each
+    preset          which assistant turns of the test dialogues are scored: all, as the published unified adapter was
+                    scored (from the third turn on), or as the published persona LoRAs were (the last of each)
+    splits, split_seed   of a sample: shares of the people who train, validate and test, and who that is
     max_new_tokens  longest reply
     limit_personas  only the first so many personas
     """
 
     data: str = HUB_NAME
+    clusters: str = ""
     profile: bool = False
-    turns: Literal["all", "last"] = "all"
+    preset: Literal["all_turns", "from_third_turn", "last_turn"] = "all_turns"
+    splits: str = ".6/.2/.2"
+    split_seed: int = 0
     max_new_tokens: int = 64
     limit_personas: int | None = None
 
@@ -62,7 +84,12 @@ def card() -> BenchmarkCard:
 
 @hookimpl
 def load(options: EdgewiseOptions) -> Dataset:
-    personas, dialogues, _ = read_edgewise(_folder(options.data))
+    path = _folder(options.data)
+    clusters = Path(options.clusters).expanduser() if options.clusters else None
+    if path.is_file():
+        personas, dialogues = _read_sample(path, clusters, options)
+    else:
+        personas, dialogues, _ = read_edgewise(path, clusters)
     personas = personas[: options.limit_personas]
     kept = {persona.id for persona in personas}
     return Dataset(
@@ -72,13 +99,20 @@ def load(options: EdgewiseOptions) -> Dataset:
         protocol=Protocol(
             system="You are the assistant of a smart home.",
             profile=options.profile,
-            turns=options.turns,
+            turns=PRESETS[options.preset],
             max_new_tokens=options.max_new_tokens,
         ),
         metrics=expand_metrics(("similarity", "settings_exact", "actions", "exact_match", "nll")),
         reference=REFERENCE,
         schema=DEVICES,
-        facts={"data": Path(options.data).name, "split": "30/10/10 in file order"},
+        yardsticks=text_yardsticks,
+        facts={
+            "data": Path(options.data).name,
+            "preset": options.preset,
+            "split": f"by persona, {options.splits}, seed {options.split_seed}"
+            if path.is_file()
+            else "30/10/10 in file order",
+        },
     )
 
 
@@ -87,7 +121,35 @@ def persona_id(index: int) -> str:
     return f"persona_{index:03d}"
 
 
-def read_edgewise(folder: str | Path) -> tuple[tuple[Persona, ...], tuple[Dialogue, ...], Routines]:
+def _read_sample(
+    path: Path, clusters: Path | None, options: EdgewiseOptions
+) -> tuple[tuple[Persona, ...], tuple[Dialogue, ...]]:
+    """People of a sample, split by person. Raises DataError for every faulty line."""
+    faults = Faults()
+    found: dict[str, list[tuple[str, tuple[Message, ...]]]] = {}
+    for number, item in read_objects(path, faults):
+        try:
+            person = read_text(_field(item, "persona_id"), "persona_id")
+            own = found.setdefault(person, [])
+            place = item.get("dialogue_idx")
+            name = f"{person}/{len(own) if place is None else read_text(place, 'dialogue_idx')}"
+            if name in (known for known, _ in own):
+                raise ValueError(f"dialogue '{name}' is there already")
+            own.append((name, read_messages(_field(item, "messages"), empty=True)))
+        except ValueError as error:
+            faults.add(path, number, str(error))
+    faults.stop_if_any()
+    people = shuffled(list(found), options.split_seed)
+    split = dict(zip(people, split_names(len(people), parts_of(options.splits)), strict=True))
+    labels = _read_clusters(clusters, list(found)) if clusters else {}
+    return tuple(Persona(person, cluster=labels.get(person)) for person in found), tuple(
+        Dialogue(name, person, split[person], messages) for person, own in found.items() for name, messages in own
+    )
+
+
+def read_edgewise(
+    folder: str | Path, clusters_file: Path | None = None
+) -> tuple[tuple[Persona, ...], tuple[Dialogue, ...], Routines]:
     """Personas, dialogues with their splits (30/10/10 in order, in proportion for other counts), routines.
 
     Dialogue ids are `<persona>/<position>`: the data set's own session ids need not be unique.
@@ -107,7 +169,7 @@ def read_edgewise(folder: str | Path) -> tuple[tuple[Persona, ...], tuple[Dialog
         lines = ", ".join(f"{count} in {name}" for count, name in zip(counts, FILES, strict=True))
         raise DataError(f"{folder}: line i of each file is persona i, but the numbers of lines differ: {lines}")
     ids = [persona_id(i) for i in range(len(characters))]
-    clusters = _read_clusters(folder / "clusters.json", ids)
+    clusters = _read_clusters(clusters_file or folder / "clusters.json", ids)
 
     personas = []
     for name, (line, item) in zip(ids, characters, strict=True):
@@ -226,7 +288,9 @@ def _field(item: Mapping[str, Any], name: str) -> Any:
 
 def _read_clusters(path: Path, ids: Sequence[str]) -> dict[str, int]:
     if not path.exists():
-        return {}
+        if path.name == "clusters.json":
+            return {}
+        raise DataError(f"{path}: no such file of clusters")
     try:
         clusters = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -241,9 +305,9 @@ def _read_clusters(path: Path, ids: Sequence[str]) -> dict[str, int]:
 
 
 def _folder(data: str) -> Path:
-    folder = Path(data).expanduser()
-    if folder.is_dir() or data != HUB_NAME:
-        return folder
+    path = Path(data).expanduser()
+    if path.exists() or data != HUB_NAME:
+        return path
     try:
         from huggingface_hub import snapshot_download
 

@@ -86,6 +86,13 @@ def read_text(value: Any, name: str, *, empty: bool = False) -> str:
     return value
 
 
+def read_choice(reply: str, choices: Sequence[str]) -> str:
+    """A reply of a closed set; ValueError for another one."""
+    if reply.strip() not in choices:
+        raise ValueError(f"the reply '{reply[:40]}' is none of the choices {', '.join(choices[:20])}")
+    return reply.strip()
+
+
 def read_messages(value: Any, *, empty: bool = False) -> tuple[Message, ...]:
     """Messages from [{"role", "text" or "content"}, ...]; ValueError says what is wrong with which."""
     if not isinstance(value, list) or not value:

@@ -1,0 +1,99 @@
+"""Benchmark `offensiveness`: how offensive a person finds a comment, from 1 to 5 (POPQUORN).
+
+Pei and Jurgens 2023, arXiv 2306.06826. Some comments are crude. Data and rules are in docs/real_people.md.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import BenchmarkCard, DataError, Dataset, Protocol, hookimpl
+
+from .answers import Answer, PeopleOptions, answers_from, people_of
+from .reading import Faults, read_choice, read_text
+from .released import Release, located
+from .yardsticks import rating_yardsticks
+
+SCALE = ("1", "2", "3", "4", "5")
+QUESTION = "How offensive is this comment, from 1 (not at all) to 5 (very)?"
+LONGEST = 600  # characters of a comment
+WHO = ("gender", "race", "age", "occupation", "education")
+RELEASE = Release(
+    "POPQUORN-offensiveness",
+    "https://raw.githubusercontent.com/Jiaxin-Pei/Potato-Prolific-Dataset/"
+    "c329119e878037654f6aa59b319aae6e996585bb/dataset/offensiveness/raw_data.csv",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OffensivenessOptions(PeopleOptions):
+    """See PeopleOptions. A person of the release rated 50 comments."""
+
+    people: int | None = 60
+    at_least: int = 40
+
+
+@hookimpl
+def card() -> BenchmarkCard:
+    return BenchmarkCard("how offensive a person finds a comment, 1 to 5 (POPQUORN)", OffensivenessOptions)
+
+
+@hookimpl
+def load(options: OffensivenessOptions) -> Dataset:
+    data = located(options.data, RELEASE, options.sha256)
+    people = people_of(answers_from(data, read_ratings, SCALE), options, data)
+    return Dataset(
+        name="offensiveness",
+        personas=people.personas,
+        dialogues=people.dialogues,
+        protocol=Protocol(
+            system="You rate comments.", profile=options.profile, max_new_tokens=4, choices=SCALE, decision="median"
+        ),
+        metrics=("mae", "accuracy", "macro_f1", "rmse", "nll"),
+        yardsticks=rating_yardsticks,
+        facts={"data": Path(data).name, **people.facts},
+    )
+
+
+def read_ratings(path: Path) -> list[Answer]:
+    """Ratings from raw_data.csv, or the folder that holds it.
+
+    Raises DataError for another table, or a rating that is none; up to ten faults with their lines.
+    """
+    file = (
+        next(iter(sorted(path.rglob("raw_data.csv")) or sorted(path.rglob("*.csv"))), path) if path.is_dir() else path
+    )
+    faults, found = Faults(), []
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            rows = csv.DictReader(text)
+            missing = {"instance_id", "user_id", "text", "offensiveness"} - set(rows.fieldnames or ())
+            if missing:
+                raise DataError(f"{file}: no column {', '.join(sorted(missing))}; it should be POPQUORN's raw_data.csv")
+            for row in rows:
+                try:
+                    found.append(_answer(row))
+                except ValueError as error:
+                    faults.add(file, rows.line_num, str(error))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: cannot be read as CSV ({error})") from error
+    faults.stop_if_any()
+    if not found:
+        raise DataError(f"{file}: holds no ratings")
+    return found
+
+
+def _answer(row: dict[str, str]) -> Answer:
+    comment = read_text(row["text"], "text")[:LONGEST]
+    rating = row["offensiveness"].strip().removesuffix(".0")
+    return Answer(
+        persona=f"rater_{int(float(read_text(row['user_id'], 'user_id'))):03d}"
+        if row["user_id"].replace(".", "", 1).isdigit()
+        else read_text(row["user_id"], "user_id"),
+        item=read_text(row["instance_id"], "instance_id"),
+        prompt=f"{QUESTION}\n{comment}",
+        reply=read_choice(rating, SCALE),
+        description=", ".join(row[name] for name in WHO if row.get(name)),
+    )
