@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
-from harness.compare import Family
+from harness.compare import Family, against_base_rates
 from harness.runs import Base
-from harness.show import number, shown
+from harness.show import interval, number, p_value, shown, yardstick_lines
+from harness.statistics import ComparisonRow
 
 from .remake import command
 from .rows import Group, Line, flags_of, glossary
@@ -77,6 +78,31 @@ def other_metrics(group: Group) -> str:
         rows.append([md(line.name), *(number(x, 2 if u == "pt" else 3) for x, u in zip(scores, units, strict=True))])
     heads = [f"{m} ({unit})" for m, unit in zip(names, units, strict=True)]
     return "### Also measured (no tests)\n\n" + table(["method", *map(md, heads)], rows)
+
+
+def yardsticks(group: Group) -> str:
+    """What predictors without a model reach, and which methods beat the person's base rate."""
+    lines = yardstick_lines(group.record)
+    if not lines:
+        return ""
+    text = (
+        "### Yardsticks\n\nPredictors without a language model. An oracle has seen others' replies to the test items."
+    )
+    known = [one.knows for one in group.record.yardsticks]
+    rows = [[*map(md, line.values()), md(knows)] for line, knows in zip(lines, known, strict=True)]
+    parts = [text, table([*map(md, lines[0]), "made of"], rows)]
+    for against in against_base_rates([line.family for line in group.lines]):
+        unit = group.record.metric_sums(against.metric).unit
+        where = f"*{md(against.yardstick.name)}* by {md(against.metric)} ({unit})"
+        parts.append(f"Against {where}, all methods tested jointly:")
+        head = ["method", "delta", "simultaneous 95 % CI", "p adj.", "could detect", "so"]
+        parts.append(table(head, [_beside(against.sentence(row), row) for row in against.rows]))
+    return "\n\n".join(parts)
+
+
+def _beside(words: str, row: ComparisonRow) -> list[str]:
+    figures = [number(row.delta_pts, 3, sign=True), interval(row.sim_ci_pts, digits=3), p_value(row.p_adj)]
+    return [md(row.method), *figures, number(row.mde80_adj_pts, 3), md(words)]
 
 
 def flags(group: Group) -> str:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from harness.show import interval, number, p_value, shown
 
-from .details import commands, cost, flags, how, other_metrics, protocol, table
+from .details import commands, cost, flags, how, other_metrics, protocol, table, yardsticks
 from .figures import figures
 from .rows import Board, Group, Line, Outsider, unseen
 from .tables import others
@@ -67,8 +67,8 @@ def _section(group: Group, place: int, plots: str) -> str:
     )
     if group.baseline is None:
         about += " No run of the baseline is stored, so there are no differences and no verdicts."
-    parts = [title, about, _ranking(group), _plots(group, plots), cost(group), other_metrics(group)]
-    parts += [flags(group), protocol(group), how(group)]
+    parts = [title, about, _ranking(group), yardsticks(group), _plots(group, plots), cost(group)]
+    parts += [other_metrics(group), flags(group), protocol(group), how(group)]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -83,7 +83,7 @@ def _not_comparable(outsider: Outsider) -> tuple[str, str]:
 
 
 def as_csv(board: Board) -> str:
-    """One line per row of every table, ceilings and published scores included; RFC 4180 with plain newlines.
+    """One line per row of every table, those without a method included; RFC 4180 with plain newlines.
 
     Text that a spreadsheet would take for a formula has an apostrophe in front.
     """
@@ -110,8 +110,14 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
         for rank, line in enumerate(group.lines, 1):
             yield {**common, "kind": "baseline" if line.is_baseline else "method", "rank": rank, **_figures(line)}
         for name, score, se, note in others(group):
-            kind = "reference" if name == "published" else "ceiling"
-            yield {**common, "kind": kind, "method": name, "score": score, "se": se, "note": note}
+            yield {
+                **common,
+                "kind": note.partition(":")[0] if name != "published" else "reference",
+                "method": name,
+                "score": score,
+                "se": se,
+                "note": note,
+            }
     for outsider in board.outsiders:
         record = outsider.family.first.record
         kind, words = _not_comparable(outsider)
@@ -177,11 +183,16 @@ def _cost(line: Line) -> dict[str, Any]:
 
 
 def others(group: Group) -> Iterator[tuple[str, float, float | None, str]]:
-    """(name, score, its standard error, what it is) of the rows that are no method: ceilings, the published score."""
+    """(name, score, its standard error, what it is) of the rows that are no method: ceilings, yardsticks, the published
+    score."""
     for ceiling in group.record.ceilings:
         value = shown(group.record, group.metric, ceiling.scores[group.metric])
         if value is not None:
             yield ceiling.name, value, None, f"ceiling: knows {ceiling.knows}"
+    for yardstick in group.record.yardsticks:
+        value = shown(group.record, group.metric, yardstick.scores.get(group.metric))
+        if value is not None:
+            yield yardstick.name, value, None, f"{'oracle' if yardstick.oracle else 'yardstick'}: {yardstick.knows}"
     if reference := group.record.reference:
         yield "published", reference.score, reference.se, reference.source
 

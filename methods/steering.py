@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from harness import MethodCard, SteeringVector, TrainOptions, hookimpl
 
@@ -37,6 +36,8 @@ def card() -> MethodCard:
 
 @hookimpl
 def fit(study: Study) -> Fitted:
+    import torch  # here, so that listing methods does not wait for it
+
     options, base = study.options, study.fitted("unified")
     blocks = study.backbone.model.config.get_text_config().num_hidden_layers
     layers = sorted({min(int(depth * blocks), blocks - 2) for depth in options.depths if blocks > 1} or {0})

@@ -164,8 +164,8 @@ def imported_sources_once(name: str) -> set[str]:
 
 @pytest.mark.parametrize("name", PLUGINS)
 def test_the_core_names_no_plugin(name):
-    # `.jsonl` as a file ending is no plugin; methods.NAME, benchmarks.NAME and configs/NAME are.
-    word = re.compile(rf"(?<![\w.]){name}(?!\w)|(?:methods|benchmarks|configs)[./]{name}(?!\w)")
+    # `.jsonl` as a file ending is no plugin, nor is a steering vector; methods.NAME and configs/NAME are.
+    word = re.compile(rf"(?<![\w.]){name}(?!\w| vectors?\b)|(?:methods|benchmarks|configs)[./]{name}(?!\w)")
     for path in sorted((ROOT / "harness").rglob("*")):
         if path.suffix in (".py", ".pyi", ".md", ".yaml", ".txt", ".toml"):
             for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):

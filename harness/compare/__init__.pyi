@@ -1,7 +1,9 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .base_rate import against_base_rates as against_base_rates
 from .guard import (
     ESTIMAND as ESTIMAND,
     Family as Family,
+    NotComparableError as NotComparableError,
     comparison_rows as comparison_rows,
     differences as differences,
     families as families,

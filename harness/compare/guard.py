@@ -14,7 +14,7 @@ import numpy as np
 from harness.contract import ReferenceScore
 from harness.errors import HarnessError
 from harness.runs import RunRecord, StoredRun
-from harness.scoring import scale
+from harness.scoring import PersonaSums, scale
 from harness.statistics import ComparisonRow, Estimand, PersonaScores, ScoreRow, compare, score_row
 from harness.store import canonical_hash
 
@@ -190,35 +190,41 @@ def persona_scores(family: Family, metric: str) -> PersonaScores:
     one value a persona, micro and macro alike.
     Raises NotComparableError for a metric that was not scored, or seeds that were scored on different replies.
     """
-    per_seed = [run.record.sums for run in family.runs]
+    per_seed = [(run.id, run.record.sums) for run in family.runs]
+    return scores_of(family.name, per_seed, tuple(run.record.seed for run in family.runs), metric)
+
+
+def scores_of(
+    name: str, per_seed: Sequence[tuple[str, PersonaSums]], seeds: tuple[int, ...], metric: str
+) -> PersonaScores:
+    """The same of sums with what each is called, one a seed; `name` is that of all."""
     entries = []
-    for run, sums in zip(family.runs, per_seed, strict=True):
+    for run, sums in per_seed:
         if metric not in sums.metrics:
             has = ", ".join(sums.metrics) or "none"
-            raise NotComparableError(f"{family.name} ({run.id}) has no metric '{metric}'; it has {has}")
+            raise NotComparableError(f"{name} ({run}) has no metric '{metric}'; it has {has}")
         entries.append(sums.metrics[metric])
-    personas = per_seed[0].personas
+    personas = per_seed[0][1].personas
     order = []  # imported files may name the personas in another order
-    for run, sums in zip(family.runs, per_seed, strict=True):
+    for run, sums in per_seed:
         place = {p: i for i, p in enumerate(sums.personas)}
         if place.keys() != set(personas):
-            raise NotComparableError(f"the seeds of {family.name} have different personas ({run.id})")
+            raise NotComparableError(f"the seeds of {name} have different personas ({run})")
         order.append([place[p] for p in personas])
-    seeds = tuple(run.record.seed for run in family.runs)
     if entries[0].pooled:
         if None in [entry.values for entry in entries]:
             raise NotComparableError(
-                f"{family.name} cannot be compared by '{metric}': it is undefined with one persona left out, because "
+                f"{name} cannot be compared by '{metric}': it is undefined with one persona left out, because "
                 "that one holds all counts; or the run is of an earlier harness, and the metric's plugin is missing"
             )
         values = [np.array(entry.values)[at] for entry, at in zip(entries, order, strict=True)]
         return PersonaScores(personas, seeds, np.array(values), np.ones(len(personas)))
     n = np.array([np.array(entry.n)[at] for entry, at in zip(entries, order, strict=True)])
     if (n != n[0]).any():
-        raise NotComparableError(f"the seeds of {family.name} were scored on different numbers of replies")
+        raise NotComparableError(f"the seeds of {name} were scored on different numbers of replies")
     kept = n[0] > 0
     if not kept.any():
-        raise NotComparableError(f"{family.name} has no value of '{metric}': it is undefined for all its replies")
+        raise NotComparableError(f"{name} has no value of '{metric}': it is undefined for all its replies")
     sums = np.array([np.array(entry.sum, dtype=float)[at] for entry, at in zip(entries, order, strict=True)])
     names = tuple(p for p, keep in zip(personas, kept, strict=True) if keep)
     return PersonaScores(names, seeds, sums[:, kept], n[0][kept])
@@ -271,7 +277,7 @@ def comparison_rows(
         return own, []
     rows = compare(
         base,
-        {_label(family, [baseline, *methods]): persona_scores(family, metric) for family in methods},
+        {label_of(family, [baseline, *methods]): persona_scores(family, metric) for family in methods},
         estimand,
         reference,
         margin,
@@ -300,7 +306,7 @@ def stated_margin(methods: Sequence[Family], unit: str) -> float | None:
     return None if found is None else float(found) / scale(unit)
 
 
-def _label(family: Family, families: Sequence[Family]) -> str:
+def label_of(family: Family, families: Sequence[Family]) -> str:
     """The family's name, with its first run's id where two rows would have the same one."""
     twins = [other for other in families if other.name == family.name]
     return family.name if len(twins) == 1 else f"{family.name} [{family.first.id.rsplit('-', 1)[-1]}]"

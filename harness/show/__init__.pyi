@@ -1,5 +1,6 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
 from .printing import (
+    base_rate_lines as base_rate_lines,
     clean as clean,
     interval as interval,
     metric_head as metric_head,
@@ -11,5 +12,7 @@ from .printing import (
     score_line as score_line,
     shown as shown,
     table as table,
+    yardstick_lines as yardstick_lines,
+    yardsticks_json as yardsticks_json,
 )
 from .stored_text import diff_text as diff_text, joint_text as joint_text, plan_text as plan_text, run_text as run_text

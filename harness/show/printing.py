@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from harness.compare import row_name
+from harness.compare import Family, NotComparableError, against_base_rates, comparison_rows, row_name
 from harness.runs import Cost, RunRecord, StoredRun
 from harness.scoring import scale
 from harness.statistics import ComparisonRow, row_json
@@ -118,17 +119,9 @@ def outcome_text(outcome: Outcome) -> str:
     text = [table([{key: line.get(key, "") for key in keys} for line in lines]), ""]
     others = [m for m in record.metrics[1:] if record.scores.get(m) is not None]
     if others:
-        compared = [
-            {"also measured": m}
-            | {
-                row_name(run.record): number(
-                    shown(run.record, m, run.record.scores.get(m)), 3 if record.metric_sums(m).unit != "pt" else 2
-                )
-                for run in runs
-            }
-            for m in others
-        ]
-        text += [table(compared), ""]
+        text += [table([_also(runs, m, row is not None) for m in others]), ""]
+    if yardsticks := yardstick_lines(record):
+        text += [table(yardsticks), ""]
     text.append(f"{record.n_personas} personas, {record.n_replies} replies, seed {record.seed}, run {record.id}")
     if unseen := record.unseen:
         before = outcome.baseline.record.unseen
@@ -145,6 +138,7 @@ def outcome_text(outcome: Outcome) -> str:
         if row.flags:
             text.append("flags of the comparison: " + ", ".join(row.flags))
         text.append(f"{row_name(record)}: {row.verdict}")
+    text += base_rate_lines([Family(row_name(run.record), (run,)) for run in runs])
     own = row or outcome.baseline_row
     if own.reference:
         against = own.reference
@@ -153,6 +147,50 @@ def outcome_text(outcome: Outcome) -> str:
             f"p {p_value(against.p)}; " + against.caveat
         )
     return "\n".join(text)
+
+
+def _also(runs: Sequence[StoredRun], metric: str, compared: bool) -> dict[str, str]:
+    """A metric that does not decide: both scores, and the difference with its own 95 % interval where it has one."""
+    record = runs[0].record
+    digits = digits_of(record, metric)
+    line = {"also measured": metric_head(record, metric)}
+    for run in runs:
+        line[row_name(run.record)] = number(shown(run.record, metric, run.record.scores.get(metric)), digits)
+    if compared:
+        row = None
+        with contextlib.suppress(NotComparableError):  # undefined for one of the two
+            method, baseline = (Family(name, (run,)) for name, run in zip(("method", "baseline"), runs, strict=True))
+            (row,) = comparison_rows(baseline, [method], metric)[1]
+        line["delta"] = number(row.delta_pts, digits, sign=True) if row else ""
+        line["95 % CI"] = interval(row.ci95_pts, digits=digits) if row and row.ci95_pts else ""
+    return line
+
+
+def digits_of(record: RunRecord, metric: str) -> int:
+    """Decimals with which a metric's scores are shown."""
+    return 2 if record.metric_sums(metric).unit == "pt" else 3
+
+
+def yardstick_lines(record: RunRecord) -> list[dict[str, str]]:
+    """The record's yardsticks, one a line, under all metrics that they have values of."""
+    lines = []
+    for one in record.yardsticks:
+        line = {"yardstick": f"{one.name} (oracle)" if one.oracle else one.name}
+        for metric in record.metrics:
+            value = shown(record, metric, one.scores.get(metric))
+            line[metric_head(record, metric)] = "" if value is None else number(value, digits_of(record, metric))
+        lines.append(line)
+    return lines
+
+
+def base_rate_lines(families: Sequence[Family]) -> list[str]:
+    """A sentence for each method and base rate: whether it beats it."""
+    return [
+        f"{against.sentence(row)}: {number(row.delta_pts, 3, sign=True)} {interval(row.sim_ci_pts, digits=3)}, "
+        f"p adj. {p_value(row.p_adj)}"
+        for against in against_base_rates(families)
+        for row in against.rows
+    ]
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
@@ -172,6 +210,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "verdict": row.verdict if row else "this is the baseline",
         "scores": {m: shown(record, m, record.scores.get(m)) for m in record.metrics},
         "ceilings": {c.name: shown(record, decides, c.scores[decides]) for c in outcome.ceilings},
+        **yardsticks_json([Family(record.method, (outcome.run,))]),
         "n_personas": record.n_personas,
         "n_replies": record.n_replies,
         "seed": record.seed,
@@ -179,6 +218,23 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "flags": [*map(str, record.flags), *(row.flags if row else ())],
         "run": outcome.run.id,
         "baseline_run": outcome.baseline.id,
+    }
+
+
+def yardsticks_json(families: Sequence[Family]) -> dict[str, Any]:
+    """Scores of the yardsticks, and every method against the base rates; as shown."""
+    if not families:
+        return {}
+    record = families[0].first.record
+    return {
+        "yardsticks": {
+            one.name: {m: shown(record, m, value) for m, value in one.scores.items()} for one in record.yardsticks
+        },
+        "against_base_rates": [
+            {"yardstick": against.yardstick.name, "metric": against.metric, **row_json(row)}
+            for against in against_base_rates(families)
+            for row in against.rows
+        ],
     }
 
 

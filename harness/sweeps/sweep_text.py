@@ -24,9 +24,13 @@ def sweep_text(outcome: SweepOutcome) -> str:
         text += [_table(outcome), ""]
         if others := _others(shown):
             text += [show.table(others), ""]
+        families = [row.family for row in shown if row.family]
+        if yardsticks := show.yardstick_lines(families[0].first.record):
+            text += [show.table(yardsticks), ""]
         text.append(_size(outcome, shown))
         for row in shown:
             text += _lines(row)
+        text += show.base_rate_lines(families)
         text += _reference(shown)
     text += failures(outcome.made)
     stored = sum(made.stored for made in outcome.made)
@@ -44,6 +48,7 @@ def sweep_json(outcome: SweepOutcome) -> dict[str, Any]:
         "seeds": list(sweep.seeds),
         "rows": [row_as_json(row) for row in outcome.rows],
         "ceilings": _ceilings(outcome),
+        **show.yardsticks_json([row.family for row in outcome.rows if row.family]),
         "runs": [made_json(made) for made in outcome.made],
         "failed": sum(made.run is None for made in outcome.made),
     }

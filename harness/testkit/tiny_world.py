@@ -16,7 +16,7 @@ from harness.contract import SPLITS, Dataset, Dialogue, Message, Persona, Prompt
 DIALOGUES: dict[Split, int] = {"train": 3, "validation": 2, "test": 1}  # per persona
 TURNS = 2  # replies in a dialogue
 _WORDS = (
-    *("lamp", "oven", "fan", "tea", "jazz", "news", "sofa", "door"),
+    *("stove", "oven", "fan", "tea", "jazz", "news", "sofa", "door"),
     *("red", "blue", "warm", "cool", "loud", "soft", "five", "nine"),
 )
 _TEMPLATE = (

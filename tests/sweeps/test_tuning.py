@@ -84,7 +84,8 @@ def test_the_file_says_where_to_look_and_the_options_types_say_it_else(tmp_path)
         ("[2, 5]", "[2, five]", "space of tokens: should be a valid integer"),
         ("trials: 4", "trials: 0", "trials = 0"),
         ("trials: 4", "trails: 4", "unknown key 'trails' of a tuning; did you mean 'trials'?"),
-        ("tuning_personas: 4", "sampler: tpee", "sampler = tpee: should be one of tpe, random, grid; did you mean 'tpe'?"),
+        ("tuning_personas: 4", "sampler: tpee", "should be one of tpe, random, grid; did you mean 'tpe'?"),
+        ("tuning_personas: 4", "sampler: grid", "a grid needs a list of values for each option"),
     ],
 )
 def test_faults_name_their_line(tmp_path, old, new, words):
