@@ -59,13 +59,13 @@ def test_the_head_and_mixed_kinds_and_words_that_stand_alone_are_refused():
 def test_a_soft_prompt_begins_at_what_the_model_makes_of_words(name):
     """Whatever the embedding module does to its weights, a prompt of a text is that text to the model."""
     backbone = FAMILY[name].backbone()
-    bank = create_bank(backbone, SoftPrompt(4, init="text", text="stove"), ["a"], 0)
-    ids = torch.tensor([backbone.tokenizer("stove", add_special_tokens=False)["input_ids"]])
+    bank = create_bank(backbone, SoftPrompt(4, init="text", text="lamp"), ["a"], 0)
+    ids = torch.tensor([backbone.tokenizer("lamp", add_special_tokens=False)["input_ids"]])
     prefix = bank.prefix(torch.tensor([0]))
     assert prefix is not None
     with torch.no_grad():
         wanted = backbone.model(input_ids=ids).logits
         assert torch.allclose(backbone.model(inputs_embeds=prefix).logits, wanted)
-    words: Any = create_bank(backbone, SoftPrompt(4, init="text", text="stove", kind="discrete"), ["a"], 0)
+    words: Any = create_bank(backbone, SoftPrompt(4, init="text", text="lamp", kind="discrete"), ["a"], 0)
     assert words.token_ids(0) == ids[0].tolist()
     assert torch.allclose(words.prefix(torch.tensor([0])), prefix)
