@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +22,9 @@ def tune_command(
     personas: Annotated[str | None, typer.Option(help="Size of the world in place of the file's.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Training seeds in place of the file's, e.g. 0,1,2.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Backbone in place of the file's.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0.001, help="Stop after so many hours; the same command goes on.")
+    ] = None,
     runs_dir: Annotated[Path | None, typer.Option(help=f"Folder of the stored runs.{shown('runs_dir')}")] = None,
     plugin: Plugins = None,
     as_json: Json = False,
@@ -26,20 +33,58 @@ def tune_command(
     """Tune every method of a file with the same number of trials, then test the best of each jointly.
 
     Trials see validation loss alone, on personas that are kept apart from those that are reported. They are stored:
-    after an interruption the same command goes on, and a larger --trials adds to those that are there.
+    after an interruption the same command goes on, and a larger --trials adds to those that are there. A file with
+    `parts:` is a study of several benchmarks, one tuning each.
 
-    Exit code: 0 if every run is there, 2 if a run failed or the file has faults.
+    Exit code: 0 if every run is there, 2 if a run failed or the file has faults, 3 if the hours were used up before.
     """
-    from harness.sweeps import load_tuning, open_reader, run_tuning, tuning_text
+    from harness.sweeps import load_tuning, open_reader, parts_of, run_tuning, tuning_text
 
     files = plugin or []
     flags = {
         "personas": personas, "seeds": seeds, "backbone": backbone, "trials": trials,
         "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
-    outcome = run_tuning(load_tuning(open_reader(file, options_of(files)), flags), files, progress(quiet))
+    # Every part is read before the first begins.
+    parts = [load_tuning(part, flags) for part in parts_of(open_reader(file, options_of(files)))]
+    outcomes = []
+    with _within(hours):
+        for part in parts:
+            outcomes.append(run_tuning(part, files, progress(quiet)))
+            if not as_json:
+                head = f"{part.shared.benchmark}\n\n" if len(parts) > 1 else ""
+                typer.echo(head + tuning_text.tuning_text(outcomes[-1]) + ("\n" if len(parts) > 1 else ""))
     if as_json:
-        print_json(tuning_text.tuning_json(outcome))
-    else:
-        typer.echo(tuning_text.tuning_text(outcome))
-    raise typer.Exit(2 if outcome.sweep.failed else 0)
+        found = [tuning_text.tuning_json(outcome) for outcome in outcomes]
+        print_json(found if len(parts) > 1 else found[0])
+    raise typer.Exit(2 if any(outcome.sweep.failed for outcome in outcomes) else 0)
+
+
+@contextlib.contextmanager
+def _within(hours: float | None) -> Iterator[None]:
+    """Interrupt what is inside as Ctrl-C does once the hours are used; ends with exit code 3 then."""
+    if hours is None:
+        yield
+        return
+    used = threading.Event()
+
+    def end() -> None:
+        used.set()
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)  # as Ctrl-C: it wakes what sleeps, too
+
+    timer = threading.Timer(hours * 3600, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not used.is_set():
+            raise
+        typer.echo(
+            f"{hours:g} hours are used; what is done is stored, and the same command goes on from here", err=True
+        )
+        raise typer.Exit(3) from None
+    finally:
+        timer.cancel()

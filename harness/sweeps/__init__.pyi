@@ -5,4 +5,4 @@ from .plan_file import load_plan as load_plan
 from .sweep import Workshop as Workshop, orders as orders, run_sweep as run_sweep
 from .sweep_file import Reader as Reader, load_sweep as load_sweep, open_reader as open_reader
 from .tuning import run_tuning as run_tuning
-from .tuning_file import load_tuning as load_tuning
+from .tuning_file import load_tuning as load_tuning, parts_of as parts_of

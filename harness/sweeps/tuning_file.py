@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from harness.config import SETTINGS, RunConfig
+from harness.config import SETTINGS, Document, RunConfig
 from harness.contract import Search, option_types, read_value, search_space
 from harness.errors import ConfigError, did_you_mean
 from harness.sweeps.sweep_file import ENTRY_KEYS, Entry, Reader
@@ -47,6 +47,32 @@ class Tuning:
     sampler: Sampler
     pruner: Pruner
     personas: int | None
+
+
+def parts_of(reader: Reader) -> list[Reader]:
+    """The tunings of a file: one for each of its `parts`, or one in all.
+
+    What stands in a part is added to what stands above it, or takes its place; so several benchmarks share methods.
+    Raises ConfigError for parts that are no list of mappings.
+    """
+    document = reader.document
+    if "parts" not in document.values:
+        return [reader]
+    shared = {key: value for key, value in document.values.items() if key != "parts"}
+    found = []
+    for place, item in enumerate(reader.items("", document.values, "parts", "settings")):
+        if not isinstance(item, dict):
+            reader.fault(f"parts.{place}", "a part is a mapping of settings, such as {benchmark: NAME}")
+            continue
+        own = document.part(f"parts.{place}", item)
+        values = {**shared, **item}
+        if isinstance(shared.get("set"), dict) and isinstance(item.get("set"), dict):
+            values["set"] = {**shared["set"], **item["set"]}
+        part = Document(document.name, values, {**document.lines, **own.lines})
+        found.append(Reader(part, reader.options_of, []))
+    if reader.faults:
+        raise ConfigError("\n".join(reader.faults))
+    return found
 
 
 def load_tuning(reader: Reader, flags: Mapping[str, Any]) -> Tuning:

@@ -208,3 +208,65 @@ def test_real_dialogues():
     assert data.dialogues[0].id == "persona_000/40"
     with pytest.raises(DataError, match="split=persona"):
         jsonl.load(JsonlOptions(data=str(path)))
+
+
+def test_fields_may_be_called_otherwise(write):
+    lines = [{"user": "a", "question": f"q{i}", "answer": "yes", "topic": f"t{i}"} for i in range(5)]
+    fields = jsonl.Fields(persona_id="user", prompt="question", reply="answer", item="topic")
+    data = jsonl.load(JsonlOptions(data=write(lines), fields=fields))
+    assert data.dialogues[0].messages[0].text == "q0"
+    assert [d.item for d in data.dialogues] == [f"t{i}" for i in range(5)]
+    with pytest.raises(DataError, match="line 1: no 'persona_id'"):
+        jsonl.load(JsonlOptions(data=write(lines)))
+
+
+def test_lines_that_say_their_split_stay_there_unless_order_is_asked(write):
+    lines = [{**line, "split": ("test", "validation", "train")[i % 3]} for i, line in enumerate(ratings(1, 9))]
+    path = write(lines)
+    data = jsonl.load(JsonlOptions(data=path, choices="1..5"))
+    assert [d.split for d in data.dialogues] == ["test", "validation", "train"] * 3
+    assert data.facts["split"] == "as given"
+    ordered = jsonl.load(JsonlOptions(data=path, choices="1..5", split="order"))
+    assert [d.split for d in ordered.dialogues[:5]] == ["train"] * 5
+    with pytest.raises(DataError, match=r"split=given needs a field 'split' in every line"):
+        jsonl.load(JsonlOptions(data=write(ratings()), split="given"))
+    with pytest.raises(DataError, match=r"line 1: 'split' is 'dev'"):
+        jsonl.load(JsonlOptions(data=write([{**ratings()[0], "split": "dev"}])))
+
+
+def test_split_by_item_trains_on_no_test_item(write):
+    lines = [{**line, "item": line["prompt"]} for line in ratings(people=6, each=20)]
+    data = jsonl.load(JsonlOptions(data=write(lines), choices="1..5", split="item"))
+    of = {split: {d.item for d in data.dialogues if d.split == split} for split in ("train", "validation", "test")}
+    assert (len(of["train"]), len(of["validation"]), len(of["test"])) == (12, 4, 4)
+    assert not of["test"] & (of["train"] | of["validation"])
+    assert data.facts["items"] == "disjoint"
+    plain = jsonl.load(JsonlOptions(data=write(lines), choices="1..5", split="order"))
+    assert plain.facts["items"] == "disjoint"  # everybody answered in the same order
+    with pytest.raises(DataError, match=r"split=item needs a field 'item' in every line"):
+        jsonl.load(JsonlOptions(data=write(ratings()), split="item"))
+
+
+def test_people_with_few_lines_are_left_out_and_named(write):
+    lines = [*ratings(3, 10), *[{"persona_id": "few", "prompt": "?", "reply": "1"}] * 2]
+    data = jsonl.load(JsonlOptions(data=write(lines), at_least=3))
+    assert [p.id for p in data.personas] == ["p0", "p1", "p2"]
+    assert data.facts["left out"] == "1 of 4 with fewer than 3 lines: few"
+    assert len(jsonl.load(JsonlOptions(data=write(lines))).personas) == 4
+    with pytest.raises(DataError, match="no person has 11 lines"):
+        jsonl.load(JsonlOptions(data=write(lines), at_least=11))
+
+
+@pytest.mark.parametrize(
+    ("choices", "metrics", "fault"),
+    [("1..5", ("macro_f1", "rmse"), ""), ("yes,no", ("macro_f1",), ""), ((), ("rouge_1", "rouge_l"), ""),
+     ((), ("macro_f1",), "needs a closed set"), ("yes,no", ("rmse",), "needs numbers")],
+)  # fmt: skip
+def test_more_metrics_by_option(write, choices, metrics, fault):
+    lines = [{"persona_id": "a", "prompt": "?", "reply": {"1..5": "1", "yes,no": "yes"}.get(str(choices), "text")}] * 5
+    options = JsonlOptions(data=write(lines), choices=choices, metrics=metrics)
+    if fault:
+        with pytest.raises(ConfigError, match=fault):
+            jsonl.load(options)
+    else:
+        assert jsonl.load(options).metrics == metrics

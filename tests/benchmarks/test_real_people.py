@@ -427,7 +427,7 @@ def test_a_release_is_fetched_once_and_checked_by_digest(tmp_path, monkeypatch):
     assert released.located("", release, "") == str(place)  # from the cache
     assert released.located("given", release, "") == "given"
     gone = released.Release("gone", (tmp_path / "none.csv").as_uri())
-    with pytest.raises(DataError, match="gone cannot be fetched .* give its folder: --set data=DIR"):
+    with pytest.raises(DataError, match=r"gone cannot be fetched .* give its folder: --set data=DIR"):
         released.located("", gone, "")
 
 

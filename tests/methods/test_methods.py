@@ -122,6 +122,39 @@ def test_people_who_were_held_out_are_answered_by_the_chain(holdout, name):
 
 
 @pytest.mark.slow
+def test_a_network_serves_a_newcomer_from_its_texts_alone(holdout):
+    """Held-out people have no dialogues in the study, but what they wrote tells the network who they are."""
+    fitted = holdout.fit("hyper_lora")
+    study = holdout.studies["hyper_lora"]
+    bank = fitted.bank
+    assert bank is not None
+    for persona in held_out(holdout.dataset):
+        assert study.texts(persona)
+        assert not study.dialogues(persona, "train")
+        assert fitted.row(persona) >= 0
+    rows = [fitted.row(p.id) for p in holdout.dataset.personas]
+    name = next(name for name in bank.tensors if name.endswith("lora_B"))
+    assert len({bank.tensors[name][row].sum().item() for row in rows}) > 1
+    by_description = holdout.fit("hyper_lora", by="description")
+    assert by_description.bank is not None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["persona_lora", "persona_prefix", "persona_lora_on_unified", "hierarchical_prefix", "bayes_prefix", "shared_lora",
+     "vector_prefix", "hyper_lora", "merge_then_adapt", "steering", "personal_head", "merge_lora", "routed"],
+)  # fmt: skip
+def test_retrieval_goes_under_every_personal_adapter(holdout, name):
+    below, above = holdout.fit(name), holdout.fit("retrieval", on=name)
+    persona = next(p.id for p in holdout.dataset.personas if p.id not in held_out(holdout.dataset))
+    assert above.who(persona).adapters is below.who(persona).adapters
+    assert above.who(persona).row == below.who(persona).row
+    prompt = next(e.prompt for e in split_examples(holdout.dataset, "test") if e.prompt.persona == persona)
+    assert "earlier: " in above.messages(prompt)[0].text
+    assert above.adds_text
+    assert not below.adds_text
+
+
 def test_a_newcomer_gets_the_adapter_of_a_cluster(holdout):
     for name in ("cluster_lora", "cluster_prefix"):
         fitted = holdout.fit(name)

@@ -24,6 +24,7 @@ from harness import (
 from harness.benchmarks.devices import DEVICES
 from harness.contract.metric import CORE_METRICS
 from harness.scoring import registry as metrics
+from harness.scoring.registry import score_columns, value
 from harness.statistics import f1
 
 
@@ -122,3 +123,33 @@ def test_what_a_metric_returns_is_checked_before_it_is_used(monkeypatch):
         monkeypatch.setitem(metrics.CORE, name, metric)
     with pytest.raises(PluginError, match="another metric has a column 'tp' too"):
         metrics.score_columns(["one", "two"], batch(["a", "b"], ["a", "b"]))
+
+
+# ---- what benchmarks of real people ask for ----
+
+
+def batch_of(pairs, choices=()):
+    people = [Persona("p")]
+    examples = [Example(Prompt(f"p/{i}#0", "p", 0, ()), wanted) for i, (_, wanted) in enumerate(pairs)]
+    dataset = Dataset("d", tuple(people), (), Protocol(choices=choices), ("macro_f1",))
+    return MetricBatch(dataset, examples, [got for got, _ in pairs])
+
+
+def test_macro_f1_is_that_of_scikit_learn():
+    from sklearn.metrics import f1_score
+
+    generator = np.random.default_rng(0)
+    choices = ("a", "b", "c", "d", "never")
+    pairs = [(choices[generator.integers(4)], choices[generator.integers(3)]) for _ in range(60)]
+    columns = score_columns(["macro_f1"], batch_of(pairs, choices))
+    wanted = f1_score([w for _, w in pairs], [g for g, _ in pairs], average="macro", labels=list(choices[:4]))
+    assert value("macro_f1", columns) == pytest.approx(wanted)
+
+
+def test_rmse_and_rouge():
+    columns = score_columns(["rmse", "mae"], batch_of([("1", "3"), ("4", "4"), ("?", "5")], ("1", "2", "3", "4", "5")))
+    assert value("rmse", columns) == pytest.approx(np.sqrt((4 + 0 + 16) / 3))
+    assert value("mae", columns) == pytest.approx(2.0)
+    columns = score_columns(["rouge_1", "rouge_l"], batch_of([("the cat sat", "the cat"), ("b a", "a b"), ("", "x")]))
+    assert columns["rouge_1"] == pytest.approx([0.8, 1.0, 0.0])
+    assert columns["rouge_l"] == pytest.approx([0.8, 0.5, 0.0])

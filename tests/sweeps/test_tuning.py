@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import pytest
 
 from harness.cli import main
 from harness.compare import joint
-from harness.contract import load_plugin
+from harness.contract import list_plugins, load_plugin
 from harness.contract.specs import Search
 from harness.errors import ConfigError
 from harness.leaderboard import board_of, render
 from harness.progress import Progress
 from harness.runs.stored import all_runs
-from harness.sweeps import load_tuning, open_reader, trials
+from harness.sweeps import load_tuning, open_reader, parts_of, trials
 from harness.sweeps.tuning import run_tuning
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -207,4 +208,63 @@ def test_every_shipped_tuning_parses_and_its_first_line_is_its_command():
     assert shipped
     for path in shipped:
         assert path.read_text().splitlines()[0] == f"# harness tune {path.stem}"
-        assert all(one.space for one in load_tuning(open_reader(path.stem, options_of), {}).methods)
+        tunings = [load_tuning(part, {}) for part in parts_of(open_reader(path.stem, options_of))]
+        assert all(one.space for tuning in tunings for one in tuning.methods[:2])
+
+
+PARTS = """
+trials: 2
+tuning_personas: 4
+set: {dialogues: [4, 2, 2]}
+parts:
+  - {personas: 12}
+  - {personas: 12, tuning_personas: 5, set: {world_seed: 3}}
+methods:
+  - {method: unified, set: {epochs: 1}, space: {rank: null}}
+  - zero_shot
+"""
+
+
+def test_a_file_of_parts_is_several_tunings_that_share_methods(tmp_path):
+    path = tmp_path / "parts.yaml"
+    path.write_text(PARTS)
+    first, second = (load_tuning(part, {}) for part in parts_of(open_reader(path, options_of)))
+    assert (first.personas, second.personas) == (4, 5)
+    assert first.shared.benchmark_options.dialogues == second.shared.benchmark_options.dialogues == (4, 2, 2)
+    assert (first.shared.benchmark_options.world_seed, second.shared.benchmark_options.world_seed) == (1, 3)
+    path.write_text(PARTS.replace("{personas: 12}", "{persons: 12}"))
+    with pytest.raises(ConfigError, match=r"parts\.yaml:6: unknown key 'persons'.*did you mean"):
+        [load_tuning(part, {}) for part in parts_of(open_reader(path, options_of))]
+    path.write_text(PARTS.replace("{personas: 12}", "smarthome"))
+    with pytest.raises(ConfigError, match=r"parts\.yaml:6: a part is a mapping"):
+        parts_of(open_reader(path, options_of))
+
+
+def test_hours_that_are_used_up_end_the_command_and_it_goes_on(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "parts.yaml"
+    path.write_text(PARTS)
+    real = trials.validation_loss
+
+    def slow(*arguments):
+        time.sleep(60)
+
+    monkeypatch.setattr(trials, "validation_loss", slow)
+    call = ["tune", str(path), "--runs-dir", str(tmp_path / "runs"), "--quiet"]
+    with pytest.raises(SystemExit) as ended:
+        main([*call, "--hours", "0.001"])
+    assert ended.value.code == 3
+    assert "0.001 hours are used; what is done is stored" in capsys.readouterr().err
+    monkeypatch.setattr(trials, "validation_loss", real)
+    with pytest.raises(SystemExit) as ended:
+        main([*call, "--hours", "1", "--json"])
+    assert ended.value.code == 0
+    assert [len(part["rows"]) for part in json.loads(capsys.readouterr().out)] == [2, 2]
+
+
+def test_the_shipped_study_of_real_people_names_every_method_and_one_budget():
+    parts = [load_tuning(part, {}) for part in parts_of(open_reader("real_people", options_of))]
+    assert [part.shared.benchmark for part in parts] == ["convincing", "jokes", "offensiveness"]
+    for part in parts:
+        assert {one.entry.config.method for one in part.methods} == {line.name for line in list_plugins("method")}
+        assert {len(search.choices) for one in part.methods for search in one.space.values()} == {part.trials}
+        assert all(len(one.space) <= 1 for one in part.methods)
