@@ -13,6 +13,8 @@ import typer
 
 from harness.commands.common import Json, Plugins, Quiet, app, example, options_of, print_json, progress, shown
 
+SECONDS_BETWEEN_SIGNALS = 5.0
+
 
 @app.command("tune")
 @example("tune")
@@ -66,25 +68,27 @@ def _within(hours: float | None) -> Iterator[None]:
     if hours is None:
         yield
         return
-    used = threading.Event()
+    used, done = threading.Event(), threading.Event()
+    main = threading.main_thread().ident
+    assert main is not None
 
-    def end() -> None:
+    def watch() -> None:
+        if done.wait(hours * 3600):
+            return
         used.set()
-        main = threading.main_thread().ident
-        assert main is not None
-        signal.pthread_kill(main, signal.SIGINT)  # as Ctrl-C: it wakes what sleeps, too
+        while not done.is_set():
+            signal.pthread_kill(main, signal.SIGINT)  # as Ctrl-C: it wakes what sleeps; an import may swallow it
+            done.wait(SECONDS_BETWEEN_SIGNALS)
 
-    timer = threading.Timer(hours * 3600, end)
-    timer.daemon = True
-    timer.start()
+    threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     except KeyboardInterrupt:
+        done.set()
         if not used.is_set():
             raise
-        typer.echo(
-            f"{hours:g} hours are used; what is done is stored, and the same command goes on from here", err=True
-        )
+        words = f"{hours:g} hours are used; what is done is stored, and the same command goes on from here"
+        typer.echo(words, err=True)
         raise typer.Exit(3) from None
     finally:
-        timer.cancel()
+        done.set()

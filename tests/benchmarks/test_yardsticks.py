@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,9 +28,9 @@ class Letters:
         return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
 
 
-def dataset(answers, choices=(), splits=None, decision="mode"):
+def dataset(answers, choices=(), decision: Any = "mode"):
     """answers: {(person, item): reply}; items i0, i1 .. train, v0 .. validation, t0 .. test."""
-    names = {"i": "train", "v": "validation", "t": "test"}
+    names: dict[str, Any] = {"i": "train", "v": "validation", "t": "test"}
     dialogues = tuple(
         Dialogue(
             f"{p}/{item}",

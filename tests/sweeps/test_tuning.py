@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -240,7 +241,15 @@ def test_a_file_of_parts_is_several_tunings_that_share_methods(tmp_path):
         parts_of(open_reader(path, options_of))
 
 
-def test_hours_that_are_used_up_end_the_command_and_it_goes_on(tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def ctrl_c():
+    """SIGINT raises KeyboardInterrupt, whatever an earlier test that was interrupted has left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_hours_that_are_used_up_end_the_command_and_it_goes_on(tmp_path, capsys, monkeypatch, ctrl_c):
     path = tmp_path / "parts.yaml"
     path.write_text(PARTS)
     real = trials.validation_loss
