@@ -11,15 +11,15 @@ from typing import Literal
 
 from harness.compare import Family, persona_scores
 from harness.scoring import scale
-from harness.show import interval, number
+from harness.show import interval, number, shown
 from harness.statistics import PersonaScores, aligned
 
 from .rows import Group, Line
 from .text import line as one_line, short
 
-Kind = Literal["forest", "personas", "cost"]
+Kind = Literal["forest", "personas", "yardsticks", "cost"]
 MOST_PANELS = 12  # methods in the plot of personas: the best of the group
-FILE_NAME = re.compile(r"[a-z0-9_-]+-[0-9a-f]{8}-(forest|personas|cost)\.svg")
+FILE_NAME = re.compile(r"[a-z0-9_-]+-[0-9a-f]{8}-(forest|personas|yardsticks|cost)\.svg")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def figures(group: Group) -> list[Figure]:
     compared = compared_lines(group)
     if compared:
         made += [_forest(group, compared), _personas(group, compared)]
+    if rungs(group):
+        made.append(_yardsticks(group))
     if not group.record.imported and len(group.lines) > 1:
         made.append(_cost(group))
     return made
@@ -114,6 +116,53 @@ def _personas(group: Group, compared: list[Line]) -> Figure:
         caption += f" The first {MOST_PANELS} of {len(compared)} methods by rank."
     title = f"Every persona under each method and under {base}"
     return Figure("personas", group, _name(group, "personas"), title, f"{title}; improved: {', '.join(parts)}", caption)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One method, or one predictor without a model, on the scale of a metric, as shown."""
+
+    name: str
+    value: float
+    kind: Literal["method", "yardstick", "base rate", "oracle"]
+
+
+def rung_metric(group: Group) -> str | None:
+    """The first metric that the yardsticks have values of: the deciding one, where that is no likelihood."""
+    names = group.record.metrics
+    return next((m for m in names if any(y.scores.get(m) is not None for y in group.record.yardsticks)), None)
+
+
+def rungs(group: Group) -> list[Rung]:
+    """Methods and yardsticks, best first; empty for a benchmark without yardsticks."""
+    metric, record = rung_metric(group), group.record
+    if metric is None:
+        return []
+    found = []
+    for line in group.lines:
+        values = [shown(run.record, metric, run.record.scores.get(metric)) for run in line.family.runs]
+        known = [value for value in values if value is not None]
+        if known:
+            found.append(Rung(line.name, round(sum(known) / len(known), 4), "method"))
+    for one in record.yardsticks:
+        value = shown(record, metric, one.scores.get(metric))
+        if value is not None:
+            kind = "oracle" if one.oracle else "base rate" if one.base_rate else "yardstick"
+            found.append(Rung(one.name, round(value, 4), kind))
+    up = 1 if record.metric_sums(metric).higher_is_better else -1
+    return sorted(found, key=lambda rung: (-up * rung.value, rung.name))
+
+
+def _yardsticks(group: Group) -> Figure:
+    found = rungs(group)
+    title = f"Methods and yardsticks by {one_line(str(rung_metric(group)))}"
+    parts = ", ".join(f"{short(rung.name)} {number(rung.value)}" for rung in found[:8])
+    more = f", and {len(found) - 8} more" if len(found) > 8 else ""
+    caption = (
+        "Filled marks are methods, hollow ones predictors without a model; of these, triangles have seen what others "
+        "replied to the test items. The line is the person's base rate."
+    )
+    return Figure("yardsticks", group, _name(group, "yardsticks"), title, f"{title}: {parts}{more}", caption)
 
 
 def _cost(group: Group) -> Figure:

@@ -15,7 +15,7 @@ from matplotlib.path import Path as Outline
 from harness.show import interval, number
 
 from . import svg
-from .figures import Figure, Point, compared_lines, pairs, points, unit_words
+from .figures import Figure, Point, compared_lines, pairs, points, rung_metric, rungs, unit_words
 from .svg import BLUE, GREY, INK, MUTED, ORANGE
 from .tables import others
 from .text import columns, short
@@ -26,7 +26,9 @@ COLUMN = 7.3  # pixels of a column of 12-pixel text, on the wide side
 
 def draw(figures: Iterable[Figure]) -> dict[str, str]:
     """File name -> SVG of each plot."""
-    drawers: dict[str, Callable[[Figure], str]] = {"forest": _forest, "personas": _personas, "cost": _cost}
+    drawers: dict[str, Callable[[Figure], str]] = {
+        "forest": _forest, "personas": _personas, "yardsticks": _yardsticks, "cost": _cost,
+    }  # fmt: skip
     with svg.drawing():  # once: setting matplotlib up costs as much as a plot
         return {figure.file: drawers[figure.kind](figure) for figure in figures}
 
@@ -136,6 +138,34 @@ def _dots(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str) -> No
     corners = [corner for xy in zip(x, y, strict=True) for corner in (xy, xy)]
     outline = Outline(corners, [Outline.MOVETO, Outline.LINETO] * len(x))
     axes.add_patch(PathPatch(outline, edgecolor=colour, linewidth=4.5, capstyle="round", fill=False, snap=False))
+
+
+# ---- methods beside predictors without a model ----
+
+
+def _yardsticks(figure: Figure) -> str:
+    found = rungs(figure.group)
+    left, right, top, step = 250, 80, 14, 24
+    canvas = svg.canvas(WIDTH, top + step * len(found) + 52)
+    axes = svg.panel(canvas, left, top, WIDTH - left - right, step * len(found))
+    marks = {"method": ("o", BLUE), "yardstick": ("o", GREY), "base rate": ("s", ORANGE), "oracle": ("^", GREY)}
+    for place, rung in enumerate(found):
+        mark, colour = marks[rung.kind]
+        face = colour if rung.kind == "method" else svg.PAPER
+        axes.plot([rung.value], [place], mark, color=colour, markerfacecolor=face, markersize=7, mew=1.6)
+        middle = top + step * (place + 0.5)
+        svg.write(canvas, left - 10, middle, short(rung.name, 33), ha="right", va="center")
+        svg.write(canvas, WIDTH - right + 12, middle, number(rung.value), ha="left", va="center")
+        if rung.kind == "base rate":
+            axes.axvline(rung.value, color=ORANGE, linewidth=1.2, zorder=1)
+    values = [rung.value for rung in found]
+    span = max(max(values) - min(values), 1e-3)
+    limits = _r(min(values) - 0.06 * span), _r(max(values) + 0.06 * span)
+    axes.set(xlim=limits, ylim=(len(found) - 0.5, -0.5), yticks=[])
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(str(rung_metric(figure.group)), labelpad=8, parse_math=False)
+    return svg.to_svg(canvas, figure.alt)
 
 
 # ---- score against cost ----

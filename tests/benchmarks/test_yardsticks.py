@@ -15,6 +15,9 @@ from harness.benchmarks import yardsticks
 from harness.benchmarks.convincing import choice_of
 from harness.compare import Family
 from harness.compare.base_rate import against_base_rates
+from harness.leaderboard import board_of, render
+from harness.leaderboard.figures import figures, rungs
+from harness.leaderboard.plots import draw
 from harness.model import split_examples
 from harness.runs import Yardstick
 from harness.show import base_rate_lines, yardstick_lines
@@ -188,3 +191,18 @@ def test_a_method_is_said_to_beat_the_base_rate_or_not(put, shift, words):
     (line,) = base_rate_lines([Family("m", (run,))])
     assert line.startswith(words)
     assert yardstick_lines(run.record)[0]["yardstick"] == "the base rate"
+
+
+def test_yardsticks_are_printed_and_plotted_on_the_leaderboard(put):
+    scores = [[0.5 + 0.01 * ((p * 7 + i) % 5) for i in range(4)] for p in range(12)]
+    runs = [with_base_rate(put(name, scores), 0.1) for name in ("unified", "m")]
+    board = board_of(runs)
+    (group,) = board.groups
+    assert [(rung.name, rung.kind) for rung in rungs(group)][-1] == ("the base rate", "base rate")
+    page = render(board)
+    assert "### Yardsticks" in page
+    assert "m does not beat the base rate, by similarity" in page
+    (figure,) = [figure for figure in figures(group) if figure.kind == "yardsticks"]
+    assert "the base rate 50.00" in figure.alt
+    assert "the base rate" in draw([figure])[figure.file]
+    assert not rungs(board_of([put("unified", scores), put("m", scores)]).groups[0])
