@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import SPLITS, ConfigError, DataError, Dialogue, Message, Persona
+from harness import SPLITS, ConfigError, DataError, Dataset, Dialogue, Message, Persona, Protocol
 from harness.contract import Split
 
-from .reading import Faults, cut, read_choice, read_objects, read_text, shuffled, split_names
+from .reading import Faults, cut, read_choice, read_objects, read_parts, read_text, shuffled, split_names
+from .yardsticks import rating_yardsticks
 
+SCALE = ("1", "2", "3", "4", "5")
 NAMED = 5  # people in a fact; a row of a leaderboard is no place for a list of hundreds
 
 
@@ -98,17 +100,6 @@ def item_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def parts_of(text: str) -> tuple[float, float, float]:
-    """Three positive numbers, as counts or shares. Raises ConfigError."""
-    try:
-        parts = tuple(float(part) for part in text.split("/"))
-    except ValueError:
-        parts = ()
-    if len(parts) != 3 or not all(0 < part < float("inf") for part in parts):
-        raise ConfigError(f"splits={text} should be three positive numbers, such as 30/10/10 or .6/.2/.2")
-    return parts[0], parts[1], parts[2]
-
-
 def items_by_split(items: Iterable[str], parts: Sequence[float], seed: int) -> dict[str, Split]:
     """Item -> its split, for everybody the same."""
     mixed = shuffled(sorted(set(items)), seed)
@@ -122,23 +113,22 @@ def people_of(answers: Sequence[Answer], options: PeopleOptions, where: str) -> 
     """
     if options.people is not None and options.people < 1:
         raise ConfigError(f"people={options.people} should be 1 or more")
-    parts = parts_of(options.splits)
+    parts = read_parts(options.splits)
     given = {answer.split is not None for answer in answers}
     if given == {True, False}:
         raise DataError(f"{where}: some answers say in which split they are and some do not; give it to all or to none")
     rule = items_by_split((answer.item for answer in answers), parts, options.split_seed)
-    kept: dict[str, list[Answer]] = {}
-    room = dict.fromkeys(SPLITS, options.most)
-    if options.most is not None:
+    room: dict[Split, int] = {}  # of a person in a split; a split that is not named has no limit
+    if options.most is not None and not any(given):
         room = dict(zip(SPLITS, cut(options.most, parts), strict=True))
-    counts: Counter[tuple[str, str]] = Counter()
-    splits: dict[int, Split] = {}
-    for place, answer in enumerate(answers):
-        split = splits[place] = answer.split or rule[answer.item]
-        limit = room[split]
-        if True in given or limit is None or counts[answer.persona, split] < limit:
+    kept: dict[str, list[tuple[Split, Answer]]] = {}
+    counts: Counter[tuple[str, Split]] = Counter()
+    for answer in answers:
+        split = answer.split or rule[answer.item]
+        own = kept.setdefault(answer.persona, [])
+        if split not in room or counts[answer.persona, split] < room[split]:
             counts[answer.persona, split] += 1
-            kept.setdefault(answer.persona, []).append(answer)
+            own.append((split, answer))
     least = max(options.at_least, 1)
     few = [p for p in kept if len(kept[p]) < least or not all(counts[p, split] for split in SPLITS)]
     qualified = [person for person in kept if person not in few]
@@ -148,17 +138,22 @@ def people_of(answers: Sequence[Answer], options: PeopleOptions, where: str) -> 
         )
     drawn = set(shuffled(qualified, options.split_seed)[: options.people])
     people = [person for person in qualified if person in drawn]
-    dialogues = []
-    for person in people:
-        for number, answer in enumerate(kept[person]):
-            messages = (Message("user", answer.prompt), Message("assistant", answer.reply))
-            split = answer.split or rule[answer.item]
-            dialogues.append(Dialogue(f"{person}/{number:03d}", person, split, messages, item=answer.item))
+    dialogues = [
+        Dialogue(
+            f"{person}/{number:03d}",
+            person,
+            split,
+            (Message("user", answer.prompt), Message("assistant", answer.reply)),
+            item=answer.item,
+        )
+        for person in people
+        for number, (split, answer) in enumerate(kept[person])
+    ]
     facts = {
         "people": f"{len(people)} of {len(qualified)} who qualify"
         if len(people) < len(qualified)
         else str(len(people)),
-        "split": "as given" if True in given else f"by item, {options.splits}, seed {options.split_seed}",
+        "split": "as given" if any(given) else f"by item, {options.splits}, seed {options.split_seed}",
         "items": items_fact(dialogues),
         **left_out(few, len(kept), f"fewer than {least} answers, or none in a split"),
     }
@@ -166,8 +161,22 @@ def people_of(answers: Sequence[Answer], options: PeopleOptions, where: str) -> 
     return People(tuple(Persona(p, described[p]) for p in people), tuple(dialogues), facts)
 
 
+def rating_dataset(name: str, system: str, data: str, answers: Sequence[Answer], options: PeopleOptions) -> Dataset:
+    """A benchmark whose replies are steps of `SCALE`: absolute error decides."""
+    people = people_of(answers, options, data)
+    return Dataset(
+        name=name,
+        personas=people.personas,
+        dialogues=people.dialogues,
+        protocol=Protocol(system=system, profile=options.profile, max_new_tokens=4, choices=SCALE, decision="median"),
+        metrics=("mae", "accuracy", "macro_f1", "rmse", "nll"),
+        yardsticks=rating_yardsticks,
+        facts={"data": Path(data).name, **people.facts},
+    )
+
+
 def items_fact(dialogues: Iterable[Dialogue]) -> str:
-    """ "disjoint" if no item of the test is in anybody's train or validation dialogues; else how many are."""
+    """The word disjoint if no item of the test is in anybody's train or validation dialogues; else how many are."""
     of: dict[str, set[str]] = {name: set() for name in SPLITS}
     for dialogue in dialogues:
         of[dialogue.split].add(dialogue.item)

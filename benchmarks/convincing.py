@@ -76,7 +76,7 @@ def metrics() -> list[Metric]:
 
 
 def choice_of(reply: str) -> str:
-    """ "First", "Second" or "Equal"; empty for a reply that does not begin with one of them."""
+    """The side that a reply begins with, First, Second or Equal; empty for another reply."""
     found = _CHOICE.match(reply)
     return found[1].capitalize() if found else ""
 

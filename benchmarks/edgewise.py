@@ -29,9 +29,8 @@ from harness import (
 )
 from harness.scoring import expand_metrics
 
-from .answers import parts_of
 from .devices import DEVICES
-from .reading import Faults, read_context, read_messages, read_objects, read_text, shuffled, split_names
+from .reading import Faults, read_context, read_messages, read_objects, read_parts, read_text, shuffled, split_names
 from .yardsticks import text_yardsticks
 
 HUB_NAME = "TCLResearchEurope/EdgeWisePersona"
@@ -140,7 +139,7 @@ def _read_sample(
             faults.add(path, number, str(error))
     faults.stop_if_any()
     people = shuffled(list(found), options.split_seed)
-    split = dict(zip(people, split_names(len(people), parts_of(options.splits)), strict=True))
+    split = dict(zip(people, split_names(len(people), read_parts(options.splits)), strict=True))
     labels = _read_clusters(clusters, list(found)) if clusters else {}
     return tuple(Persona(person, cluster=labels.get(person)) for person in found), tuple(
         Dialogue(name, person, split[person], messages) for person, own in found.items() for name, messages in own
@@ -169,7 +168,9 @@ def read_edgewise(
         lines = ", ".join(f"{count} in {name}" for count, name in zip(counts, FILES, strict=True))
         raise DataError(f"{folder}: line i of each file is persona i, but the numbers of lines differ: {lines}")
     ids = [persona_id(i) for i in range(len(characters))]
-    clusters = _read_clusters(clusters_file or folder / "clusters.json", ids)
+    beside = folder / "clusters.json"
+    clusters_file = clusters_file or (beside if beside.exists() else None)
+    clusters = _read_clusters(clusters_file, ids) if clusters_file else {}
 
     personas = []
     for name, (line, item) in zip(ids, characters, strict=True):
@@ -288,8 +289,6 @@ def _field(item: Mapping[str, Any], name: str) -> Any:
 
 def _read_clusters(path: Path, ids: Sequence[str]) -> dict[str, int]:
     if not path.exists():
-        if path.name == "clusters.json":
-            return {}
         raise DataError(f"{path}: no such file of clusters")
     try:
         clusters = json.loads(path.read_text(encoding="utf-8"))

@@ -14,13 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import BenchmarkCard, DataError, Dataset, Protocol, hookimpl
+from harness import BenchmarkCard, DataError, Dataset, hookimpl
 
-from .answers import Answer, PeopleOptions, answers_from, people_of
+from .answers import SCALE, Answer, PeopleOptions, answers_from, rating_dataset
 from .released import Release, located
-from .yardsticks import rating_yardsticks
 
-SCALE = ("1", "2", "3", "4", "5")
 QUESTION = "How funny is this joke, from 1 (not at all) to 5 (very)?"
 LOWEST, HIGHEST, NOT_RATED = -10.0, 10.0, 99.0
 RELEASE = Release("Jester", "https://eigentaste.berkeley.edu/dataset/archive/jester_dataset_1_1.zip")
@@ -50,18 +48,8 @@ def card() -> BenchmarkCard:
 def load(options: JokesOptions) -> Dataset:
     data = located(options.data, RELEASE, options.sha256)
     texts = options.texts or ("" if options.data else located("", TEXTS, ""))
-    people = people_of(answers_from(data, lambda path: read_matrix(path, texts), SCALE), options, data)
-    return Dataset(
-        name="jokes",
-        personas=people.personas,
-        dialogues=people.dialogues,
-        protocol=Protocol(
-            system="You rate jokes.", profile=options.profile, max_new_tokens=4, choices=SCALE, decision="median"
-        ),
-        metrics=("mae", "accuracy", "macro_f1", "rmse", "nll"),
-        yardsticks=rating_yardsticks,
-        facts={"data": Path(data).name, **people.facts},
-    )
+    answers = answers_from(data, lambda path: read_matrix(path, texts), SCALE)
+    return rating_dataset("jokes", "You rate jokes.", data, answers, options)
 
 
 def step_of(rating: float) -> str:

@@ -30,9 +30,19 @@ from harness import (
 from harness.contract import CORE_METRICS, Split
 from harness.scoring import expand_metrics, metric_named
 
-from .answers import items_by_split, items_fact, left_out, parts_of
+from .answers import items_by_split, items_fact, left_out
 from .choices import as_numbers, parse_choices
-from .reading import Faults, read_choice, read_context, read_messages, read_objects, read_text, shuffled, split_names
+from .reading import (
+    Faults,
+    read_choice,
+    read_context,
+    read_messages,
+    read_objects,
+    read_parts,
+    read_text,
+    shuffled,
+    split_names,
+)
 from .yardsticks import choice_yardsticks, rating_yardsticks, text_yardsticks
 
 
@@ -100,7 +110,7 @@ def card() -> BenchmarkCard:
 @hookimpl
 def load(options: JsonlOptions) -> Dataset:
     choices = parse_choices(options.choices)
-    parts = parts_of(options.splits)
+    parts = read_parts(options.splits)
     chosen = _metrics(options.metrics, choices)
     if not options.data:
         raise ConfigError("the benchmark needs a file: --set data=FILE")

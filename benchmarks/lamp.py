@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from harness import BenchmarkCard, DataError, Dataset, Dialogue, Message, Persona, Protocol, did_you_mean, hookimpl
 
 from .answers import left_out
-from .reading import read_text
+from .reading import Faults, read_objects, read_text
 from .yardsticks import choice_yardsticks, rating_yardsticks, text_yardsticks
 
 WRITTEN = ("rouge_1", "rouge_l", "similarity", "nll")
@@ -101,24 +101,24 @@ def load(options: LampOptions) -> Dataset:
         )
     named, questions = _questions(path, options)
     task = _task(path, options.task or named)
-    kept: list[tuple[str, _Question]] = []
+    kept: list[_Question] = []
     few: list[str] = []
     for question in questions:
         usable = [entry for entry in question.profile if _has(entry, task)][-options.most :]
         if len(usable) < max(options.at_least, 2):
             few.append(question.id)
         elif options.people is None or len(kept) < options.people:
-            kept.append((question.id, question._replaced(usable)))
+            kept.append(replace(question, profile=usable))
     if not kept:
         raise DataError(f"{path}: nobody's profile has {options.at_least} entries of the task; lower at_least")
-    choices = _choices(task, [question for _, question in kept])
-    dialogues = [d for person, question in kept for d in _dialogues(person, question, task, options.validation)]
+    choices = _choices(task, kept)
+    dialogues = [d for question in kept for d in _dialogues(question, task, options.validation)]
     yardsticks = text_yardsticks
     if choices:
         yardsticks = rating_yardsticks if "mae" in task.metrics else choice_yardsticks
     return Dataset(
         name=options.task or named,
-        personas=tuple(Persona(person) for person, _ in kept),
+        personas=tuple(Persona(question.id) for question in kept),
         dialogues=tuple(dialogues),
         protocol=Protocol(
             max_new_tokens=task.longest,
@@ -146,9 +146,6 @@ class _Question:
     input: str
     output: str
     profile: list[Mapping[str, Any]]
-
-    def _replaced(self, profile: list[Mapping[str, Any]]) -> _Question:
-        return _Question(self.id, self.input, self.output, profile)
 
 
 def _questions(path: Path, options: LampOptions) -> tuple[str, list[_Question]]:
@@ -190,6 +187,10 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
             rows = pyarrow.parquet.read_table(path).to_pylist()
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(f"{path}: cannot be read as Parquet ({error})") from error
+    elif path.suffix == ".jsonl":
+        faults = Faults()
+        rows: Any = [row for _, row in read_objects(path, faults)]
+        faults.stop_if_any()
     else:
         rows = _json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -199,12 +200,7 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
 
 def _json(path: Path) -> Any:
     try:
-        text = path.read_text("utf-8")
-        return (
-            [json.loads(line) for line in text.splitlines() if line.strip()]
-            if path.suffix == ".jsonl"
-            else json.loads(text)
-        )
+        return json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError) as error:
@@ -236,8 +232,8 @@ def _asked(question: _Question, entry: Mapping[str, Any], task: _Task) -> str:
     return head + re.sub(r"{(\w+)}", lambda field: str(entry[field[1]]).strip(), prompt)
 
 
-def _dialogues(person: str, question: _Question, task: _Task, share: float) -> Iterator[Dialogue]:
-    count = len(question.profile)
+def _dialogues(question: _Question, task: _Task, share: float) -> Iterator[Dialogue]:
+    person, count = question.id, len(question.profile)
     train = count - min(max(round(share * count), 1), count - 1)
     for place, entry in enumerate(question.profile):
         messages = _turn(_asked(question, entry, task), str(entry[task.reply]).strip())

@@ -9,14 +9,12 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import BenchmarkCard, DataError, Dataset, Protocol, hookimpl
+from harness import BenchmarkCard, DataError, Dataset, hookimpl
 
-from .answers import Answer, PeopleOptions, answers_from, people_of
+from .answers import SCALE, Answer, PeopleOptions, answers_from, rating_dataset
 from .reading import Faults, read_choice, read_text
 from .released import Release, located
-from .yardsticks import rating_yardsticks
 
-SCALE = ("1", "2", "3", "4", "5")
 QUESTION = "How offensive is this comment, from 1 (not at all) to 5 (very)?"
 LONGEST = 600  # characters of a comment
 WHO = ("gender", "race", "age", "occupation", "education")
@@ -43,18 +41,8 @@ def card() -> BenchmarkCard:
 @hookimpl
 def load(options: OffensivenessOptions) -> Dataset:
     data = located(options.data, RELEASE, options.sha256)
-    people = people_of(answers_from(data, read_ratings, SCALE), options, data)
-    return Dataset(
-        name="offensiveness",
-        personas=people.personas,
-        dialogues=people.dialogues,
-        protocol=Protocol(
-            system="You rate comments.", profile=options.profile, max_new_tokens=4, choices=SCALE, decision="median"
-        ),
-        metrics=("mae", "accuracy", "macro_f1", "rmse", "nll"),
-        yardsticks=rating_yardsticks,
-        facts={"data": Path(data).name, **people.facts},
-    )
+    answers = answers_from(data, read_ratings, SCALE)
+    return rating_dataset("offensiveness", "You rate comments.", data, answers, options)
 
 
 def read_ratings(path: Path) -> list[Answer]:
@@ -88,10 +76,11 @@ def read_ratings(path: Path) -> list[Answer]:
 def _answer(row: dict[str, str]) -> Answer:
     comment = read_text(row["text"], "text")[:LONGEST]
     rating = row["offensiveness"].strip().removesuffix(".0")
+    rater = read_text(row["user_id"], "user_id")
+    if rater.replace(".", "", 1).isdigit():
+        rater = f"rater_{int(float(rater)):03d}"
     return Answer(
-        persona=f"rater_{int(float(read_text(row['user_id'], 'user_id'))):03d}"
-        if row["user_id"].replace(".", "", 1).isdigit()
-        else read_text(row["user_id"], "user_id"),
+        persona=rater,
         item=read_text(row["instance_id"], "instance_id"),
         prompt=f"{QUESTION}\n{comment}",
         reply=read_choice(rating, SCALE),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import SPLITS, DataError, Message, did_you_mean
+from harness import SPLITS, ConfigError, DataError, Message, did_you_mean
 from harness.contract import Split
 
 SHOWN = 10  # faults in one message; more would scroll away the first, which is often the cause
@@ -142,6 +142,17 @@ def cut(number: int, parts: Sequence[float]) -> tuple[int, int, int]:
     test = min(max(sizes[2], 1), number - 1)
     validation = min(max(sizes[1], 1), number - 1 - test)
     return number - validation - test, validation, test
+
+
+def read_parts(text: str) -> tuple[float, float, float]:
+    """Three positive numbers, as counts or shares. Raises ConfigError."""
+    try:
+        parts = tuple(float(part) for part in text.split("/"))
+    except ValueError:
+        parts = ()
+    if len(parts) != 3 or not all(0 < part < float("inf") for part in parts):
+        raise ConfigError(f"splits={text} should be three positive numbers, such as 30/10/10 or .6/.2/.2")
+    return parts[0], parts[1], parts[2]
 
 
 def split_names(number: int, parts: Sequence[float]) -> list[Split]:

@@ -103,7 +103,6 @@ def _ratings(world: _World) -> list[tuple[str, str, Labels]]:
         return nearest((float(np.mean(others)) if others else middle) + offset.get(one.person, 0.0))
 
     factors = _factorised(world, np.array([[float(one.label)] for one in world.said]))
-    places = {one.prompt: place for place, one in enumerate(world.said)}
     return [
         (EVERYBODY, "the median of all train answers", world.each(lambda one: every)),
         (OWN, "the median of the person's train answers", world.each(lambda one: own.get(one.person, every))),
@@ -113,7 +112,7 @@ def _ratings(world: _World) -> list[tuple[str, str, Labels]]:
             world.each(lambda one: _median(o.label for o in world.others(one)) or every),
         ),
         (OFFSET, "their mean, and how far the person lies from others, shrunken", world.each(with_offset)),
-        (FACTORS, KNOWN, world.each(lambda one: nearest(factors[places[one.prompt], 0]))),
+        (FACTORS, KNOWN, world.each(lambda one: nearest(factors[one.prompt][0]))),
     ]
 
 
@@ -143,7 +142,6 @@ def _choices(world: _World) -> list[tuple[str, str, Labels]]:
         return world.labels[int((there[one.prompt] * own.get(one.person, prior) / prior).argmax())]
 
     factors = _factorised(world, np.array([[float(o.label == label) for label in world.labels] for o in world.said]))
-    places = {one.prompt: place for place, one in enumerate(world.said)}
     return [
         (EVERYBODY, "the most frequent choice of all train answers", world.each(lambda one: every)),
         (
@@ -157,7 +155,7 @@ def _choices(world: _World) -> list[tuple[str, str, Labels]]:
             world.each(lambda one: most_frequent(world.others(one))),
         ),
         (OFFSET, "its frequencies times the person's own, against everybody's", world.each(both)),
-        (FACTORS, KNOWN, world.each(lambda one: world.labels[int(factors[places[one.prompt]].argmax())])),
+        (FACTORS, KNOWN, world.each(lambda one: world.labels[int(factors[one.prompt].argmax())])),
     ]
 
 
@@ -190,8 +188,8 @@ def _offsets(world: _World) -> dict[str, float]:
 # ---- matrix factorisation ----
 
 
-def _factorised(world: _World, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Predictions [n, C] of all answers' values [n, C]; those of test answers do not know the person's own.
+def _factorised(world: _World, values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Prompt id -> prediction [C] of a test answer, from all answers' values [n, C] but the person's own in the test.
 
     mean + a_u + b_i + p_u q_i for each class by ridge regression in turn (Koren et al. 2009). The people are cut in
     folds: the test answers of a fold are hidden while it is predicted. Rank and ridge are chosen on validation answers.
@@ -216,7 +214,7 @@ def _factorised(world: _World, values: NDArray[np.float64]) -> NDArray[np.float6
         hidden = (u % FOLDS == fold) & (split == "test")
         if hidden.any():
             found[hidden] = _fit(u, i, values, ~hidden, sizes, *best)[hidden]
-    return found
+    return {one.prompt: found[place] for place, one in enumerate(world.said) if one.split == "test"}
 
 
 def _fit(
@@ -274,6 +272,8 @@ class _Words:
 
     def __init__(self, world: _World, embed: TextEmbedder | None) -> None:
         self.world, self.embed = world, embed
+        if embed is not None:  # in large batches; below from memory
+            embed.embed([*(one.reply for one in world.train), *(one.asked for one in [*world.train, *world.test])])
 
     def typical(self, said: Sequence[_Said]) -> str:
         """The medoid of replies: the highest mean cosine to the others; without embeddings the most frequent text."""
@@ -285,18 +285,18 @@ class _Words:
 
     def nearest(self) -> dict[str, str]:
         """Prompt id -> the person's train reply to the most similar question; everybody's typical one without any."""
-        found: dict[str, str] = {}
-        for one in self.world.test:
-            own = self.world.of_person.get(one.person)
-            if own and self.embed is not None:
-                asked = self.embed.embed([other.asked for other in own])
-                found[one.prompt] = own[int((asked @ self.embed.embed([one.asked])[0]).argmax())].reply
-            else:
-                found[one.prompt] = own[-1].reply if own else self.typical(self.world.train)
-        return found
+        embed, world = self.embed, self.world
+        asked = {p: embed.embed([one.asked for one in said]) for p, said in world.of_person.items()} if embed else {}
 
-    def of_persons(self) -> dict[str, str]:
-        return {person: self.typical(said) for person, said in self.world.of_person.items()}
+        def reply(one: _Said) -> str:
+            own = world.of_person.get(one.person)
+            if not own:
+                return self.typical(world.train)
+            if embed is None:
+                return own[-1].reply
+            return own[int((asked[one.person] @ embed.embed([one.asked])[0]).argmax())].reply
+
+        return dict(world.each(reply))
 
 
 # ---- what a data set names ----
@@ -315,16 +315,16 @@ def choice_yardsticks(dataset: Dataset, embed: TextEmbedder | None) -> list[Yard
 def text_yardsticks(dataset: Dataset, embed: TextEmbedder | None) -> list[Yardstick]:
     """For free text."""
     world = _World(dataset)
-    words = _Words(world, embed)
-    every, own = words.typical(world.train), words.of_persons()
+    return _texts(world, _Words(world, embed))
+
+
+def _texts(world: _World, words: _Words) -> list[Yardstick]:
+    every = words.typical(world.train)
+    own = {person: words.typical(said) for person, said in world.of_person.items()}
+    typical = world.each(lambda one: own.get(one.person, every))
     return [
-        Yardstick(EVERYBODY, "the most typical of all train replies", {o.prompt: every for o in world.test}),
-        Yardstick(
-            TYPICAL,
-            "the most typical of the person's train replies",
-            {o.prompt: own.get(o.person, every) for o in world.test},
-            base_rate=True,
-        ),
+        Yardstick(EVERYBODY, "the most typical of all train replies", world.each(lambda one: every)),
+        Yardstick(TYPICAL, "the most typical of the person's train replies", typical, base_rate=True),
         Yardstick(NEAREST, "the person's train reply to the most similar question", words.nearest()),
     ]
 
@@ -355,7 +355,7 @@ def worded_choice_yardsticks(
     found = [
         _yardstick(name, f"{knows}; in typical words", worded(name, labels)) for name, knows, labels in _choices(world)
     ]
-    return [*found, *text_yardsticks(dataset, embed)[1:]]
+    return [*found, *_texts(world, words)[1:]]
 
 
 def _yardstick(name: str, knows: str, replies: Labels) -> Yardstick:

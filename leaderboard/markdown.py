@@ -82,9 +82,9 @@ def _ranking(group: Group) -> str:
     with_unseen = any(unseen(line.family, group.metric) is not None for line in group.lines)
     head += ["unseen personas"] if with_unseen else []
     rows = [(line.row.score_micro_pts, _cells(line, rank, with_unseen)) for rank, line in enumerate(group.lines, 1)]
-    for name, score, se, note in others(group):
-        figures = [number(score), "" if se is None else number(se)]
-        rows.append((score, ["", f"*{md(name)}*", *figures, *[""] * (len(head) - 4), md(note)]))
+    for other in others(group):
+        figures = [number(other.score), "" if other.se is None else number(other.se)]
+        rows.append((other.score, ["", f"*{md(other.name)}*", *figures, *[""] * (len(head) - 4), md(other.note)]))
     rows.sort(key=lambda item: -item[0] if group.decides.higher_is_better else item[0])
     text = table([*head, "verdict"], [cells for _, cells in rows]) + _against_published(group)
     unit = group.decides.unit

@@ -20,7 +20,7 @@ from harness.store import clean_json
 from .figures import figures
 from .replies import EXAMPLES, MOST_CHARACTERS, RULE, Examples, examples
 from .rows import Board, Group, Line, flags_of, glossary, unseen
-from .tables import others
+from .tables import Other, others
 from .text import clean
 
 REPLIES_WORDS = (
@@ -106,7 +106,7 @@ def _group(group: Group, place: int, drawn: Mapping[str, str], most_examples: in
         "reference_note": group.record.reference and group.record.reference.note,
         "rows": [
             *(_row(line, rank, group.metric) for rank, line in enumerate(group.lines, 1)),
-            *(_other(*other) for other in others(group)),
+            *map(_other, others(group)),
         ],
         "glossary": glossary(group.lines),
         "plots": [{"title": f.title, "alt": f.alt, "caption": f.caption, "svg": drawn[f.file]} for f in figures(group)],
@@ -147,10 +147,11 @@ def _row(line: Line, rank: int, metric: str) -> dict[str, Any]:
     return {"kind": kind, "flags": flags, "runs": [run.id for run in line.family.runs], "cells": cells}
 
 
-def _other(name: str, score: float, se: float | None, note: str) -> dict[str, Any]:
-    """A ceiling or the published score: a row without rank."""
-    cells = {"method": _cell(name, name.lower()), "score": _figure(score), "se": _figure(se)}
-    return {"kind": "other", "flags": [], "runs": [], "cells": cells | {"words": _cell(note, note.lower())}}
+def _other(other: Other) -> dict[str, Any]:
+    """A ceiling, a yardstick or the published score: a row without rank."""
+    cells = {"method": _cell(other.name, other.name.lower()), "score": _figure(other.score), "se": _figure(other.se)}
+    words = _cell(other.note, other.note.lower())
+    return {"kind": "other", "flags": [], "runs": [], "cells": cells | {"words": words}}
 
 
 def _figure(value: float | None, digits: int = 2, *, sign: bool = False) -> list[Any]:

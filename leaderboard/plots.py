@@ -180,7 +180,7 @@ def _cost(figure: Figure) -> str:
     scores = [round(line.row.score_micro_pts, 4) for line in group.lines]
     span = max(max(scores) - min(scores), 0.02 * abs(max(scores)), 1e-3)
     low, high = min(scores) - 0.12 * span, max(scores) + 0.12 * span
-    known = [(name, round(score, 4)) for name, score, _, _ in others(group)]
+    known = [(other.name, round(other.score, 4)) for other in others(group)]
     near = [score for _, score in known if low - 0.5 * span <= score <= high + 0.5 * span]
     low, high = min([low, *(x - 0.04 * span for x in near)]), max([high, *(x + 0.04 * span for x in near)])
     inside = [(name, score) for name, score in known if low <= score <= high]

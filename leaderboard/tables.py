@@ -7,10 +7,11 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from tabulate import SEPARATING_LINE, tabulate
 
+from harness.runs import Ceiling, Yardstick
 from harness.show import interval, number, p_value, shown
 from harness.statistics import row_values, verdict
 from harness.store import clean_json
@@ -109,15 +110,9 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
         common = {"group": place, "benchmark": group.title, "metric": group.metric, "unit": group.lines[0].row.unit}
         for rank, line in enumerate(group.lines, 1):
             yield {**common, "kind": "baseline" if line.is_baseline else "method", "rank": rank, **_figures(line)}
-        for name, score, se, note in others(group):
-            yield {
-                **common,
-                "kind": note.partition(":")[0] if name != "published" else "reference",
-                "method": name,
-                "score": score,
-                "se": se,
-                "note": note,
-            }
+        for other in others(group):
+            figures = {"method": other.name, "score": other.score, "se": other.se, "note": other.note}
+            yield {**common, "kind": other.kind, **figures}
     for outsider in board.outsiders:
         record = outsider.family.first.record
         kind, words = _not_comparable(outsider)
@@ -182,19 +177,33 @@ def _cost(line: Line) -> dict[str, Any]:
     return found
 
 
-def others(group: Group) -> Iterator[tuple[str, float, float | None, str]]:
-    """(name, score, its standard error, what it is) of the rows that are no method: ceilings, yardsticks, the published
-    score."""
+OtherKind = Literal["ceiling", "oracle", "yardstick", "reference"]
+
+
+class Other(NamedTuple):
+    """A row that is no method. se: of the score, where it is known; note: what it is, in words."""
+
+    kind: OtherKind
+    name: str
+    score: float
+    se: float | None
+    note: str
+
+
+def others(group: Group) -> Iterator[Other]:
+    """Ceilings, yardsticks and the published score, of those that have the deciding metric."""
+    found: list[tuple[OtherKind, Ceiling | Yardstick, str]] = []
     for ceiling in group.record.ceilings:
-        value = shown(group.record, group.metric, ceiling.scores[group.metric])
+        found.append(("ceiling", ceiling, f"ceiling: knows {ceiling.knows}"))
+    for one in group.record.yardsticks:
+        kind: OtherKind = "oracle" if one.oracle else "yardstick"
+        found.append((kind, one, f"{kind}: {one.knows}"))
+    for what, one, note in found:
+        value = shown(group.record, group.metric, one.scores.get(group.metric))
         if value is not None:
-            yield ceiling.name, value, None, f"ceiling: knows {ceiling.knows}"
-    for yardstick in group.record.yardsticks:
-        value = shown(group.record, group.metric, yardstick.scores.get(group.metric))
-        if value is not None:
-            yield yardstick.name, value, None, f"{'oracle' if yardstick.oracle else 'yardstick'}: {yardstick.knows}"
+            yield Other(what, one.name, value, None, note)
     if reference := group.record.reference:
-        yield "published", reference.score, reference.se, reference.source
+        yield Other("reference", "published", reference.score, reference.se, reference.source)
 
 
 def as_latex(board: Board) -> str:
@@ -240,5 +249,6 @@ def _latex_rows(place: int, group: Group) -> Iterator[Sequence[str]]:
             f"{cost.fit_seconds:.0f}" if cost else "",
             c.verdict_kind if c else "baseline" if line.is_baseline else "",
         ]
-    for name, score, se, _ in others(group):
-        yield [str(place), "", one_line(name), number(score), "" if se is None else number(se), *[""] * 6]
+    for other in others(group):
+        se = "" if other.se is None else number(other.se)
+        yield [str(place), "", one_line(other.name), number(other.score), se, *[""] * 6]

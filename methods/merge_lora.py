@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -43,20 +44,37 @@ def fit(study: Study) -> Fitted:
     have = [p for p in vectors if loras.row(p) >= 0]
     if not have:
         raise HarnessError(f"no persona with a LoRA has a {options.by} to compare by; set by= to the other one")
-    known = np.stack([vectors[p] / np.linalg.norm(vectors[p]) for p in have]).astype(float)
     worth = np.ones(len(have))
     if options.weighting == "validation":
+        known = unit_vectors(vectors, have)
         losses = study.validation_losses(loras)
         sums = [losses[p].sum(axis=0) if p in losses else (np.inf, 1.0) for p in have]
         mean = np.array([nats / tokens for nats, tokens in sums])
         worth = np.exp(-mean) * np.clip((known @ known.T).mean(axis=1), 0.0, None)
-    recipes = {}
+    recipes = most_similar(vectors, have, options.k, own=options.own, worth=worth)
+    return study.combine(loras, recipes, fallback=study.fitted("unified"))
+
+
+def unit_vectors(vectors: Mapping[str, np.ndarray], people: Sequence[str]) -> np.ndarray:
+    """[people, E], each of length 1."""
+    return np.stack([vectors[p] / np.linalg.norm(vectors[p]) for p in people]).astype(float)
+
+
+def most_similar(
+    vectors: Mapping[str, np.ndarray], have: Sequence[str], k: int, *, own: bool, worth: np.ndarray, least: float = 0.0
+) -> dict[str, dict[str, float]]:
+    """For each persona with a vector: the K nearest of those in `have`, weighted to sum 1 by cosine times `worth`.
+
+    own    whether a persona may be one of its own K
+    least  what a smaller cosine counts as
+    """
+    known, recipes = unit_vectors(vectors, have), {}
     for persona, vector in vectors.items():
-        closeness = np.clip(known @ (vector / np.linalg.norm(vector)), 0.0, None) * worth
-        if not options.own and persona in have:
+        closeness = np.clip(known @ (vector / np.linalg.norm(vector)), least, None) * worth
+        if not own and persona in have:
             closeness[have.index(persona)] = 0.0
-        chosen = np.argsort(-closeness, kind="stable")[: options.k]
+        chosen = np.argsort(-closeness, kind="stable")[:k]
         total = closeness[chosen].sum()
         if total > 0:
             recipes[persona] = {have[i]: float(closeness[i] / total) for i in chosen if closeness[i] > 0}
-    return study.combine(loras, recipes, fallback=study.fitted("unified"))
+    return recipes

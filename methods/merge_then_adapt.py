@@ -9,8 +9,12 @@ import numpy as np
 
 from harness import HarnessError, MethodCard, TrainOptions, hookimpl
 
+from .merge_lora import most_similar
+
 if TYPE_CHECKING:
     from harness import Fitted, Study
+
+LEAST = 1e-6  # a cosine of at most 0 counts as this, so that everybody has somewhere to start
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,8 @@ def fit(study: Study) -> Fitted:
     people = [p for p in vectors if loras.row(p) >= 0]
     if len(people) < 2:
         raise HarnessError(f"fewer than two personas with a LoRA have a {options.by} to compare by; change `by`")
-    known = np.stack([vectors[p] / np.linalg.norm(vectors[p]) for p in people]).astype(float)
-    recipes = {}
-    for persona, vector in vectors.items():
-        closeness = np.clip(known @ (vector / np.linalg.norm(vector)), 1e-6, None)
-        if not options.own and persona in people:
-            closeness[people.index(persona)] = 0.0
-        chosen = [i for i in np.argsort(-closeness, kind="stable")[: options.k] if closeness[i] > 0]
-        total = sum(closeness[i] for i in chosen)
-        recipes[persona] = {people[i]: float(closeness[i] / total) for i in chosen}
+    worth = np.ones(len(people))
+    recipes = most_similar(vectors, people, options.k, own=options.own, worth=worth, least=LEAST)
     merged = study.combine(loras, recipes, fallback=base, same_rank=True)
     grouping = {p: p for p in study.by_persona() if p in recipes}
     assert loras.bank is not None

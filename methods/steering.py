@@ -46,10 +46,11 @@ def fit(study: Study) -> Fitted:
     prompts = [example.prompt for example in listed]
     said = study.reply_states(base, prompts, [example.reference for example in listed], layers)
     general = study.reply_states(base, prompts, study.generate(base, prompts), layers)
+    apart = said - general  # [replies, layers, D]
     differences, start = {}, 0
     for persona, own in examples.items():
         if own:
-            differences[persona] = (said - general)[start : start + len(own)].mean(axis=0)  # [layers, D]
+            differences[persona] = apart[start : start + len(own)].mean(axis=0)  # [layers, D]
         start += len(own)
 
     def steered(place: int, strength: float) -> Fitted:

@@ -33,12 +33,13 @@ class AgainstBaseRate:
 
 def against_base_rates(families: Sequence[Family]) -> list[AgainstBaseRate]:
     """One entry for each base rate that the runs carry; empty without any. The families are comparable."""
+    found: list[AgainstBaseRate] = []
     record = next((family.first.record for family in families if family.first.record.yardsticks), None)
-    found = []
-    for yardstick in record.yardsticks if record else ():
+    if record is None:
+        return found
+    for yardstick in record.yardsticks:
         sums = yardstick.per_persona
-        metric = next((name for name in record.metrics if sums and _has(sums, name)), None) if record else None
-        if sums is None or metric is None:
+        if sums is None or (metric := next((name for name in record.metrics if _has(sums, name)), None)) is None:
             continue
         entry = sums.metrics[metric]
         rows = compare(

@@ -49,11 +49,12 @@ class Best:
     trials: tuple[TrialResult, ...]
     options: Any
     loss: float | None
+    grid: bool = False
 
     @property
     def default_loss(self) -> float | None:
-        """Of the method's own defaults, which are the first trial."""
-        return self.trials[0].loss if self.trials else None
+        """Of the method's own defaults, which are the first trial but of a grid."""
+        return self.trials[0].loss if self.trials and not self.grid else None
 
 
 class Trials:
@@ -91,7 +92,7 @@ class Trials:
             raise HarnessError(f"no trial of {self.tuned.entry.label} could be made; see {self._file()}")
         best = min(known, key=lambda trial: (trial.loss, trial.number))
         options = fill(self.defaults, dict(best.options))
-        return Best(self.tuned, tuple(trials[: self.wanted]), options, best.loss)
+        return Best(self.tuned, tuple(trials[: self.wanted]), options, best.loss, self.tuning.sampler == "grid")
 
     @property
     def wanted(self) -> int:

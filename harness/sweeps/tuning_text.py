@@ -18,7 +18,7 @@ def tuning_text(outcome: TuningOutcome) -> str:
     who += " that are not among those below" if outcome.apart else ", the same that are reported below"
     tuning = outcome.tuning
     return "\n".join([
-        show.table([_line(best, tuning.sampler) for best in outcome.best]),
+        show.table([_line(best) for best in outcome.best]),
         f"{tuning.trials} trials each ({tuning.sampler}, pruner {tuning.pruner}) on the validation replies of {who}"
         + ("" if tuning.sampler == "grid" else "; the first trial of each is its defaults"),
         "",
@@ -39,7 +39,7 @@ def tuning_json(outcome: TuningOutcome) -> dict[str, Any]:
                 {
                     "label": best.tuned.entry.label,
                     "loss": best.loss,
-                    "default_loss": None if outcome.tuning.sampler == "grid" else best.default_loss,
+                    "default_loss": best.default_loss,
                     "options": to_jsonable_python(best.options),
                     "trials": [to_jsonable_python(trial) for trial in best.trials],
                 }
@@ -49,7 +49,7 @@ def tuning_json(outcome: TuningOutcome) -> dict[str, Any]:
     }
 
 
-def _line(best: Best, sampler: str) -> dict[str, str]:
+def _line(best: Best) -> dict[str, str]:
     states = [trial.state for trial in best.trials]
     chosen = min((t for t in best.trials if t.loss is not None), key=lambda t: (t.loss, t.number), default=None)
     return {
@@ -57,7 +57,7 @@ def _line(best: Best, sampler: str) -> dict[str, str]:
         "trials": str(len(states)) if states else "nothing to tune",
         "pruned": str(states.count("pruned")) if states else "",
         "failed": str(states.count("fail")) if "fail" in states else "",
-        "loss of the defaults": show.number(best.default_loss, 4) if states and sampler != "grid" else "",
+        "loss of the defaults": show.number(best.default_loss, 4) if states and not best.grid else "",
         "best loss": show.number(best.loss, 4) if states else "",
         "chosen": ", ".join(f"{name}={_value(value)}" for name, value in chosen.options.items()) if chosen else "",
     }
