@@ -19,7 +19,7 @@ from harness.compare import Family, comparison_rows, row_name
 from harness.config import Recipe, RunConfig, held_out, scope_of, with_config
 from harness.contract import Method, load_benchmark, load_with_required
 from harness.engines import Fitted, engine_for, engines_used
-from harness.errors import ConfigError, HarnessError, did_you_mean
+from harness.errors import ConfigError, HarnessError, StoreError, did_you_mean
 from harness.model import (
     Backbone,
     example_set_hash,
@@ -46,7 +46,7 @@ from harness.runs import (
 )
 from harness.scoring import Evaluation, metric_sources
 from harness.statistics import ComparisonRow, ScoreRow
-from harness.store import Store, canonical_hash, link_tree, numerics, plugin_hash, source_hash
+from harness.store import Store, canonical_hash, copy_sealed, numerics, plugin_hash, source_hash
 from harness.study import Study, check_adapters, check_backbone, fit_method, make_study, predict_in_order
 
 
@@ -68,7 +68,7 @@ class Session:
         self.config = config
         self.files = tuple(plugin_files)
         self.progress = progress
-        self.store = Store(config.runs_dir)
+        self.store = Store(config.runs_dir, progress.note)
         # Everything that can be wrong with names and data is found before anything slow begins.
         self.methods: dict[str, Method] = {}
         self.load(config.recipe)
@@ -144,8 +144,15 @@ class Session:
         return f"{recipe.method}-{recipe.control + '-' if recipe.control else ''}{digest[:12]}"
 
     def stored(self, run_id: str) -> StoredRun | None:
-        """The run of that id as it lies in the store, complete or not; None if there is none."""
-        return read_run(self.store.root / run_id)
+        """The run of that id as it lies in the store, complete or not; None if there is none, or a damaged one."""
+        try:
+            stored = read_run(self.store.root / run_id)
+            fault = stored.damage() if stored and stored.complete else ""
+        except StoreError as error:
+            stored, fault = None, str(error)
+        if fault:
+            self.store.note(f"{fault}; the run is made again")
+        return None if fault else stored
 
     def run(self, recipe: Recipe) -> StoredRun:
         """The complete run of a method under this session's configuration, from the store or made now."""
@@ -202,7 +209,7 @@ class Session:
         def fill(folder: Path) -> None:
             write_replies(folder, self.examples, predicted.replies, columns, self.config.texts)
             if fitted.folder:
-                link_tree(fitted.folder, folder / "adapters")
+                copy_sealed(fitted.folder, folder / "adapters")
 
         return write_run(self.store, record, fill)
 

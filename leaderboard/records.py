@@ -20,9 +20,9 @@ def read_runs(runs_dir: Path | None, records: Path, default_runs: Path) -> list[
     if runs_dir is not None:
         if not runs_dir.is_dir():
             raise StoreError(f"there is no runs folder {runs_dir}; give the --runs-dir of an earlier `harness run`")
-        return all_runs(runs_dir)
+        return all_runs(runs_dir, whole=True)
     found = {run.id: run for run in published(records)}
-    found |= {run.id: run for run in all_runs(default_runs)}
+    found |= {run.id: run for run in all_runs(default_runs, whole=True)}
     return [found[run_id] for run_id in sorted(found)]
 
 

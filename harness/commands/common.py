@@ -82,11 +82,17 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(clean_json(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def runs_in(folder: Path) -> list[StoredRun]:
-    """All runs of a folder. Raises StoreError if there is no such folder."""
+def check_runs_dir(folder: Path) -> None:
+    """Raises StoreError if there is no such folder: it is said to be missing, not empty."""
     from harness.errors import StoreError
-    from harness.runs import all_runs
 
     if not folder.is_dir():
         raise StoreError(f"there is no runs folder {folder}; give the --runs-dir of an earlier `harness run`")
+
+
+def runs_in(folder: Path) -> list[StoredRun]:
+    """All runs of a folder. Raises StoreError if there is no such folder."""
+    from harness.runs import all_runs
+
+    check_runs_dir(folder)
     return all_runs(folder)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.commands.common import RUNS, Json, RunsDir, app, example, print_json, runs_in
+from harness.commands.common import RUNS, Json, RunsDir, app, check_runs_dir, example, print_json, runs_in
 from harness.errors import HarnessError
 
 
@@ -62,7 +62,7 @@ def diff_command(
     from harness.runs import find_run
     from harness.show import diff_text
 
-    runs_in(runs_dir)
+    check_runs_dir(runs_dir)
     found = diff(find_run(runs_dir, first), find_run(runs_dir, second), metric)
     if as_json:
         print_json({**dataclasses.asdict(found), "examples": [dataclasses.asdict(x) for x in found.examples[:top]]})

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from harness import show
-from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, example, print_json, runs_in
+from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, check_runs_dir, example, print_json
 from harness.errors import HarnessError, did_you_mean
 
 SUFFIXES = {".md": "md", ".csv": "csv", ".json": "json", ".tex": "latex"}
@@ -170,7 +170,7 @@ def show_command(
     from harness.runs import find_run
     from harness.show import run_text
 
-    runs_in(runs_dir)  # a missing folder is said to be missing, not empty
+    check_runs_dir(runs_dir)
     stored = find_run(runs_dir, run)
     seen = view(stored, metric) if stored.complete else None
     replies = sampled(stored, samples, seen.metric) if seen else []

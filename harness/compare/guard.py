@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.contract import ReferenceScore
 from harness.errors import HarnessError
-from harness.runs import RunRecord, StoredRun
+from harness.runs import RunHead, StoredRun
 from harness.scoring import PersonaSums, scale
 from harness.statistics import ComparisonRow, Estimand, PersonaScores, ScoreRow, compare, score_row
 from harness.store import canonical_hash
@@ -45,7 +45,7 @@ class Family:
         return self.runs[0]
 
 
-def row_name(record: RunRecord) -> str:
+def row_name(record: RunHead) -> str:
     """The method's name, with the control where the run is one, and with changed options of what it stands on."""
     control = record.config.control
     parts = [f"control: {control}"] if control else []
@@ -62,13 +62,13 @@ def differences(a: StoredRun, b: StoredRun, *, detail: bool = False) -> list[str
     detail   also say how many replies both have, where both runs store their examples
     """
     found = []
-    ours, theirs = a.record.hashes, b.record.hashes
+    ours, theirs = a.head.hashes, b.head.hashes
     ours_is, theirs_is = _called(a, b)
-    imported = [run for run in (a, b) if run.record.imported]
+    imported = [run for run in (a, b) if run.head.imported]
     if len(imported) == 1:
         words = "was imported: nothing is known of its prompts, so it is compared with imports of the same label only"
         return [f"{imported[0].id} {words}; {ours_is} has {_size(a)}, {theirs_is} {_size(b)}"]
-    names = a.record.benchmark.name, b.record.benchmark.name
+    names = a.head.benchmark.name, b.head.benchmark.name
     if names[0] != names[1]:
         found.append(f"benchmarks differ ({names[0]} and {names[1]})")
     for name, words in GUARDED.items():
@@ -88,13 +88,13 @@ def differences(a: StoredRun, b: StoredRun, *, detail: bool = False) -> list[str
 def _what_differs(name: str, a: StoredRun, b: StoredRun) -> str:
     """Both sides of one guarded thing: in words where the records have them, else the hashes' beginnings."""
     if name == "protocol":
-        ours, theirs = a.record.protocol, b.record.protocol
+        ours, theirs = a.head.protocol, b.head.protocol
         fields = [f for f in sorted({*ours, *theirs}) if ours.get(f) != theirs.get(f)]
         if fields:
             return "; ".join(f"{f} {ours.get(f)!r} and {theirs.get(f)!r}" for f in fields)
     pair = []
     for run in (a, b):
-        record = run.record
+        record = run.head
         short = record.hashes.get(name, "none")[:8]
         word = record.imported.example_set if record.imported and name == "examples" else None
         word = record.config.backbone if name == "backbone" else word
@@ -104,12 +104,12 @@ def _what_differs(name: str, a: StoredRun, b: StoredRun) -> str:
 
 def _called(a: StoredRun, b: StoredRun) -> tuple[str, str]:
     """What two runs are called in a refusal: their rows' names, or their ids where those are the same."""
-    names = row_name(a.record), row_name(b.record)
+    names = row_name(a.head), row_name(b.head)
     return names if names[0] != names[1] else (a.id, b.id)
 
 
 def _size(run: StoredRun) -> str:
-    return f"{run.record.n_replies} replies of {run.record.n_personas} personas"
+    return f"{run.head.n_replies} replies of {run.head.n_personas} personas"
 
 
 def _shared_examples(a: StoredRun, b: StoredRun) -> str:
@@ -141,9 +141,9 @@ def _unlike_replies(a: StoredRun, b: StoredRun) -> str:
         first = unlike[0]
         words = f"example sets differ: {len(unlike)} personas have other numbers of replies"
         return f"{words} ({first}: {ours[first]} and {theirs[first]})"
-    named = [run.record.hashes.get("example_ids") for run in (a, b)]
-    if a.record.imported and None not in named and named[0] != named[1]:
-        return f"example sets differ: '{a.record.imported.example_set}' names other examples in each file"
+    named = [run.head.hashes.get("example_ids") for run in (a, b)]
+    if a.head.imported and None not in named and named[0] != named[1]:
+        return f"example sets differ: '{a.head.imported.example_set}' names other examples in each file"
     return ""
 
 
@@ -151,7 +151,7 @@ def check_comparable(a: StoredRun, b: StoredRun) -> None:
     """Raises NotComparableError with everything that differs."""
     for run in (a, b):
         if not run.complete:
-            raise NotComparableError(f"{run.id} is {run.record.status}: {run.record.error or 'not finished'}")
+            raise NotComparableError(f"{run.id} is {run.head.status}: {run.head.error or 'not finished'}")
     if found := differences(a, b, detail=True):
         raise NotComparableError(f"not comparable: {' and '.join(_called(a, b))}: " + "; ".join(found))
 
@@ -161,24 +161,24 @@ def families(runs: Sequence[StoredRun]) -> list[Family]:
     groups: dict[str, list[StoredRun]] = {}
     for run in runs:
         if run.complete:
-            groups.setdefault(family_key(run.record), []).append(run)
+            groups.setdefault(family_key(run.head), []).append(run)
     found = []
     for members in groups.values():
         # The newest of two runs of one seed (another number of threads, say) stands for it.
-        members.sort(key=lambda run: (run.record.seed, run.record.created, run.id))
-        seeds = {run.record.seed: run for run in members}
-        found.append(Family(row_name(members[0].record), tuple(seeds.values())))
+        members.sort(key=lambda run: (run.head.seed, run.head.created, run.id))
+        seeds = {run.head.seed: run for run in members}
+        found.append(Family(row_name(members[0].head), tuple(seeds.values())))
     return sorted(found, key=lambda family: (family.name, family.first.id))
 
 
-def family_key(record: RunRecord) -> str:
+def family_key(record: RunHead) -> str:
     """Hash of everything that makes a method's row, the training seed left out."""
     plugin = record.plugin.model_dump()
     options = [record.method_options, record.changed_below, record.tuning and record.tuning.id]
     return canonical_hash([record.method, plugin, options, record.config.control, record.hashes])
 
 
-def world_key(record: RunRecord) -> str:
+def world_key(record: RunHead) -> str:
     """Hash of what comparable runs have in common."""
     return canonical_hash([record.benchmark.name, *(record.hashes.get(name) for name in GUARDED)])
 
@@ -191,7 +191,7 @@ def persona_scores(family: Family, metric: str) -> PersonaScores:
     Raises NotComparableError for a metric that was not scored, or seeds that were scored on different replies.
     """
     per_seed = [(run.id, run.record.sums) for run in family.runs]
-    return scores_of(family.name, per_seed, tuple(run.record.seed for run in family.runs), metric)
+    return scores_of(family.name, per_seed, tuple(run.head.seed for run in family.runs), metric)
 
 
 def scores_of(
@@ -230,7 +230,7 @@ def scores_of(
     return PersonaScores(names, seeds, sums[:, kept], n[0][kept])
 
 
-def reference_of(record: RunRecord, metric: str, estimand: Estimand = ESTIMAND) -> ReferenceScore | None:
+def reference_of(record: RunHead, metric: str, estimand: Estimand = ESTIMAND) -> ReferenceScore | None:
     """The published score, if the run carries one for this metric that is a mean of this kind."""
     reference = record.reference
     return reference if reference and record.metric == metric and reference.aggregation == estimand else None
@@ -294,14 +294,14 @@ def comparison_rows(
 
 def _tuned_in(family: Family) -> str | None:
     """The id of the study in which the family's options were found; None: in none."""
-    tuning = family.first.record.tuning
+    tuning = family.first.head.tuning
     return tuning and tuning.id
 
 
 def stated_margin(methods: Sequence[Family], unit: str) -> float | None:
     """The margin of equivalence, on the scale of the scores, that the configuration of every run states; None where one
     states none or another one."""
-    stated = {run.record.config.margin for family in methods for run in family.runs}
+    stated = {run.head.config.margin for family in methods for run in family.runs}
     found = stated.pop() if len(stated) == 1 else None
     return None if found is None else float(found) / scale(unit)
 

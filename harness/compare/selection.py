@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.compare.guard import Family, families
 from harness.errors import StoreError, did_you_mean
-from harness.runs import RunRecord, StoredRun
+from harness.runs import RunHead, StoredRun
 
 _SHOWN = 8  # families in one refusal
 
@@ -30,22 +30,22 @@ def select(runs: Sequence[StoredRun], name: str, metric: str | None = None) -> F
     found = [family for family in known if name in names_of(family)]
     found = found or [f for f in known if name and any(run.id.startswith(name) for run in f.runs)]
     if len(found) > 1 and metric:
-        found = [family for family in found if metric in family.first.record.metrics] or found
+        found = [family for family in found if metric in family.first.head.metrics] or found
     if len(found) == 1:
         return found[0]
     if found:
         raise StoreError(_ambiguous(name, found))
-    broken = [run for run in runs if run.record.method == name or (name and run.id.startswith(name))]
+    broken = [run for run in runs if run.head.method == name or (name and run.id.startswith(name))]
     if broken:
-        why = broken[0].record.error or "not finished; run the same command again"
-        raise StoreError(f"'{name}' has no complete run: {broken[0].id} is {broken[0].record.status}: {why}")
+        why = broken[0].head.error or "not finished; run the same command again"
+        raise StoreError(f"'{name}' has no complete run: {broken[0].id} is {broken[0].head.status}: {why}")
     names = {label for family in known for label in names_of(family)} | set(ids)
     raise StoreError(f"there is no stored run of '{name}'; {did_you_mean(name, names)}")
 
 
 def names_of(family: Family) -> tuple[str, ...]:
     """What a family may be called: its row's name, and its method's or, for a control, `NAME-CONTROL`."""
-    record = family.first.record
+    record = family.first.head
     control = record.config.control
     return tuple(dict.fromkeys((family.name, f"{record.method}-{control}" if control else record.method)))
 
@@ -56,7 +56,7 @@ def _one_run(ids: Mapping[str, StoredRun], name: str) -> StoredRun:
         why = f"{len(found)} runs begin with '{name}'" if found else f"there is no run '{name}'"
         raise StoreError(f"{why}; {did_you_mean(name, [run.id for run in found] or ids)}")
     if not found[0].complete:
-        record = found[0].record
+        record = found[0].head
         raise StoreError(f"{found[0].id} is {record.status}: {record.error or 'not finished'}")
     return found[0]
 
@@ -80,7 +80,7 @@ def _ambiguous(name: str, found: Sequence[Family]) -> str:
 
 
 def _listing(found: Sequence[Family]) -> str:
-    facts = [_facts(family.first.record) for family in found]
+    facts = [_facts(family.first.head) for family in found]
     keys = list(dict.fromkeys(key for fact in facts for key in fact))
     unlike = [key for key in keys if len({str(fact.get(key)) for fact in facts}) > 1]
     # Hashes say that something differs; they are shown only where no words do.
@@ -94,7 +94,7 @@ def _listing(found: Sequence[Family]) -> str:
     return "\n".join(lines)
 
 
-def _facts(record: RunRecord) -> dict[str, Any]:
+def _facts(record: RunHead) -> dict[str, Any]:
     """What makes a family, by name, in the order in which a reader wants to know it."""
     facts: dict[str, Any] = {
         "method": record.method,

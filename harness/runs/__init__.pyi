@@ -10,6 +10,7 @@ from .record import (
     Base as Base,
     Ceiling as Ceiling,
     Cost as Cost,
+    RunHead as RunHead,
     RunRecord as RunRecord,
     Unseen as Unseen,
     Yardstick as Yardstick,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import ConfigError, DataError, HarnessError, StoreError
-from harness.runs.record import BenchmarkSource, Imported, ImportedFile, PluginSource, RunRecord, Settings
+from harness.runs.record import BenchmarkSource, Imported, ImportedFile, PluginSource, RunHead, RunRecord, Settings
 from harness.runs.replies import write_scores
 from harness.runs.score_file import ScoreLine, Unit, read_scores
 from harness.runs.stored import StoredRun, all_runs, write_run
@@ -62,11 +62,11 @@ def import_scores(source: Source, store: Store) -> tuple[StoredRun, bool]:
     digest = hashlib.sha256(data).hexdigest()
     identity = (source.method, source.benchmark, source.metric, source.example_set, source.seed)
     run_id = f"{source.method}-import-{canonical_hash([*identity, unit, metric.higher_is_better, digest])[:12]}"
-    with store.lock(run_id):
-        for run in all_runs(store.root):
+    with store.lock("imports"):  # two at once are seen by each other
+        for run in all_runs(store.root, named=f"{source.method}-import-"):
             if run.id == run_id and run.complete:
                 return run, False
-            if _identity(run.record) == identity:
+            if run.complete and _identity(run.head) == identity:
                 raise StoreError(
                     f"{run.id} has other scores of '{source.method}' on '{source.example_set}', seed {source.seed}, or "
                     "another unit or direction; choose another --seed or --method, or delete that run's folder"
@@ -87,7 +87,7 @@ def notes_on(run: StoredRun) -> list[str]:
     return []
 
 
-def _identity(record: RunRecord) -> tuple[str, str, str, str, int] | None:
+def _identity(record: RunHead) -> tuple[str, str, str, str, int] | None:
     """What no two imports may share; None for a run that the harness made."""
     if record.imported is None:
         return None

@@ -9,17 +9,18 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.contract import ReferenceScore
 from harness.errors import StoreError
 from harness.scoring import MetricSums, PersonaSums
-from harness.store import clean_json
+from harness.store import clean_json, signed
 
 SCHEMA_VERSION = 2
 Status = Literal["incomplete", "failed", "ok"]
+_Kind = TypeVar("_Kind", bound=BaseModel)
 Score = Annotated[float | None, AfterValidator(lambda x: x if x is not None and math.isfinite(x) else None)]
 
 
@@ -255,8 +256,8 @@ class Yardstick(Part):
     per_persona: PersonaSums | None = None
 
 
-class RunRecord(Part):
-    """Everything that is written about a run, in the order of run.json.
+class RunHead(Part):
+    """What is written about a run but for scores by persona, in the order of run.json.
 
     error          why a run failed
     imported       the file behind an imported run; None: the harness made this run
@@ -270,7 +271,8 @@ class RunRecord(Part):
     scores         metric -> figure over all replies, shares in 0-1
     cut_prompts    how many prompts lost old turns to fit
     base           fingerprint of the backbone below the adapters, with what is merged into it
-    per_persona    sums per persona: what comparisons are made of
+    files          the other files of the run's folder -> their SHA-256; of adapters/ that of its seal (store.seal)
+    unit           of the metric that decides; empty: only its sums say it
     tuning         how the options were found; None: they are given, or the method's own
     """
 
@@ -306,22 +308,14 @@ class RunRecord(Part):
     n_personas: int = 0
     n_replies: int = 0
     scores: dict[str, Score] = {}
-    unseen: Unseen | None = None
     notes: dict[str, Any] = {}
     cut_prompts: int | None = None
     adds_text: bool | None = None
     cost: Cost | None = None
     flags: tuple[Flag, ...] = ()
-    ceilings: tuple[Ceiling, ...] = ()
-    yardsticks: tuple[Yardstick, ...] = ()
     base: str | None = None
-    per_persona: PersonaSums | None = None
-
-    @model_validator(mode="after")
-    def _complete(self) -> RunRecord:
-        if self.status == "ok" and (self.per_persona is None or not self.metrics):
-            raise ValueError("a complete run needs metrics and per_persona")
-        return self
+    files: dict[str, str] = {}
+    unit: str = ""
 
     @property
     def changed_below(self) -> dict[str, Any]:
@@ -333,6 +327,24 @@ class RunRecord(Part):
     def metric(self) -> str:
         """The metric that decides."""
         return self.metrics[0]
+
+
+class RunRecord(RunHead):
+    """Everything that is written about a run.
+
+    per_persona   sums per persona: what comparisons are made of
+    """
+
+    unseen: Unseen | None = None
+    ceilings: tuple[Ceiling, ...] = ()
+    yardsticks: tuple[Yardstick, ...] = ()
+    per_persona: PersonaSums | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> RunRecord:
+        if self.status == "ok" and (self.per_persona is None or not self.metrics):
+            raise ValueError("a complete run needs metrics and per_persona")
+        return self
 
     @property
     def sums(self) -> PersonaSums:
@@ -353,10 +365,23 @@ class RunRecord(Part):
         return RunRecord.model_validate({**dict(self), **fields})
 
     def text(self) -> str:
-        """run.json: strict JSON, one line a field, so that a person finds a field and a diff stays small."""
+        """run.json: strict JSON, one line a field, so that a person finds a field and a diff stays small.
+
+        The last field is the digest of the others; whoever edits a record by hand takes it out.
+        """
         fields = clean_json(self.model_dump(mode="json"))
         lines = [f'"{name}": {json.dumps(v, ensure_ascii=False, allow_nan=False)}' for name, v in fields.items()]
-        return "{\n" + ",\n".join(lines) + "\n}\n"
+        return signed("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+_BELOW_THE_HEAD = tuple(f'"{name}": ' for name in RunRecord.model_fields if name not in RunHead.model_fields)
+
+
+def parse_head(text: str, path: Path) -> RunHead:
+    """The head of a record as `RunRecord.text` writes it; the rest is not looked at, and so costs no time."""
+    lines = text.split("\n")[1:-2]
+    kept = ",".join(line.removesuffix(",") for line in lines if not line.startswith((*_BELOW_THE_HEAD, '"digest": ')))
+    return _parsed(RunHead, f"{{{kept}}}", path)
 
 
 def parse_record(value: Any, path: Path) -> RunRecord:
@@ -366,8 +391,12 @@ def parse_record(value: Any, path: Path) -> RunRecord:
         newer = isinstance(version, int) and version > SCHEMA_VERSION
         why = "was written by a newer harness: update this one" if newer else "is no record of a run"
         raise StoreError(f"{path} {why} (schema_version {version!r}, known up to {SCHEMA_VERSION})")
+    return _parsed(RunRecord, value, path)
+
+
+def _parsed(kind: type[_Kind], value: Any, path: Path) -> _Kind:
     try:
-        return RunRecord.model_validate(value)
+        return kind.model_validate_json(value) if isinstance(value, str) else kind.model_validate(value)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, f['loc'])) or 'record'}: {f['msg']}" for f in error.errors(include_url=False)]
         more = [f"and {len(faults) - 5} more faults"] if len(faults) > 5 else []

@@ -7,6 +7,8 @@ What run.json says is `record`, the replies are `replies`; how a folder is writt
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,13 +16,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic_core import from_json
 
 from harness.errors import HarnessError, StoreError, did_you_mean
-from harness.runs.record import SCHEMA_VERSION, BenchmarkSource, PluginSource, RunRecord, Settings, parse_record
-from harness.runs.replies import Replies, read_replies
+from harness.runs.record import (
+    SCHEMA_VERSION,
+    BenchmarkSource,
+    PluginSource,
+    RunHead,
+    RunRecord,
+    Settings,
+    parse_head,
+    parse_record,
+)
+from harness.runs.replies import FILE as REPLIES, Replies, read_replies
 from harness.scoring import MetricSums, metric_named
 from harness.statistics import pseudo_values
-from harness.store import Store, read_json, write_atomically
+from harness.store import (
+    SEAL,
+    Store,
+    damage,
+    file_damage,
+    file_digest,
+    is_signed,
+    read_json,
+    signed_well,
+    write_atomically,
+)
 
 FILE = "run.json"
 _FLAGS = {  # of schema 1, in English words -> kind
@@ -35,33 +57,86 @@ _FLAGS = {  # of schema 1, in English words -> kind
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as it lies on disk; `path` is its folder, or the file of a published record."""
+    """A run as it lies on disk.
+
+    path   its folder, or the file of a published record
+    head   what the record says but for the scores by persona; or all of the record
+    """
 
     path: Path
-    record: RunRecord
+    head: RunHead
+
+    @functools.cached_property
+    def record(self) -> RunRecord:
+        """All that is recorded. Raises StoreError as `read_record`."""
+        return self.head if isinstance(self.head, RunRecord) else read_record(self.path / FILE)
 
     @property
     def id(self) -> str:
-        return self.record.id
+        return self.head.id
 
     @property
     def complete(self) -> bool:
-        return self.record.status == "ok"
+        return self.head.status == "ok"
 
     def replies(self) -> Replies | None:
         """The run's examples; None where only sums are stored. Raises StoreError for a file that cannot be read."""
+        digest = self.record.files.get(REPLIES)
+        if digest and self.path.is_dir() and (fault := file_damage(self.path / REPLIES, digest)):
+            raise StoreError(f"{fault}; {self.mend}")
         return read_replies(self.path)
+
+    def damage(self) -> str:
+        """What is wrong with the files beside run.json, in one line with the path; empty if nothing is."""
+        for name, digest in self.record.files.items():
+            path = self.path / name
+            if fault := damage(path.parent, digest) if path.name == SEAL else file_damage(path, digest):
+                return fault
+        return ""
+
+    @property
+    def mend(self) -> str:
+        """What a user does about damage."""
+        if self.record.imported:
+            return f"remove {self.path} and import {self.record.imported.name} again"
+        return "the command that made the run makes it again"
 
 
 def read_record(path: Path) -> RunRecord:
     """A run.json or a published record, of this schema or of the one before. Raises StoreError with file and field."""
-    value = read_json(path)
-    if isinstance(value, dict) and value.get("schema_version") == 1:
-        sums = path.with_name("personas.json")
-        if path.name == FILE and sums.is_file():
-            value["per_persona"] = read_json(sums)
-        value = _upgraded(value, path)
-    return described(parse_record(value, path))
+    return _whole(_text_of(path), path)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+    if not signed_well(text):
+        raise StoreError(f"{path} is damaged: its digest is not that of its text")
+    return text
+
+
+def _whole(text: str, path: Path) -> RunRecord:
+    try:
+        value = from_json(text)
+    except ValueError as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+    if isinstance(value, dict):
+        value.pop("digest", None)  # that of another program's layout says nothing
+        if value.get("schema_version") == 1:
+            sums = path.with_name("personas.json")
+            if path.name == FILE and sums.is_file():
+                value["per_persona"] = read_json(sums)
+            value = _upgraded(value, path)
+    record = described(parse_record(value, path))
+    _check_place(record, path)
+    return record
+
+
+def _check_place(head: RunHead, path: Path) -> None:
+    if path.name == FILE and head.id != path.parent.name:
+        raise StoreError(f"{path} is the record of {head.id!r}, not of the folder where it lies")
 
 
 def read_run(folder: Path) -> StoredRun | None:
@@ -69,38 +144,61 @@ def read_run(folder: Path) -> StoredRun | None:
     return StoredRun(folder, read_record(folder / FILE)) if (folder / FILE).is_file() else None
 
 
-def all_runs(root: Path) -> list[StoredRun]:
-    """All runs of a folder, by id. One whose run.json cannot be read is listed as failed, with the reason."""
-    found = []
-    for path in sorted(root.glob(f"*/{FILE}")):
-        try:
-            record = read_record(path)
-        except StoreError as error:
-            record = _unreadable(path.parent.name, str(error))
-        found.append(StoredRun(path.parent, record))
-    return found
+def all_runs(root: Path, whole: bool = False, named: str = "") -> list[StoredRun]:
+    """All runs of a folder, by id. One whose run.json cannot be read is listed as failed, with the reason.
+
+    whole   read and check all that is recorded; by default scores by persona are read where they are asked for
+    named   only those whose id begins so
+    """
+    return [_listed(root / name, whole) for name in run_names(root) if name.startswith(named)]
+
+
+def run_names(root: Path) -> list[str]:
+    """The names of the folders that hold a run, in order; hidden ones are not looked at."""
+    try:
+        names = [entry.name for entry in os.scandir(root) if not entry.name.startswith(".")]
+    except OSError:
+        return []
+    return sorted(name for name in names if (root / name / FILE).is_file())
+
+
+def _listed(folder: Path, whole: bool = False) -> StoredRun:
+    path = folder / FILE
+    try:
+        text = _text_of(path)
+        # Only what carries a digest is known to be as it was written, in the form that a head can be taken of.
+        if whole or not is_signed(text):
+            return StoredRun(folder, _whole(text, path))
+        head = parse_head(text, path)
+        _check_place(head, path)
+    except StoreError as error:
+        return StoredRun(folder, _unreadable(folder.name, str(error)))
+    return StoredRun(folder, head)
 
 
 def find_run(root: Path, name: str) -> StoredRun:
     """A run by id or unique beginning of one; raises StoreError with the nearest ids."""
-    runs = {run.id: run for run in all_runs(root)}
-    hits = [run_id for run_id in runs if run_id == name] or [r for r in runs if name and r.startswith(name)]
+    names = run_names(root)
+    hits = [run_id for run_id in names if run_id == name] or [r for r in names if name and r.startswith(name)]
     if len(hits) != 1:
         why = f"{len(hits)} runs begin with '{name}'" if hits else f"no run '{name}' in {root}"
-        raise StoreError(f"{why}; {did_you_mean(name, hits or list(runs))}")
-    return runs[hits[0]]
+        raise StoreError(f"{why}; {did_you_mean(name, hits or names)}")
+    return _listed(root / hits[0], whole=True)
 
 
 def write_run(store: Store, record: RunRecord, fill: Callable[[Path], None] | None = None) -> StoredRun:
     """Put a run in place of whatever has its id; `fill(folder)` writes the files beside run.json."""
-    record = described(record)
+    whole = described(record)
 
     def write(folder: Path) -> None:
+        nonlocal whole
         if fill:
             fill(folder)
-        write_atomically(folder / FILE, record.text())
+            files = [*(p for p in folder.iterdir() if p.is_file()), *folder.glob(f"*/{SEAL}")]
+            whole = whole.amended(files={p.relative_to(folder).as_posix(): file_digest(p) for p in sorted(files)})
+        write_atomically(folder / FILE, whole.text())
 
-    return StoredRun(store.write_folder(record.id, write), record)
+    return StoredRun(store.write_folder(whole.id, write), whole)
 
 
 def described(record: RunRecord) -> RunRecord:
@@ -109,10 +207,11 @@ def described(record: RunRecord) -> RunRecord:
     A metric of a plugin that is not there stays as it is.
     """
     sums = record.per_persona
-    if sums is None or all(entry.summary is not None for entry in sums.metrics.values()):
+    if sums is None or (record.unit and all(entry.summary is not None for entry in sums.metrics.values())):
         return record
     metrics = {name: _described(name, entry) for name, entry in sums.metrics.items()}
-    return record.model_copy(update={"per_persona": sums.model_copy(update={"metrics": metrics})})
+    unit = sums.metrics[record.metric].unit if record.metric in sums.metrics else ""
+    return record.model_copy(update={"per_persona": sums.model_copy(update={"metrics": metrics}), "unit": unit})
 
 
 def _described(name: str, entry: MetricSums) -> MetricSums:

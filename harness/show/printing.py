@@ -240,9 +240,10 @@ def yardsticks_json(families: Sequence[Family]) -> dict[str, Any]:
 
 def run_line(run: StoredRun) -> dict[str, Any]:
     """One line of `list runs`."""
-    record = run.record
+    record = run.head
     if not run.complete:
         return {"run": run.id, "status": record.status, "method": record.method, "error": record.error}
+    score, unit = record.scores[record.metric], record.unit or run.record.unit
     return {
         "run": run.id,
         "status": "ok",
@@ -253,7 +254,7 @@ def run_line(run: StoredRun) -> dict[str, Any]:
         "replies": record.n_replies,
         "seed": record.seed,
         "metric": record.metric,
-        "score": number(shown(record, record.metric, record.scores[record.metric])),
+        "score": number(None if score is None else score * scale(unit)),
         "created": record.created,
         "error": None,
     }

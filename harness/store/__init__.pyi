@@ -3,8 +3,8 @@ from .disk import (
     Store as Store,
     canonical_hash as canonical_hash,
     clean_json as clean_json,
+    copy_sealed as copy_sealed,
     dump_json as dump_json,
-    link_tree as link_tree,
     read_json as read_json,
     write_atomically as write_atomically,
 )
@@ -14,6 +14,15 @@ from .machine import (
     numerics as numerics,
     peak_memory_bytes as peak_memory_bytes,
     versions as versions,
+)
+from .seal import (
+    SEAL as SEAL,
+    damage as damage,
+    file_damage as file_damage,
+    file_digest as file_digest,
+    is_signed as is_signed,
+    signed as signed,
+    signed_well as signed_well,
 )
 from .sources import (
     imported_sources as imported_sources,

@@ -1,20 +1,20 @@
 """Folders and JSON on disk: atomic, resumable, content-addressed. What a run's folder holds is `harness.runs`.
 
     <root>/<name>/       one folder, e.g. a run
-    <root>/.cache/       fitted banks, embeddings, half-done fits
+    <root>/.cache/       fitted banks, embeddings, half-done fits; tmp/: what is being written
 
-A folder is written under a temporary name and renamed, so a reader sees all of it or nothing. No torch here.
+A folder is written where no reader looks and renamed, so a reader sees all of it or nothing. No torch here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
-import os
 import shutil
-import uuid
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from typing import Any
 from filelock import FileLock
 
 from harness.errors import StoreError
+from harness.store.seal import damage, seal
+from harness.store.temporary import new_file, new_folder
 
 
 def canonical_hash(value: Any) -> str:
@@ -49,17 +51,10 @@ def dump_json(value: Any, path: Path) -> None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that it holds the old text or the new one, never a part. Raises StoreError."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with new_file(path) as part:
+            part.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
         ) from error
@@ -74,25 +69,52 @@ def read_json(path: Path) -> Any:
 
 
 class Store:
-    """A folder of folders with a cache beside them. Creating a Store touches nothing."""
+    """A folder of folders with a cache beside them. Creating a Store touches nothing.
 
-    def __init__(self, root: Path) -> None:
+    note   takes a line for the user, where something stored is damaged
+    """
+
+    def __init__(self, root: Path, note: Callable[[str], None] | None = None) -> None:
         self.root = root
         self.cache = root / ".cache"
+        self._note = note or functools.partial(print, file=sys.stderr)
+        self._noted: set[str] = set()
 
     def write_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
         """Make the folder `<root>/<name>` with `fill(temporary folder)` and put it in place of whatever was there."""
         return self._write(self.root / name, fill)
 
     def cached(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
-        """The folder `.cache/<kind>/<key>`, made once; a second process waits for the first."""
+        """The folder `.cache/<kind>/<key>`, made once, sealed, and made again where it is damaged.
+
+        A second process waits for the first.
+        """
         folder = self.cache / kind / key
-        if folder.is_dir():
+        if self._sound(folder):
             return folder
         with self.lock(f"{kind}-{key}"):
-            if not folder.is_dir():
-                self._write(folder, make)
+            if not folder.is_dir() or damage(folder):
+
+                def fill(part: Path) -> None:
+                    make(part)
+                    seal(part)
+
+                self._write(folder, fill)
         return folder
+
+    def _sound(self, folder: Path) -> bool:
+        """Whether a cached folder is there as it was made; damage is said."""
+        if not folder.is_dir():
+            return False
+        if fault := damage(folder):
+            self.note(f"{fault}; it is made again")
+        return not fault
+
+    def note(self, line: str) -> None:
+        """Say a line to the user, once."""
+        if line not in self._noted:
+            self._noted.add(line)
+            self._note(line)
 
     def partial(self, key: str) -> Path:
         """Where an unfinished fit keeps its checkpoint."""
@@ -116,33 +138,17 @@ class Store:
             lock.release()
 
     def _write(self, folder: Path, fill: Callable[[Path], None]) -> Path:
-        part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
         try:
-            part.mkdir(parents=True)
-            fill(part)
-            old = None
-            if folder.exists():
-                old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
-                folder.replace(old)
-            part.replace(folder)
-            if old:
-                shutil.rmtree(old, ignore_errors=True)
+            with new_folder(folder, self.cache / "tmp") as part:
+                fill(part)
         except OSError as error:
             raise StoreError(
                 f"cannot write {folder}: {error.strerror or error}; free some space or choose another --runs-dir"
             ) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
         return folder
 
 
-def link_tree(source: Path, target: Path) -> None:
-    """Copy a folder by hard links where the file system has them: a run's adapters cost no second copy."""
-
-    def link(src: str, dst: str) -> None:
-        try:
-            os.link(src, dst)
-        except OSError:
-            shutil.copy2(src, dst)
-
-    shutil.copytree(source, target, copy_function=link)
+def copy_sealed(source: Path, target: Path) -> str:
+    """Copy a folder, so that an edit of the copy reaches nothing else, and seal it; returns the seal's digest."""
+    shutil.copytree(source, target)
+    return seal(target)

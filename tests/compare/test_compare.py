@@ -16,8 +16,9 @@ from harness.compare.run_view import diff, view
 from harness.compare.selection import select
 from harness.errors import HarnessError, StoreError
 from harness.runs.record import EmptyReplies
-from harness.runs.stored import all_runs
+from harness.runs.stored import all_runs, write_run
 from harness.statistics.power import mde
+from harness.store.disk import Store
 
 RNG = np.random.default_rng(3)
 BASE = np.linspace(0.7, 0.9, 24)
@@ -346,10 +347,19 @@ def test_diff_shows_where_two_runs_differ_most(put, harness, tmp_path):
     assert "example sets differ" in err
 
 
+def with_replies(run, table):
+    """The run again with another replies.parquet, None: with none."""
+
+    def fill(folder):
+        if table is not None:
+            pyarrow.parquet.write_table(table, folder / "replies.parquet")
+
+    return write_run(Store(run.path.parent), run.record, fill)
+
+
 def test_diff_needs_the_same_examples(put):
     a, b = put("a", noisy(0.05, 0.1)), put("b", noisy(0.05, 0.1))
-    path = b.path / "replies.parquet"
-    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).slice(1), path)
+    b = with_replies(b, pyarrow.parquet.read_table(b.path / "replies.parquet").slice(1))
     with pytest.raises(NotComparableError, match="has no example 'p000/d0#0'"):
         diff(a, b)
     with pytest.raises(HarnessError, match="no metric 'nll'"):
@@ -383,11 +393,10 @@ def test_diff_says_how_many_examples_have_no_value(put, tmp_path, harness):
     b = a + 0.1
     run = put("a", a)
     put("b", b)
-    path = run.path / "replies.parquet"
-    table = pyarrow.parquet.read_table(path)
+    table = pyarrow.parquet.read_table(run.path / "replies.parquet")
     scores = [None if i < 3 else score for i, score in enumerate(table["score_similarity"].to_pylist())]
     place = table.column_names.index("score_similarity")
-    pyarrow.parquet.write_table(table.set_column(place, "score_similarity", [scores]), path)
+    with_replies(run, table.set_column(place, "score_similarity", [scores]))
     code, out, _ = harness("diff", "a", "b", "--runs-dir", tmp_path / "runs")
     assert code == 0
     assert "on 597 examples" in out
@@ -421,12 +430,11 @@ def test_power_from_stored_runs_splits_spread_and_noise(put, tmp_path, harness):
 
 def test_power_plans_for_the_estimand(put, tmp_path, harness, changed_sums):
     for name, scores in (("a", BASE), ("b", GOOD)):
-        run = put(name, scores)
+        run = with_replies(put(name, scores), None)
         with changed_sums(run) as sums:
             n = list(range(1, 25))
             entry = sums["metrics"]["similarity"]
             sums["replies"], entry["n"], entry["sum"] = n, n, [float(s * k) for s, k in zip(scores, n, strict=True)]
-        (run.path / "replies.parquet").unlink()
     arguments = ["power", "--method", "b", "--baseline", "a", "--runs-dir", tmp_path / "runs", "--json", "--estimand"]
     macro, micro = (json.loads(harness(*arguments, kind)[1])["spread"]["sd"] for kind in ("macro", "micro"))
     assert macro == pytest.approx(100 * (GOOD - BASE).std(ddof=1))

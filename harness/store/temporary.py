@@ -1,0 +1,122 @@
+"""Files and folders while they are being written: held by a lock of the operating system, which ends with its process.
+
+So nobody needs to guess whether a leftover is still in use. No content and no final names here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked, every name is new, and leftovers stay
+    fcntl = None
+
+_LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """A path beside the target to write to; it takes the target's name when the block ends well, and goes otherwise.
+
+    Writers of one file wait for each other. What a killed one left has the same name, and is written over.
+    Raises OSError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part" if fcntl else f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    with _held(part):
+        try:
+            yield part
+            _sync(part)
+            part.replace(target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    _sync(target.parent)
+
+
+@contextlib.contextmanager
+def new_folder(target: Path, place: Path) -> Iterator[Path]:
+    """A folder to fill; it takes the target's place when the block ends well, and goes otherwise.
+
+    place   where it lies meanwhile, on the target's file system; no reader looks there. What no living process holds
+            there is removed.
+    Raises OSError.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(place)
+    work = place / uuid.uuid4().hex[:12]
+    lock = work.with_suffix(_LOCK)
+    with _held(lock):
+        try:
+            part = work / "new"
+            part.mkdir(parents=True)
+            yield part
+            for path in [*part.rglob("*"), part]:
+                _sync(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                target.replace(work / "old")
+            part.replace(target)
+            _sync(target.parent)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+def remove_abandoned(place: Path) -> list[Path]:
+    """Remove what no living process holds among the folders that are being written at a place; returns them."""
+    removed = []
+    for lock in sorted(place.glob(f"*{_LOCK}")):
+        with contextlib.suppress(OSError), lock.open("r+b") as file:
+            if _take(file, wait=False):
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink(missing_ok=True)
+                removed.append(lock.with_suffix(""))
+    return removed
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Make an empty file, and hold it."""
+    while True:
+        with path.open("ab") as file:
+            _take(file, wait=True)
+            if _is(file, path):  # whoever held it before may have renamed or removed it
+                yield
+                return
+
+
+def _is(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _take(file: IO[bytes], wait: bool) -> bool:
+    """Lock an open file; False where another process holds it."""
+    if fcntl is None:
+        return wait
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sync(path: Path) -> None:
+    """Have a file's or a folder's content on the disk before something else is done."""
+    if fcntl is None and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
