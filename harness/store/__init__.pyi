@@ -21,6 +21,7 @@ from .seal import (
     file_damage as file_damage,
     file_digest as file_digest,
     is_signed as is_signed,
+    seal as seal,
     signed as signed,
     signed_well as signed_well,
 )
@@ -30,3 +31,4 @@ from .sources import (
     plugin_hash as plugin_hash,
     source_hash as source_hash,
 )
+from .temporary import new_file as new_file, new_folder as new_folder

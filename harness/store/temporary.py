@@ -28,7 +28,6 @@ def new_file(target: Path) -> Iterator[Path]:
     Writers of one file wait for each other. What a killed one left has the same name, and is written over.
     Raises OSError.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part" if fcntl else f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     with _held(part):
         try:
@@ -49,7 +48,6 @@ def new_folder(target: Path, place: Path) -> Iterator[Path]:
             there is removed.
     Raises OSError.
     """
-    place.mkdir(parents=True, exist_ok=True)
     remove_abandoned(place)
     work = place / uuid.uuid4().hex[:12]
     lock = work.with_suffix(_LOCK)
@@ -68,6 +66,8 @@ def new_folder(target: Path, place: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(work, ignore_errors=True)
             lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # others are at work there
+                place.rmdir()
 
 
 def remove_abandoned(place: Path) -> list[Path]:
@@ -86,7 +86,12 @@ def remove_abandoned(place: Path) -> list[Path]:
 def _held(path: Path) -> Iterator[None]:
     """Make an empty file, and hold it."""
     while True:
-        with path.open("ab") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("ab")
+        except FileNotFoundError:  # another writer has just removed the empty folder
+            continue
+        with file:
             _take(file, wait=True)
             if _is(file, path):  # whoever held it before may have renamed or removed it
                 yield

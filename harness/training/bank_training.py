@@ -110,7 +110,8 @@ def _to_the_end(
     if announce and fit.learning():
         announce(fit.estimate())
     with fit.waves.threads():
-        _train(fit, Checkpoint(checkpoint, identity, checkpoint_seconds) if checkpoint else None, progress, watch)
+        file = Checkpoint(checkpoint, identity, checkpoint_seconds, announce) if checkpoint else None
+        _train(fit, file, progress, watch)
     return fit.finish()
 
 

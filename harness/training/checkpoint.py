@@ -5,9 +5,10 @@ No pickle. `harness.training.bank_training` decides what the state means.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,27 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.errors import StoreError
+from harness.store import new_file
 
 SECONDS_BETWEEN = 20.0
 LARGEST_SHARE = 0.05  # of the time may go into writing
 
 
 class Checkpoint:
-    """One file. `identity` names the fit (backbone, adapters, data, options, seed); any other is refused."""
+    """One file. `identity` names the fit (backbone, adapters, data, options, seed); any other is refused.
 
-    def __init__(self, path: Path, identity: str, seconds_between: float = SECONDS_BETWEEN) -> None:
+    note   takes a line for the user, where the file is damaged and the fit begins anew
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        identity: str,
+        seconds_between: float = SECONDS_BETWEEN,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
         self.path = path
+        self.note = note or (lambda line: None)
         self.identity = identity
         self.wait_seconds = seconds_between
         self.last = time.monotonic()
@@ -37,17 +49,17 @@ class Checkpoint:
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write tensors and JSON-able facts; the old file stays until the new one is complete."""
         start = time.monotonic()
-        temporary = self.path.with_name(self.path.name + ".part")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
         metadata = {"identity": self.identity, "facts": json.dumps(facts)}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
-        temporary.replace(self.path)
+        metadata["digest"] = _digest(stored, metadata["facts"])
+        with new_file(self.path) as part:
+            save_file(stored, part, metadata=metadata)
         self.last = time.monotonic()
         if self.wait_seconds:
             self.wait_seconds = max(self.wait_seconds, (self.last - start) / LARGEST_SHARE)
 
     def read(self, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """(tensors, facts); None if there is no file. Raises StoreError if it is damaged or another fit's."""
+        """(tensors, facts); None if there is no file, or a damaged one. Raises StoreError if it is another fit's."""
         if not self.path.exists():
             return None
         try:
@@ -55,11 +67,25 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             identity, facts = metadata["identity"], json.loads(metadata["facts"])
-        except (OSError, SafetensorError, KeyError, ValueError) as fault:
-            raise StoreError(f"checkpoint {self.path} cannot be read ({fault}); remove it to start anew") from fault
+            sound = metadata["digest"] == _digest(tensors, metadata["facts"])
+        except (OSError, SafetensorError, KeyError, ValueError):
+            sound = False
+        if not sound:
+            self.note(f"{self.path} is damaged; the fit begins anew")
+            self.path.unlink(missing_ok=True)
+            return None
         if identity != self.identity:
             raise StoreError(
                 f"checkpoint {self.path} belongs to a fit with other data, options, seed, adapters or "
                 "backbone; remove it, or repeat that fit's command"
             )
         return tensors, facts
+
+
+def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+    """SHA-256 (hex) of a state's names, values and facts."""
+    digest = hashlib.sha256(facts.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

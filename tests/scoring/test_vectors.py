@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -51,13 +52,15 @@ def test_a_damaged_file_is_rebuilt(store, damage):
     assert np.array_equal(VectorStore(store.path, 2).read([b"key"])[b"key"], unit(1, 2))
 
 
-def test_a_vector_that_is_no_unit_vector_is_not_returned(store):
-    store.write({b"good": unit(1, 2), b"bad": np.array([3, 4], dtype=np.float32)})
-    connection = sqlite3.connect(store.path)
-    connection.execute("INSERT INTO vectors VALUES (?, ?)", (b"short", b"1234"))
-    connection.commit()
-    connection.close()
-    assert set(store.read([b"good", b"bad", b"short"])) == {b"good"}
+def test_a_vector_that_is_not_as_it_was_written_is_not_returned(store):
+    store.write({b"good": unit(1, 2), b"flipped": unit(2, 1), b"moved": unit(3, 1)})
+    with closing(sqlite3.connect(store.path)) as connection, connection:
+        (blob,) = connection.execute("SELECT vector FROM vectors WHERE key = ?", (b"flipped",)).fetchone()
+        flipped = bytes([blob[0] ^ 1]) + blob[1:]  # the least bit: it is a unit vector still
+        connection.execute("UPDATE vectors SET vector = ? WHERE key = ?", (flipped, b"flipped"))
+        connection.execute("UPDATE vectors SET key = ? WHERE key = ?", (b"other", b"moved"))
+        connection.execute("INSERT INTO vectors VALUES (?, ?)", (b"short", b"1234"))
+    assert set(store.read([b"good", b"flipped", b"moved", b"other", b"short"])) == {b"good"}
 
 
 def test_an_unusable_place_costs_the_cache_only(tmp_path):

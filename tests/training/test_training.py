@@ -405,16 +405,25 @@ def test_a_resumed_fit_gives_the_same_bits(base, tmp_path, spec, stop_after):
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
 
 
-def test_another_fits_checkpoint_and_a_damaged_one_are_refused(base, tmp_path):
+def test_another_fits_checkpoint_is_refused_and_a_damaged_one_is_put_aside(base, tmp_path):
     train, validation = data({"a": 3})
     path = tmp_path / "state.safetensors"
     fitted(base, SoftPrompt(3), train, validation, keys=("a",), checkpoint=path, checkpoint_seconds=0)
     for options, other in ((replace(OPTIONS, clip=0.4), train), (OPTIONS, data({"a": 3}, salt=1)[0])):
         with pytest.raises(StoreError, match="belongs to a fit with other data"):
             fitted(base, SoftPrompt(3), other, validation, options, ("a",), checkpoint=path)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(StoreError, match="cannot be read"):
-        fitted(base, SoftPrompt(3), train, validation, keys=("a",), checkpoint=path)
+    whole = path.read_bytes()
+    right = fitted(base, SoftPrompt(3), train, validation, keys=("a",))[0]
+    for damaged in (whole[:200], whole[:-1], b"", whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:]):
+        said: list[str] = []
+        path.write_bytes(damaged)
+        again = fitted(
+            base, SoftPrompt(3), train, validation, keys=("a",), checkpoint=path, checkpoint_seconds=1e9,
+            announce=said.append,
+        )[0]  # fmt: skip
+        assert said[1:] == [f"{path} is damaged; the fit begins anew"]
+        assert not path.exists()
+        assert all(torch.equal(again.tensors[name], values) for name, values in right.tensors.items())
 
 
 # ---- any causal model ----
