@@ -20,8 +20,11 @@ from .seal import (
     damage as damage,
     file_damage as file_damage,
     file_digest as file_digest,
+    growing_damage as growing_damage,
     is_signed as is_signed,
+    remove_growing as remove_growing,
     seal as seal,
+    seal_growing as seal_growing,
     signed as signed,
     signed_well as signed_well,
 )

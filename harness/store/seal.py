@@ -9,6 +9,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from harness.store.temporary import new_file
+
 SEAL = "files.json"
 _FIELD, _END = "digest", "\n}\n"
 _SIGNATURE = f',\n"{_FIELD}": "'
@@ -53,6 +55,35 @@ def file_damage(path: Path, digest: str) -> str:
         return "" if file_digest(path) == digest else f"{path} is damaged: its digest is not the recorded one"
     except OSError as error:
         return f"{path} cannot be read ({error.strerror or error})"
+
+
+def seal_growing(path: Path) -> None:
+    """Keep the digest of a file that lines are added to, as far as it goes now. Raises OSError."""
+    raw = path.read_bytes()
+    with new_file(_growth(path)) as part:
+        part.write_text(f"{hashlib.sha256(raw).hexdigest()} {len(raw)}\n")
+
+
+def growing_damage(path: Path) -> str:
+    """What is wrong with such a file, in one line; empty if nothing is. Nothing is known of lines after the digest."""
+    if not _growth(path).exists():
+        return ""
+    try:
+        digest, size = _growth(path).read_text().split()
+        raw = path.read_bytes()[: int(size)]
+    except (OSError, ValueError):
+        return f"{path} or {_growth(path).name} cannot be read"
+    return "" if hashlib.sha256(raw).hexdigest() == digest and len(raw) == int(size) else f"{path} is damaged"
+
+
+def remove_growing(path: Path) -> None:
+    """Remove such a file and its digest. Raises OSError."""
+    path.unlink(missing_ok=True)
+    _growth(path).unlink(missing_ok=True)
+
+
+def _growth(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def signed(lines: str) -> str:

@@ -19,7 +19,7 @@ from harness.config import Recipe
 from harness.contract import Search, fill
 from harness.errors import HarnessError
 from harness.progress import Progress
-from harness.store import canonical_hash, source_hash
+from harness.store import canonical_hash, growing_damage, remove_growing, seal_growing, source_hash
 from harness.study import Study, fit_method
 from harness.training import FitStopped
 
@@ -85,6 +85,7 @@ class Trials:
                     warnings.simplefilter("ignore")
                     study.sampler = self._sampler(done)
                 study.optimize(self._objective, n_trials=1, catch=(HarnessError,))
+                seal_growing(self._file())
             advance.to(done, self.wanted, self._note(study))
         trials = [self._result(number, trial) for number, trial in enumerate(self._finished(study))]
         known = [trial for trial in trials[: self.wanted] if trial.loss is not None]
@@ -109,6 +110,9 @@ class Trials:
         from optuna.storages.journal import JournalFileBackend
 
         self._file().parent.mkdir(parents=True, exist_ok=True)
+        if fault := growing_damage(self._file()):
+            self.progress.note(f"{fault}; its trials are made again")
+            remove_growing(self._file())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             storage = optuna.storages.JournalStorage(JournalFileBackend(str(self._file())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -175,6 +176,19 @@ def test_interrupted_it_goes_on_to_the_same_end(outcome, tmp_path, monkeypatch):
     more = outcome_of(tmp_path, "runs", trials=5)
     assert losses(more)[0][:4] == losses(undisturbed)[0]
     assert len(calls) == made + 2  # one more trial of each method that has something to tune
+
+
+def test_damaged_trials_are_said_and_made_again(outcome, tmp_path, capsys):
+    undisturbed, folder = outcome
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    (path, *_) = sorted((tmp_path / "runs" / "tuning").glob("*.journal"))
+    raw = path.read_bytes()
+    place = raw.index(b'"values":[') + len(b'"values":[')
+    path.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])  # a digit of a loss
+    asked = read(tmp_path, runs_dir=str(tmp_path / "runs"))
+    again = run_tuning(asked, (), Progress("auto"))
+    assert f"{path} is damaged; its trials are made again" in capsys.readouterr().err
+    assert losses(again) == losses(undisturbed)
 
 
 def test_tuned_on_those_who_are_reported_it_says_so(tmp_path):
