@@ -24,3 +24,10 @@ from .stored import (
     read_run as read_run,
     write_run as write_run,
 )
+from .upkeep import (
+    faults as faults,
+    remove_all as remove_all,
+    remove_runs as remove_runs,
+    size_bytes as size_bytes,
+    unused as unused,
+)

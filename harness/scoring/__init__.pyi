@@ -14,3 +14,4 @@ from .sums import (
     overall as overall,
     scale as scale,
 )
+from .vectors import vectors_damage as vectors_damage

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 _SELECT = 500  # keys a query; SQLite's oldest limit on parameters is 999
 _WAIT_SECONDS = 30.0
+_DIGEST_BYTES = 8
 
 
 class VectorStore:
@@ -125,5 +126,17 @@ class VectorStore:
         warnings.warn(f"the cache {self.path} is not used: {error}", stacklevel=3)
 
 
+def vectors_damage(path: Path) -> str:
+    """What is wrong with a store's file, in one line; empty if nothing is."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            sound = connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
+            rows = connection.execute("SELECT key, vector FROM vectors") if sound else []
+            bad = sum(blob != _sealed(key, blob[:-_DIGEST_BYTES]) for key, blob in rows)
+    except (sqlite3.Error, TypeError):
+        return f"{path} is damaged"
+    return "" if sound and not bad else f"{path} is damaged" + (f": {bad} of its vectors" if sound else "")
+
+
 def _sealed(key: bytes, vector: bytes) -> bytes:
-    return vector + hashlib.blake2b(key + vector, digest_size=8).digest()
+    return vector + hashlib.blake2b(key + vector, digest_size=_DIGEST_BYTES).digest()

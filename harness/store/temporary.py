@@ -48,9 +48,9 @@ def new_folder(target: Path, place: Path) -> Iterator[Path]:
             there is removed.
     Raises OSError.
     """
-    remove_abandoned(place)
+    abandoned(place, remove=True)
     work = place / uuid.uuid4().hex[:12]
-    lock = work.with_suffix(_LOCK)
+    lock = work.with_name(work.name + _LOCK)
     with _held(lock):
         try:
             part = work / "new"
@@ -70,16 +70,17 @@ def new_folder(target: Path, place: Path) -> Iterator[Path]:
                 place.rmdir()
 
 
-def remove_abandoned(place: Path) -> list[Path]:
-    """Remove what no living process holds among the folders that are being written at a place; returns them."""
-    removed = []
+def abandoned(place: Path, remove: bool = False) -> list[Path]:
+    """What no living process holds among the folders that are being written at a place; `remove`: it goes."""
+    found = []
     for lock in sorted(place.glob(f"*{_LOCK}")):
         with contextlib.suppress(OSError), lock.open("r+b") as file:
             if _take(file, wait=False):
-                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-                lock.unlink(missing_ok=True)
-                removed.append(lock.with_suffix(""))
-    return removed
+                found.append(lock.with_name(lock.name.removesuffix(_LOCK)))
+                if remove:
+                    shutil.rmtree(found[-1], ignore_errors=True)
+                    lock.unlink(missing_ok=True)
+    return found
 
 
 @contextlib.contextmanager

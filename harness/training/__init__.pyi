@@ -1,5 +1,6 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
 from .bank_training import Watch as Watch, fit_bank as fit_bank
+from .checkpoint import checkpoint_damage as checkpoint_damage
 from .clusters import cluster_personas as cluster_personas
 from .designs import DesignSpec as DesignSpec
 from .estimate import (

@@ -51,7 +51,7 @@ class Checkpoint:
         start = time.monotonic()
         stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
         metadata = {"identity": self.identity, "facts": json.dumps(facts)}
-        metadata["digest"] = _digest(stored, metadata["facts"])
+        metadata["digest"] = _digest(stored, metadata["facts"], self.identity)
         with new_file(self.path) as part:
             save_file(stored, part, metadata=metadata)
         self.last = time.monotonic()
@@ -62,18 +62,11 @@ class Checkpoint:
         """(tensors, facts); None if there is no file, or a damaged one. Raises StoreError if it is another fit's."""
         if not self.path.exists():
             return None
-        try:
-            with safe_open(self.path, framework="pt", device=str(device)) as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            identity, facts = metadata["identity"], json.loads(metadata["facts"])
-            sound = metadata["digest"] == _digest(tensors, metadata["facts"])
-        except (OSError, SafetensorError, KeyError, ValueError):
-            sound = False
-        if not sound:
+        if (state := _state(self.path, str(device))) is None:
             self.note(f"{self.path} is damaged; the fit begins anew")
             self.path.unlink(missing_ok=True)
             return None
+        tensors, facts, identity = state
         if identity != self.identity:
             raise StoreError(
                 f"checkpoint {self.path} belongs to a fit with other data, options, seed, adapters or "
@@ -82,10 +75,27 @@ class Checkpoint:
         return tensors, facts
 
 
-def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
-    """SHA-256 (hex) of a state's names, values and facts."""
-    digest = hashlib.sha256(facts.encode())
+def checkpoint_damage(path: Path) -> str:
+    """What is wrong with the file of a checkpoint, in one line; empty if nothing is."""
+    return "" if _state(path, "cpu") else f"{path} is damaged"
+
+
+def _state(path: Path, device: str) -> tuple[dict[str, Tensor], dict[str, Any], str] | None:
+    """(tensors, facts, identity) of a file; None for a damaged one."""
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        state = tensors, json.loads(metadata["facts"]), metadata["identity"]
+        return state if metadata["digest"] == _digest(tensors, metadata["facts"], metadata["identity"]) else None
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+
+
+def _digest(tensors: Mapping[str, Tensor], facts: str, identity: str) -> str:
+    """SHA-256 (hex) of a state's names, values, facts and identity."""
+    digest = hashlib.sha256(f"{identity}\n{facts}\n".encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
