@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.errors import StoreError
 from harness.runs.stored import all_runs, find_run
-from harness.scoring import vectors_damage
+from harness.scoring import WIDTH, vectors_damage
 from harness.store import SEAL, Store, abandoned, damage, growing_damage, remove_growing
 from harness.training import checkpoint_damage
 
@@ -56,8 +56,8 @@ def _cached_faults(store: Store) -> Iterator[tuple[Path, str]]:
         yield seal.parent, damage(seal.parent)
     for path in sorted((store.cache / "partial").glob("*/state")):
         yield path, checkpoint_damage(path)
-    for path in sorted((store.cache / "embeddings").glob("*.sqlite")):
-        yield path, vectors_damage(path)
+    for path in sorted((store.cache / "embeddings").glob("*.vectors")):
+        yield path, vectors_damage(path, WIDTH)
 
 
 def leftovers(store: Store) -> list[Path]:

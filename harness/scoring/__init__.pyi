@@ -6,7 +6,7 @@ from .registry import (
     metric_named as metric_named,
     metric_sources as metric_sources,
 )
-from .similarity import Embedder as Embedder, locate_scorer as locate_scorer
+from .similarity import WIDTH as WIDTH, Embedder as Embedder, locate_scorer as locate_scorer
 from .sums import (
     EMPTY_SHARE_FLAGGED as EMPTY_SHARE_FLAGGED,
     MetricSums as MetricSums,

@@ -135,6 +135,7 @@ class Embedder:
         cache: folder for the vector store; None keeps vectors in memory only.
         device: torch device.
         progress: called with (texts done, texts to embed) after every batch.
+        note: takes a line for the user, where the vector store is damaged; by default it is a warning.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Embedder:
         cache: Path | None = None,
         device: str = "cpu",
         progress: Callable[[int, int], None] | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.folder = folder
         self.device = device
@@ -155,7 +157,7 @@ class Embedder:
         for file in [folder / WEIGHTS, folder / "config.json", *_tokenizer_files(folder)]:
             identity.append(f"{file.name} {file_sha256(file)}")
         self.digest: str = hashlib.sha256("\n".join(identity).encode()).hexdigest()
-        self._store = VectorStore(cache / f"embeddings-{self.digest[:16]}.sqlite", WIDTH) if cache else None
+        self._store = VectorStore(cache / f"embeddings-{self.digest[:16]}.vectors", WIDTH, note) if cache else None
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors [len(texts), 384] in the order of `texts`; equal texts are embedded once."""

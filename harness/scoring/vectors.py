@@ -1,142 +1,133 @@
-"""A small store of vectors on disk: one SQLite file, shared by processes, safe against kills and damage.
+"""A small store of vectors on disk: one file, shared by processes, safe against kills and damage.
 
-It is a cache: whatever goes wrong with the file costs time, never a result. No model and no text in here.
+It is a cache: whatever goes wrong with the file costs time, never a result. No model and no text in here. The file is
+a row for each vector, one after the other: 16 bytes that name it, the numbers, a digest of both. Rows are only added.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
+import os
 import warnings
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-_SELECT = 500  # keys a query; SQLite's oldest limit on parameters is 999
-_WAIT_SECONDS = 30.0
-_DIGEST_BYTES = 8
+from harness.store import lock_file, new_file
+
+_NAME, _DIGEST = 16, 8  # bytes
 
 
 class VectorStore:
-    """Unit vectors by key, each with a digest of both.
+    """Vectors by key.
 
-    A connection lives for one read or write, so forks and threads share nothing. A damaged file is put aside
-    and started anew; a file that cannot be used at all (read-only, full disk) is left alone with one warning.
+    The file is open for one read or write, so forks and threads share nothing. Rows that are not as they were written
+    are taken out and said once; a file that cannot be used at all (read-only, full disk) is said once and left alone.
 
     Args:
-        path: the SQLite file; its folder is made when needed.
+        path: the file; its folder is made when needed.
         width: length of every vector.
+        note: takes a line for the user; by default it is a warning.
     """
 
-    def __init__(self, path: Path, width: int) -> None:
+    def __init__(self, path: Path, width: int, note: Callable[[str], None] | None = None) -> None:
         self.path = path
-        self.width = width
+        self._note = note or warnings.warn
+        self.row_bytes = _NAME + 4 * width + _DIGEST
         self._usable = True
+        self._places: dict[bytes, int] = {}  # name -> where its newest row begins
+        self._known = 0  # bytes of the file whose rows are in _places
 
     def read(self, keys: Iterable[bytes]) -> dict[bytes, NDArray[np.float32]]:
         """The vectors that are there and sound; keys without one are left out."""
-        wanted = list(keys)
+        wanted = {_name(key): key for key in keys}
         found: dict[bytes, NDArray[np.float32]] = {}
-        if not self._usable or not self.path.exists():
+        if not self._usable or not self.path.is_file():
             return found
         try:
-            with closing(self._connect()) as connection:
-                for start in range(0, len(wanted), _SELECT):
-                    part = wanted[start : start + _SELECT]
-                    marks = ",".join("?" * len(part))
-                    for key, blob in connection.execute(
-                        f"SELECT key, vector FROM vectors WHERE key IN ({marks})", part
-                    ):
-                        vector = self._decode(key, blob)
-                        if vector is not None:
-                            found[bytes(key)] = vector
-        except sqlite3.OperationalError as error:
+            self._learn()
+            with self.path.open("rb") as file:
+                for name, key in wanted.items():
+                    if (place := self._places.get(name)) is None:
+                        continue
+                    file.seek(place)
+                    row = file.read(self.row_bytes)
+                    if _is_whole(row) and row.startswith(name):
+                        found[key] = np.frombuffer(row[_NAME:-_DIGEST], dtype="<f4").astype(np.float32)
+        except OSError as error:
             self._give_up(error)
-        except sqlite3.DatabaseError:
-            self._start_anew()
         return found
 
     def write(self, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
-        """Add vectors in one transaction; what a key held before is replaced."""
+        """Add vectors; what a key held before is replaced."""
         if not vectors or not self._usable:
             return
-        rows = [
-            (key, _sealed(key, np.ascontiguousarray(vector, dtype="<f4").tobytes())) for key, vector in vectors.items()
-        ]
+        rows = b"".join(
+            _sealed(_name(key) + np.ascontiguousarray(vector, dtype="<f4").tobytes()) for key, vector in vectors.items()
+        )
         try:
-            self._insert(rows)
-        except sqlite3.OperationalError as error:
-            self._give_up(error)
-        except sqlite3.DatabaseError:
-            self._start_anew()
-            try:
-                self._insert(rows)
-            except sqlite3.DatabaseError as error:
-                self._give_up(error)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                lock_file(file)  # another writer's rows are whole before ours begin
+                size = os.fstat(file.fileno()).st_size
+                file.truncate(size - size % self.row_bytes)  # what a killed process began
+                file.write(rows)
         except OSError as error:
             self._give_up(error)
 
-    def _insert(self, rows: list[tuple[bytes, bytes]]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(self._connect()) as connection, connection:
-            connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+    def _learn(self) -> None:
+        """Look up what has been added to the file since it was last looked at."""
+        with self.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size // self.row_bytes * self.row_bytes
+            if size < self._known:  # it was begun anew
+                self._places, self._known = {}, 0
+            file.seek(self._known)
+            added, bad = file.read(size - self._known), 0
+        for start in range(0, len(added), self.row_bytes):
+            row = added[start : start + self.row_bytes]
+            if _is_whole(row):
+                self._places[row[:_NAME]] = self._known + start
+            else:
+                bad += 1
+        self._known = size
+        if bad:
+            self._note(f"the cache {self.path} is damaged; {bad} of its vectors are made again")
+            self._leave_out_damage()
+            self._learn()
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS)
-        try:
-            # No write-ahead log: it does not work on network file systems, where caches often live.
-            connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _decode(self, key: object, blob: object) -> NDArray[np.float32] | None:
-        """The vector, or None where the bytes are not as they were written (a flipped bit, a foreign row)."""
-        if not isinstance(key, bytes) or not isinstance(blob, bytes) or len(blob) <= 4 * self.width:
-            return None
-        vector = blob[: 4 * self.width]
-        return np.frombuffer(vector, dtype="<f4").astype(np.float32) if blob == _sealed(key, vector) else None
-
-    def _start_anew(self) -> None:
-        """Put the damaged file aside, unless another process has done so in the meantime."""
-        try:
-            with filelock.FileLock(str(self.path) + ".lock", timeout=_WAIT_SECONDS):
-                if self._sound():
-                    return
-                self.path.replace(str(self.path) + ".damaged")
-                Path(str(self.path) + "-journal").unlink(missing_ok=True)
-            warnings.warn(f"the cache {self.path} was damaged and is rebuilt", stacklevel=3)
-        except (OSError, filelock.Timeout) as error:
-            self._give_up(error)
-
-    def _sound(self) -> bool:
-        try:
-            with closing(self._connect()) as connection:
-                return connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
-        except sqlite3.DatabaseError:
-            return False
+    def _leave_out_damage(self) -> None:
+        """Write the file again without the rows that are not as they were written, so that they are said once."""
+        raw = self.path.read_bytes()
+        rows = (raw[start : start + self.row_bytes] for start in range(0, len(raw), self.row_bytes))
+        with new_file(self.path) as part:
+            part.write_bytes(b"".join(filter(_is_whole, rows)))
+        self._places, self._known = {}, 0
 
     def _give_up(self, error: Exception) -> None:
         self._usable = False
-        warnings.warn(f"the cache {self.path} is not used: {error}", stacklevel=3)
+        self._note(f"the cache {self.path} is not used: {error}")
 
 
-def vectors_damage(path: Path) -> str:
+def vectors_damage(path: Path, width: int) -> str:
     """What is wrong with a store's file, in one line; empty if nothing is."""
+    row_bytes = _NAME + 4 * width + _DIGEST
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            sound = connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
-            rows = connection.execute("SELECT key, vector FROM vectors") if sound else []
-            bad = sum(blob != _sealed(key, blob[:-_DIGEST_BYTES]) for key, blob in rows)
-    except (sqlite3.Error, TypeError):
-        return f"{path} is damaged"
-    return "" if sound and not bad else f"{path} is damaged" + (f": {bad} of its vectors" if sound else "")
+        raw = path.read_bytes()
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror or error})"
+    bad = sum(not _is_whole(raw[start : start + row_bytes]) for start in range(0, len(raw), row_bytes))
+    return f"{path} is damaged: {bad} of its vectors are not as they were written" if bad else ""
 
 
-def _sealed(key: bytes, vector: bytes) -> bytes:
-    return vector + hashlib.blake2b(key + vector, digest_size=_DIGEST_BYTES).digest()
+def _name(key: bytes) -> bytes:
+    return hashlib.blake2b(key, digest_size=_NAME).digest()
+
+
+def _sealed(row: bytes) -> bytes:
+    return row + hashlib.blake2b(row, digest_size=_DIGEST).digest()
+
+
+def _is_whole(row: bytes) -> bool:
+    return _sealed(row[:-_DIGEST]) == row

@@ -34,4 +34,4 @@ from .sources import (
     plugin_hash as plugin_hash,
     source_hash as source_hash,
 )
-from .temporary import abandoned as abandoned, new_file as new_file, new_folder as new_folder
+from .temporary import abandoned as abandoned, lock_file as lock_file, new_file as new_file, new_folder as new_folder

@@ -75,7 +75,7 @@ def abandoned(place: Path, remove: bool = False) -> list[Path]:
     found = []
     for lock in sorted(place.glob(f"*{_LOCK}")):
         with contextlib.suppress(OSError), lock.open("r+b") as file:
-            if _take(file, wait=False):
+            if lock_file(file, wait=False):
                 found.append(lock.with_name(lock.name.removesuffix(_LOCK)))
                 if remove:
                     shutil.rmtree(found[-1], ignore_errors=True)
@@ -93,7 +93,7 @@ def _held(path: Path) -> Iterator[None]:
         except FileNotFoundError:  # another writer has just removed the empty folder
             continue
         with file:
-            _take(file, wait=True)
+            lock_file(file)
             if _is(file, path):  # whoever held it before may have renamed or removed it
                 yield
                 return
@@ -106,8 +106,8 @@ def _is(file: IO[bytes], path: Path) -> bool:
         return False
 
 
-def _take(file: IO[bytes], wait: bool) -> bool:
-    """Lock an open file; False where another process holds it."""
+def lock_file(file: IO[bytes], wait: bool = True) -> bool:
+    """Lock an open file until it is closed; False where another process holds it and nobody waits."""
     if fcntl is None:
         return wait
     try:

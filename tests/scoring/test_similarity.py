@@ -133,9 +133,9 @@ def test_another_model_never_reads_this_ones_cache(small, tmp_path):
 def test_a_damaged_cache_is_rebuilt(small, tmp_path):
     texts = [f"w{i}" for i in range(20)]
     first = Embedder(small, cache=tmp_path).embed(texts)
-    (file,) = tmp_path.glob("*.sqlite")
+    (file,) = tmp_path.glob("*.vectors")
     file.write_bytes(b"x" * 5000)
-    with pytest.warns(UserWarning, match="rebuilt"):
+    with pytest.warns(UserWarning, match="damaged"):
         again = Embedder(small, cache=tmp_path).embed(texts)
     assert np.array_equal(again, first)
     assert np.array_equal(Embedder(small, cache=tmp_path).embed(texts), first)
