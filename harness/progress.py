@@ -87,8 +87,11 @@ class Progress:
 
     def note(self, text: str) -> None:
         """One line of news between the bars or lines; nothing if silent."""
-        if self._mode == "silent":
-            return
+        if self._mode != "silent":
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """One line that is said even if silent: something is wrong, and the work goes on."""
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:

@@ -68,7 +68,7 @@ class Session:
         self.config = config
         self.files = tuple(plugin_files)
         self.progress = progress
-        self.store = Store(config.runs_dir, progress.note)
+        self.store = Store(config.runs_dir, progress.warn)
         # Everything that can be wrong with names and data is found before anything slow begins.
         self.methods: dict[str, Method] = {}
         self.load(config.recipe)

@@ -117,7 +117,7 @@ class Study:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors [len(texts), 384] of all-MiniLM-L6-v2, cached. Raises ScorerError where it is not installed."""
         if self._embedder is None:
-            self._embedder = Embedder(locate_scorer(self._scorer), cache=self._cache, note=self.progress.note)
+            self._embedder = Embedder(locate_scorer(self._scorer), cache=self._cache, note=self.progress.warn)
         return self._embedder.embed(texts)
 
     def vectors(self, by: Literal["description", "behaviour"] = "description") -> dict[str, NDArray[np.float32]]:

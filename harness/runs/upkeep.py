@@ -42,7 +42,8 @@ def faults(store: Store) -> Iterator[Fault]:
         elif fault := run.damage():
             yield Fault(fault, run.mend)
     for path, fault in _cached_faults(store):
-        yield Fault(fault, f"remove it; {_AGAIN}", lambda at=path: _remove(at))
+        if fault:
+            yield Fault(fault, f"remove it; {_AGAIN}", lambda at=path: _remove(at))
     for path in sorted((store.root / "tuning").glob("*.journal")):
         if fault := growing_damage(path):
             yield Fault(fault, f"remove it; {_AGAIN}", lambda at=path: remove_growing(at))
@@ -51,7 +52,7 @@ def faults(store: Store) -> Iterator[Fault]:
 
 
 def _cached_faults(store: Store) -> Iterator[tuple[Path, str]]:
-    """(what to remove, what is wrong) for each damaged thing in the cache."""
+    """(what to remove, what is wrong) for each thing in the cache; nothing is wrong with most."""
     for seal in sorted(store.cache.glob(f"*/*/{SEAL}")):
         yield seal.parent, damage(seal.parent)
     for path in sorted((store.cache / "partial").glob("*/state")):

@@ -37,7 +37,7 @@ class Evaluation:
         self._embedder: Embedder | None = None
         if needs_embedder(dataset):
             cache = store.cache / "embeddings"
-            self._embedder = Embedder(locate_scorer(scorer), cache=cache, progress=self._embedding, note=progress.note)
+            self._embedder = Embedder(locate_scorer(scorer), cache=cache, progress=self._embedding, note=progress.warn)
         self._advance: Advance | None = None
 
     @property

@@ -111,7 +111,7 @@ class Trials:
 
         self._file().parent.mkdir(parents=True, exist_ok=True)
         if fault := growing_damage(self._file()):
-            self.progress.note(f"{fault}; its trials are made again")
+            self.progress.warn(f"{fault}; its trials are made again")
             remove_growing(self._file())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
