@@ -6,7 +6,9 @@ Numbers are rounded here, so that the last bits of another machine's arithmetic 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from harness.compare import Family, persona_scores
@@ -207,11 +209,13 @@ def points(group: Group, cost: str) -> list[Point]:
         (rank, line, round(line.row.score_micro_pts, 4), *_whole_cost(line, cost))
         for rank, line in enumerate(group.lines, 1)
     ]
-    candidates = [(score * up, price) for _, line, score, price, _ in rows if not _control(line.family)]
+    candidates = sorted((price, score * up) for _, line, score, price, _ in rows if not _control(line.family))
+    prices, best = [price for price, _ in candidates], list(accumulate((score for _, score in candidates), max))
     found = []
     for rank, line, score, price, whole in rows:
         control = _control(line.family)
-        beaten = any(c <= price and s >= score * up and (c, s) != (price, score * up) for s, c in candidates)
+        as_dear, cheaper = bisect_right(prices, price), bisect_left(prices, price)
+        beaten = bool((as_dear and best[as_dear - 1] > score * up) or (cheaper and best[cheaper - 1] >= score * up))
         front = not control and not beaten
         found.append(Point(rank, line.name, score, price, whole, control, line.is_baseline, front))
     return found

@@ -9,6 +9,7 @@ The runner decides what the values mean. No torch here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -153,13 +154,17 @@ def shipped(name: str, given: str = "--config ") -> Document:
 
 def default_values() -> dict[str, Any]:
     """The shipped defaults (configs/default.yaml) by name, for help texts."""
-    values = resolve(shipped("default").values)
-    return {name: value for name, value in values.items() if name != "examples"}
+    return {name: value for name, value in resolve(_default().values).items() if name != "examples"}
+
+
+@functools.cache
+def _default() -> Document:
+    return shipped("default")
 
 
 def help_examples() -> dict[str, str]:
     """Command -> an example line for its --help, from configs/default.yaml."""
-    return {name: str(line) for name, line in shipped("default").values.get("examples", {}).items()}
+    return {name: str(line) for name, line in _default().values.get("examples", {}).items()}
 
 
 def load_config(

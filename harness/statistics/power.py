@@ -5,6 +5,7 @@ Power is by the noncentral t. sd is the spread of the persona differences, se * 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -39,11 +40,17 @@ def mde(se: float, df: float, *, power: float = 0.80, alpha: float = 0.05) -> fl
     """mde80: the smallest true difference that a two-sided t-test finds with this power; on se's scale."""
     if not se > 0 or not df > 0:
         return 0.0 if se == 0 else float("nan")
+    return _noncentrality(df, power, alpha) * se
+
+
+@functools.lru_cache(maxsize=4096)
+def _noncentrality(df: float, power: float, alpha: float) -> float:
+    """The noncentrality at which the two-sided t-test has this power; the rows of a table share it."""
     high = float(scipy.stats.t.ppf(1 - alpha / 2, df)) + 2.0
     while power_at(high, df, alpha) < power:
         high *= 2
     root = scipy.optimize.brentq(lambda nc: power_at(nc, df, alpha) - power, 0.0, high, xtol=1e-10)
-    return float(root) * se  # type: ignore[arg-type]
+    return float(root)  # type: ignore[arg-type]
 
 
 def mde_adjusted(half_width: float, se: float, *, power: float = 0.80) -> float:
