@@ -95,3 +95,17 @@ def test_a_killed_command_goes_on_to_the_same_bits(tmp_path, what):
 @pytest.mark.parametrize("what", COMMANDS)
 def test_thirty_kills_of_each_command(tmp_path, what):
     killed_and_resumed(tmp_path, what, KILLS)
+
+
+def test_of_two_imports_of_one_identity_at_once_one_is_stored(tmp_path):
+    start = prepared(tmp_path / "start", "import")
+    (start / "other.csv").write_text((start / "scores.csv").read_text().replace("0.5", "0.6"))
+    words = [sys.executable, str(KILLED), "0", str(start)]
+    both = [
+        subprocess.Popen([*words, *command.split()], cwd=start, stderr=subprocess.PIPE, text=True)
+        for command in (COMMANDS["import"], COMMANDS["import"].replace("scores.csv", "other.csv"))
+    ]
+    said = [process.communicate(timeout=200)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2], said
+    assert sum("has other scores of 'theirs'" in words for words in said) == 1
+    assert len(list((start / "runs").glob("[!.]*"))) == 1
