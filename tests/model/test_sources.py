@@ -83,6 +83,21 @@ def test_a_gguf_file_is_a_backbone_and_is_converted_once(gguf_file):
     assert len(SAID) == 1
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "files.json"])
+def test_a_damaged_backbone_in_the_cache_is_said_and_made_again(gguf_file, tmp_path, name):
+    path, _ = gguf_file
+    loaded = backbone.load_backbone(str(path), note=SAID.append)
+    (file,) = (tmp_path / "cache").rglob(name)
+    raw = file.read_bytes()
+    file.write_bytes(raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:])
+    again = backbone.load_backbone(str(path), note=SAID.append)
+    assert again.fingerprint == loaded.fingerprint
+    assert str(file.parent) in SAID[1]
+    assert SAID[1].endswith("; the folder is made again")
+    assert backbone.load_backbone(str(path), note=SAID.append)
+    assert len(SAID) == 3, "the damage is said once, the conversion twice"
+
+
 def test_get_makes_a_folder_of_a_gguf_file(gguf_file, tmp_path):
     path, model = gguf_file
     assert fetch(str(path), tmp_path / "out", SAID.append) == "made of small.gguf"

@@ -1,4 +1,4 @@
-"""How long commands take with 10 000 stored runs; wanted: list, show, compare of three 2 s, leaderboard 30 s and 500 MB.
+"""How long commands take with 10 000 stored runs; wanted: list, show, compare of three 2 s, leaderboard 30 s, 500 MB.
 
     python tests/scripts/time_many_runs.py [WORLDS METHODS SEEDS]     10 200 5; not a test
 
