@@ -225,14 +225,16 @@ class Session:
             per_persona=sums,
         )
 
-    def _fit(self, recipe: Recipe, study: Study) -> tuple[Fitted, dict[str, Any]]:
-        """What the method has fitted, and its notes; once a session."""
+    def _fit(self, recipe: Recipe, study: Study, keep: bool = False) -> tuple[Fitted, dict[str, Any]]:
+        """What the method has fitted, and its notes; `keep`: others stand on it, so it stays in memory."""
         key = canonical_hash([*self._options(recipe), recipe.control, self.config.seed])
         if key not in self._fitted:
             method = self.methods[recipe.method]
             fitted = fit_method(method, study)
             check_backbone(method.name, study.backbone)
             check_adapters(method.name, fitted)
+            if not keep:
+                return fitted, study.notes
             self._fitted[key] = fitted, study.notes
         return self._fitted[key]
 
@@ -267,7 +269,7 @@ class Session:
         base   gives what a required method has fitted; by default it is fitted, once a session
         """
         method, options = self._chain(recipe)[recipe.method]
-        base = base or (lambda below: self._fit(below, self.study(below))[0])
+        base = base or (lambda below: self._fit(below, self.study(below), keep=True)[0])
         return make_study(
             method,
             self.dataset,

@@ -59,20 +59,28 @@ def run_tuning(tuning: Tuning, files: Sequence[str | Path], progress: Progress) 
     session = workshop.session(tuning.seeds[0], Scope(tuning.shared.persona, tuning.shared.cluster))
     chosen, reported = split_personas(session, tuning.personas)
     apart = not set(chosen) & set(reported)
-    lab = session.among(chosen)
-    found: dict[str, Any] = {}  # tuned options of methods, by name: what others stand on
-    best: list[Best] = []
-    for place, one in enumerate(tuning.methods):
-        progress.note(f"tune {place + 1} of {len(tuning.methods)}: {one.entry.label}")
-        result = Trials(tuning, one, lab, found, progress).best()
-        best.append(result)
-        found.setdefault(one.entry.config.method, result.options)
+    best, found = _tuned(tuning, session.among(chosen), progress)
     about = _provenance(tuning, best, session, chosen, apart)
     entries = [_entry(one, found, about.get(one.tuned.entry.label)) for one in best]
     workshop.take(entries)
     shared = replace(tuning.shared, persona=reported, cluster=None) if apart else tuning.shared
     sweep = Sweep(tuning.name, shared, entries[0], tuple(entries), tuning.seeds)
     return TuningOutcome(tuning, tuple(best), chosen, apart, run_sweep(sweep, workshop))
+
+
+def _tuned(tuning: Tuning, lab: Session, progress: Progress) -> tuple[list[Best], dict[str, Any]]:
+    """The best of each method, and the tuned options of methods by name: what others stand on.
+
+    The lab, and the models that its fits stand on, go when this ends.
+    """
+    found: dict[str, Any] = {}
+    best: list[Best] = []
+    for place, one in enumerate(tuning.methods):
+        progress.note(f"tune {place + 1} of {len(tuning.methods)}: {one.entry.label}")
+        result = Trials(tuning, one, lab, found, progress).best()
+        best.append(result)
+        found.setdefault(one.entry.config.method, result.options)
+    return best, found
 
 
 def _entry(best: Best, found: Mapping[str, Any], about: Mapping[str, Any] | None) -> Entry:
