@@ -52,7 +52,7 @@ def leaderboard_command(
     records = (output if output and form == "md" and not to_stdout else BOARD).parent / "records"
     runs = leaderboard.read_runs(runs_dir, records, RUNS)
     if publish:
-        leaderboard.publish_records(runs, records)
+        leaderboard.publish_records(runs, records, lambda note: typer.echo(f"note: {note}", err=True))
         runs = leaderboard.published(records)  # what a fresh clone will have, so that it makes the same bytes
     board = leaderboard.board_of(runs)
     if form == "md" and not to_stdout:

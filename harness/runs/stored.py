@@ -64,6 +64,17 @@ def read_record(path: Path) -> RunRecord:
     return described(parse_record(value, path))
 
 
+def published_run(path: Path) -> StoredRun:
+    """The run of a published record, failed with the reason where that cannot be read, or bears another's name."""
+    try:
+        record = read_record(path)
+        if record.id != path.stem:
+            raise StoreError(f"{path} is the record of another run")
+    except StoreError as error:
+        record = _unreadable(path.stem, str(error))
+    return StoredRun(path, record)
+
+
 def read_run(folder: Path) -> StoredRun | None:
     """The run in a folder, complete or not; None if there is none. Raises StoreError as `read_record`."""
     return StoredRun(folder, read_record(folder / FILE)) if (folder / FILE).is_file() else None

@@ -14,10 +14,11 @@ import pytest
 
 from harness.errors import StoreError
 from harness.leaderboard import board_of
-from harness.leaderboard.page import embedded, render
+from harness.leaderboard.page import render
 from harness.leaderboard.replies import MOST_CHARACTERS, examples
 from harness.runs.record import Rewaved
 from harness.runs.stored import all_runs
+from harness.text import script_json, terminal
 from tests.leaderboard import browser
 
 BASE = np.linspace(0.7, 0.9, 24)
@@ -78,11 +79,11 @@ def test_only_the_pages_own_script_may_run(board):
 
 
 def test_data_cannot_leave_their_script_element():
-    text = embedded({EVIL: [CLOSER, "<!--", "]]>", "a\x00b\ud800c"]})
+    text = script_json({EVIL: [CLOSER, "<!--", "]]>", "a\x00b\ud800c"]})
     assert not set(text) & set("<>&\u2028\u2029\x00")
-    assert json.loads(text)[EVIL][1:] == ["<!--", "]]>", "a\ufffdb\ufffdc"]
+    assert json.loads(text)[EVIL][1:] == ["<!--", "]]>", r"a\x00b\ud800c"]
     with pytest.raises(TypeError):
-        embedded({"x": object()})
+        script_json({"x": object()})
 
 
 def test_same_runs_same_bytes_in_any_order(board, tmp_path):
@@ -302,7 +303,7 @@ def test_replies_stand_side_by_side(page, board):
     )
     for place in (0, 1):
         shown = seen.js(cards)
-        assert [text for _, text in shown] == [reply.text for reply in chosen[place].replies]
+        assert [text for _, text in shown] == [terminal(reply.text) for reply in chosen[place].replies]
         assert {name for name, _ in shown} == {"good", "base (baseline)", EVIL}
         seen.js("[...document.querySelectorAll('main > section:first-of-type .picker button')].at(-1).click()")
     seen.js(f"{{let e = document.getElementById('ex-{key}'); e.value = '20'; e.dispatchEvent(new Event('change'))}}")
