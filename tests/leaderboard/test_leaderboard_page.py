@@ -307,12 +307,12 @@ def test_replies_stand_side_by_side(page, board):
         assert {name for name, _ in shown} == {"good", "base (baseline)", EVIL}
         seen.js("[...document.querySelectorAll('main > section:first-of-type .picker button')].at(-1).click()")
     seen.js(f"{{let e = document.getElementById('ex-{key}'); e.value = '20'; e.dispatchEvent(new Event('change'))}}")
-    assert [text for _, text in seen.js(cards)] == [reply.text for reply in chosen[19].replies]
+    assert [text for _, text in seen.js(cards)] == [terminal(reply.text) for reply in chosen[19].replies]
     assert seen.js("[...document.querySelectorAll('main > section:first-of-type .picker button')].at(-1).disabled")
     assert "20 of 240 examples" in seen.js("document.body.innerText")
     given = "[...document.querySelectorAll('main > section:first-of-type .given p')].map(p => p.textContent)"
     last = chosen[19]
-    assert seen.js(given) == [last.prompt and last.prompt.text, last.reference and last.reference.text]
+    assert seen.js(given) == [terminal(one.text) for one in (last.prompt, last.reference) if one]
     assert seen.js(given)[0].startswith("user: "), "what was asked stands beside the replies"
 
 
