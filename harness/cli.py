@@ -15,22 +15,24 @@ from typing import Any
 
 import typer
 
-from harness.commands import app
+from harness.commands import app, streams
 from harness.errors import HarnessError, did_you_mean
+from harness.text import one_line, terminal
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `harness` command."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _main(arguments)
+        with streams(given, last=arguments is None):
+            _main(given)
     except KeyboardInterrupt:  # a second one, while the first was dealt with
         _interrupted()
 
 
-def _main(arguments: list[str] | None) -> None:
-    given = list(sys.argv[1:] if arguments is None else arguments)
+def _main(given: list[str]) -> None:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
@@ -49,7 +51,7 @@ def _main(arguments: list[str] | None) -> None:
         if debug:
             raise
         print(
-            f"harness: {type(error).__name__}: {error} (run again with --debug for the traceback)",
+            f"harness: {type(error).__name__}: {one_line(error)} (run again with --debug for the traceback)",
             file=sys.stderr,
         )
         sys.exit(1)
@@ -90,5 +92,5 @@ def _usage_line(error: Any) -> str:
 
 
 def _fail(message: str) -> None:
-    print(f"harness: {message}", file=sys.stderr)
+    print("harness: " + terminal(message), file=sys.stderr)
     sys.exit(2)

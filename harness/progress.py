@@ -22,6 +22,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from harness.text import one_line, terminal
+
 LINE_EVERY_SECONDS = 10.0
 
 
@@ -92,6 +94,7 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """One line that is said even if silent: something is wrong, and the work goes on."""
+        text = terminal(text)
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -114,9 +117,11 @@ class Progress:
             self._bars.start()
         bars = self._bars
         self._open += 1
-        number: TaskID = bars.add_task(title, total=total, unit=unit, note="")
+        number: TaskID = bars.add_task(one_line(title), total=total, unit=unit, note="")
         try:
-            yield Advance(total, lambda done, total, note: bars.update(number, completed=done, total=total, note=note))
+            yield Advance(
+                total, lambda done, total, note: bars.update(number, completed=done, total=total, note=one_line(note))
+            )
         finally:
             self._open -= 1
             if self._open == 0:  # a bar left running would draw over what is printed next
@@ -137,8 +142,8 @@ class Progress:
                 left = f", about {duration((now - started) * (total - done) / done)} left"
             count = f"{done:,}/{total:,} {unit}".strip()
             share = f"{100 * done / total:.0f} % ({count})"
-            news = f"; {note}" if note else ""
-            self.note(f"{title}: {share}, {duration(now - started)} so far{left}{news}")
+            news = f"; {one_line(note)}" if note else ""
+            self.note(f"{one_line(title)}: {share}, {duration(now - started)} so far{left}{news}")
 
         return Advance(total, show)
 

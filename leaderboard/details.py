@@ -11,10 +11,10 @@ from harness.compare import Family, against_base_rates
 from harness.runs import Base
 from harness.show import interval, number, p_value, shown, yardstick_lines
 from harness.statistics import ComparisonRow
+from harness.text import code, fenced, markdown as md
 
 from .remake import command
 from .rows import Group, Line, flags_of, glossary
-from .text import md
 
 
 def cost(group: Group) -> str:
@@ -93,7 +93,7 @@ def yardsticks(group: Group) -> str:
     parts = [text, table([*map(md, lines[0]), "made of"], rows)]
     for against in against_base_rates([line.family for line in group.lines]):
         unit = group.record.metric_sums(against.metric).unit
-        where = f"*{md(against.yardstick.name)}* by {md(against.metric)} ({unit})"
+        where = f"*{md(against.yardstick.name)}* by {md(against.metric)} ({md(unit)})"
         parts.append(f"Against {where}, all methods tested jointly:")
         head = ["method", "delta", "simultaneous 95 % CI", "p adj.", "could detect", "so"]
         parts.append(table(head, [_beside(against.sentence(row), row) for row in against.rows]))
@@ -117,7 +117,7 @@ def protocol(group: Group) -> str:
     record = group.record
     if record.imported:
         files = "; ".join(
-            f"{md(run.id)} from {md(file.name)} (sha256 `{file.sha256[:12]}`)"
+            f"{md(run.id)} from {md(file.name)} (sha256 {code(file.sha256[:12])})"
             for line in group.lines
             for run in line.family.runs
             if (file := run.record.imported)
@@ -129,10 +129,10 @@ def protocol(group: Group) -> str:
         for k, v in sorted(record.protocol.items())
         if v not in ("", [])
     )
-    hashes = ", ".join(f"{md(k)} `{v[:12]}`" for k, v in sorted(record.hashes.items()))
+    hashes = ", ".join(f"{md(k)} {code(v[:12])}" for k, v in sorted(record.hashes.items()))
     versions = ", ".join(f"{md(k)} {md(v)}" for k, v in sorted(record.versions.items()))
     hardware = record.hardware
-    machine = f"{md(hardware.get('processor', ''))}, {hardware.get('cores', '?')} cores"
+    machine = f"{md(hardware.get('processor', ''))}, {md(hardware.get('cores', '?'))} cores"
     return (
         f"### Protocol\n\n{settings}. Greedy decoding, one prompt builder, loss on assistant tokens only.\n\n"
         f"Hashes: {hashes}.\n\nMade with {versions}; {machine}, {md(record.numerics.get('threads', '?'))} threads, "
@@ -145,8 +145,7 @@ def how(group: Group) -> str:
 
 
 def commands(families: Iterable[Family]) -> str:
-    lines = [f"{command(run.record)}   # {run.id}" for family in families for run in family.runs]
-    return "```\n" + "\n".join(line.replace("`", "'") for line in lines) + "\n```"
+    return fenced(f"{command(run.record)}   # {run.id}" for family in families for run in family.runs)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

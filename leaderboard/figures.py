@@ -15,9 +15,10 @@ from harness.compare import Family, persona_scores
 from harness.scoring import scale
 from harness.show import interval, number, shown
 from harness.statistics import PersonaScores, aligned
+from harness.text import one_line
 
 from .rows import Group, Line
-from .text import line as one_line, short
+from .text import short
 
 Kind = Literal["forest", "personas", "yardsticks", "cost"]
 MOST_PANELS = 12  # methods in the plot of personas: the best of the group
@@ -81,7 +82,7 @@ def compared_lines(group: Group) -> list[Line]:
 
 
 def unit_words(group: Group) -> str:
-    unit = group.lines[0].row.unit
+    unit = short(group.lines[0].row.unit, 12)
     return {"pt": "points", "raw": ""}.get(unit, unit)
 
 

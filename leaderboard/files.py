@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +36,13 @@ class Places:
         return self.markdown.name == "README.md"
 
 
-def write_board(board: Board, output: Path, most_examples: int = EXAMPLES) -> Places:
+def write_board(
+    board: Board, output: Path, most_examples: int = EXAMPLES, note: Callable[[str], None] = warnings.warn
+) -> Places:
     """Make everything, then write it; the markdown last, so that it never links to a plot that is not there.
 
-    Raises HarnessError for a name that is the page's, StoreError where a run's replies cannot be read or a file
-    cannot be written.
+    note   takes a line for the user where a run's replies cannot be read, and so are not on the page
+    Raises HarnessError for a name that is the page's, StoreError where a file cannot be written.
     """
     from .plots import draw  # matplotlib
 
@@ -46,7 +50,7 @@ def write_board(board: Board, output: Path, most_examples: int = EXAMPLES) -> Pl
     if places.page == output:
         raise HarnessError(f"{output} would be the page's name; give the markdown's, e.g. {output.with_suffix('.md')}")
     drawn = draw(figure for group in board.groups for figure in figures(group))
-    html = page.render(board, drawn, most_examples, output.name)
+    html = page.render(board, drawn, most_examples, output.name, note)
     text = markdown.render(board, places.plots.name, places.page.name)
     for name, svg in drawn.items():
         _write(places.plots / name, svg)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from harness.show import interval, number, p_value, shown
+from harness.text import code, markdown as md, without_places
 
 from .details import commands, cost, flags, how, other_metrics, protocol, table, yardsticks
 from .figures import figures
 from .rows import Board, Group, Line, Outsider, unseen
 from .tables import others
-from .text import md
 
 INTRODUCTION = """# Leaderboard
 
@@ -31,7 +31,10 @@ def render(board: Board, plots: str = "plots", page: str = "index.html") -> str:
     if board.outsiders:
         parts.append(_outside(board.outsiders))
     if board.unfinished:
-        rows = [[md(r.id), md(r.record.status), md(r.record.error or "not finished")] for r in board.unfinished]
+        rows = [
+            [md(r.id), md(r.record.status), md(without_places(r.record.error or "not finished"))]
+            for r in board.unfinished
+        ]
         parts.append("## Not in the tables\n\n" + table(["run", "status", "reason"], rows))
     return "\n\n".join(parts) + "\n"
 
@@ -56,9 +59,9 @@ def _section(group: Group, place: int, plots: str) -> str:
     facts = ", ".join(f"{md(k)} {md(v)}" for k, v in sorted(record.benchmark.facts.items()))
     title = f"## {place}. {md(record.benchmark.name)}" + (f" ({facts})" if facts else "")
     metric = group.decides
-    unit = "points" if metric.unit == "pt" else metric.unit
+    unit = "points" if metric.unit == "pt" else md(metric.unit)
     direction = "higher is better" if metric.higher_is_better else "lower is better"
-    backbone = f"backbone {md(record.config.backbone)} (`{record.hashes['backbone'][:8]}`)"
+    backbone = f"backbone {md(record.config.backbone)} ({code(record.hashes.get('backbone', 'unknown')[:8])})"
     about = (
         f"{record.n_personas} personas, {record.n_replies} replies; "
         f"{'scores imported from files' if group.record.imported else backbone}. "
@@ -88,7 +91,7 @@ def _ranking(group: Group) -> str:
     rows.sort(key=lambda item: -item[0] if group.decides.higher_is_better else item[0])
     text = table([*head, "verdict"], [cells for _, cells in rows]) + _against_published(group)
     unit = group.decides.unit
-    return text if unit == "pt" else f"{text}\n\nFigures in {unit}, not in points."
+    return text if unit == "pt" else f"{text}\n\nFigures in {md(unit)}, not in points."
 
 
 def _cells(line: Line, rank: int, with_unseen: bool) -> list[str]:

@@ -9,30 +9,38 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
 from harness.show import interval, number, p_value
-from harness.store import clean_json
+from harness.text import script_json, without_places
 
 from .figures import figures
 from .replies import EXAMPLES, MOST_CHARACTERS, RULE, Examples, examples
 from .rows import Board, Group, Line, flags_of, glossary, unseen
 from .tables import Other, others
-from .text import clean
 
 REPLIES_WORDS = (
     "Published records keep sums per persona and no replies: only methods whose stored run is at hand have any here."
 )
 
 
-def render(board: Board, drawn: Mapping[str, str], most_examples: int = EXAMPLES, readme: str = "README.md") -> str:
-    """The page. `drawn`: file name -> SVG of every plot; `readme`: the markdown beside the page."""
+def render(
+    board: Board,
+    drawn: Mapping[str, str],
+    most_examples: int = EXAMPLES,
+    readme: str = "README.md",
+    note: Callable[[str], None] = warnings.warn,
+) -> str:
+    """The page. `drawn`: file name -> SVG of every plot; `readme`: the markdown beside it; `note`: see `examples`."""
     data = {
         "readme": readme,
-        "groups": [_group(group, place, drawn, most_examples) for place, group in enumerate(board.groups, 1)],
+        "groups": [
+            _group(group, place, drawn, examples(group, most_examples, note))
+            for place, group in enumerate(board.groups, 1)
+        ],
         "outsiders": [
             {
                 "method": outsider.family.name,
@@ -43,7 +51,7 @@ def render(board: Board, drawn: Mapping[str, str], most_examples: int = EXAMPLES
             for outsider in board.outsiders
         ],
         "unfinished": [
-            {"run": r.id, "status": r.record.status, "reason": r.record.error or "not finished"}
+            {"run": r.id, "status": r.record.status, "reason": without_places(r.record.error or "not finished")}
             for r in board.unfinished
         ],
         "rule": RULE,
@@ -57,7 +65,7 @@ def render(board: Board, drawn: Mapping[str, str], most_examples: int = EXAMPLES
         ("POLICY", f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"),
         ("STYLE", style),
         ("SCRIPT", script),
-        ("DATA", embedded(data)),
+        ("DATA", script_json(data)),
     ):
         before, mark, after = page.partition(f"@@{name}@@")
         assert mark, f"page.html has no place for {name}"
@@ -65,27 +73,11 @@ def render(board: Board, drawn: Mapping[str, str], most_examples: int = EXAMPLES
     return page
 
 
-def embedded(value: Any) -> str:
-    """JSON that may stand inside a script element: no character in it can end or open one."""
-    text = json.dumps(_clean(clean_json(value)), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, dict):
-        return {clean(k): _clean(v) for k, v in value.items()}
-    return [_clean(v) for v in value] if isinstance(value, list) else value
-
-
 def _part(name: str) -> str:
     return files(__name__.rpartition(".")[0]).joinpath(name).read_text(encoding="utf-8")
 
 
-def _group(group: Group, place: int, drawn: Mapping[str, str], most_examples: int) -> dict[str, Any]:
+def _group(group: Group, place: int, drawn: Mapping[str, str], shown: Examples) -> dict[str, Any]:
     row = group.lines[0].row
     reference = next((line.row.reference for line in group.lines if line.row.reference), None)
     return {
@@ -110,7 +102,7 @@ def _group(group: Group, place: int, drawn: Mapping[str, str], most_examples: in
         ],
         "glossary": glossary(group.lines),
         "plots": [{"title": f.title, "alt": f.alt, "caption": f.caption, "svg": drawn[f.file]} for f in figures(group)],
-        "examples": _examples(group, examples(group, most_examples)),
+        "examples": _examples(group, shown),
     }
 
 

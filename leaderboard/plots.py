@@ -164,7 +164,7 @@ def _yardsticks(figure: Figure) -> str:
     axes.set(xlim=limits, ylim=(len(found) - 0.5, -0.5), yticks=[])
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel(str(rung_metric(figure.group)), labelpad=8, parse_math=False)
+    axes.set_xlabel(short(rung_metric(figure.group)), labelpad=8, parse_math=False)
     return svg.to_svg(canvas, figure.alt)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.errors import StoreError
-from harness.runs import StoredRun, all_runs, read_record
+from harness.runs import StoredRun, all_runs, published_run
 from harness.store import write_atomically
 
 LARGEST_RECORD_BYTES = 100_000
@@ -15,7 +15,8 @@ LARGEST_RECORD_BYTES = 100_000
 def read_runs(runs_dir: Path | None, records: Path, default_runs: Path) -> list[StoredRun]:
     """The runs of `runs_dir` alone if it is given, else the published records and the default folder's runs.
 
-    A run that is in both is taken from its folder. Sorted by id. Raises StoreError if a given folder is not there.
+    A run that is in both is taken from its folder. Sorted by id. Of places on this machine they name none.
+    Raises StoreError if a given folder is not there.
     """
     if runs_dir is not None:
         if not runs_dir.is_dir():
@@ -27,25 +28,28 @@ def read_runs(runs_dir: Path | None, records: Path, default_runs: Path) -> list[
 
 
 def published(records: Path) -> list[StoredRun]:
-    """The records in a folder, by file name. Raises StoreError for one that cannot be read."""
-    return [StoredRun(path, read_record(path)) for path in sorted(records.glob("*.json"))]
+    """The records in a folder, by file name. One that cannot be read is listed as failed, with the reason."""
+    return [published_run(path) for path in sorted(records.glob("*.json"))]
 
 
-def publish_records(runs: Sequence[StoredRun], records: Path) -> list[Path]:
-    """Write each complete run's record to one file; returns the files.
+def publish_records(
+    runs: Sequence[StoredRun], records: Path, note: Callable[[str], None] = lambda text: None
+) -> list[Path]:
+    """Write each complete run's record to one file of its own; returns the files, and notes why others are left out.
 
-    Raises StoreError if a record would be larger than 100 kB.
+    A record is left out that would be larger than 100 kB, or whose file some disks could not tell from another's.
     """
-    written = []
+    written: dict[str, Path] = {}
     for run in runs:
         if not run.complete:
             continue
         text = run.record.text()
-        if len(text.encode()) > LARGEST_RECORD_BYTES:
-            raise StoreError(
-                f"the record of {run.id} would take {len(text.encode()):,} bytes; at most 100,000 are published"
-            )
-        path = records / f"{run.id}.json"
-        write_atomically(path, text)
-        written.append(path)
-    return written
+        name = run.id.casefold()
+        if name in written:
+            note(f"{run.id} is not published: its id differs from {written[name].stem} by no more than case")
+        elif (size := len(text.encode())) > LARGEST_RECORD_BYTES:
+            note(f"{run.id} is not published: its record would take {size:,} bytes, and 100,000 are allowed")
+        else:
+            written[name] = records / f"{run.id}.json"
+            write_atomically(written[name], text)
+    return list(written.values())

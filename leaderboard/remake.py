@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import Any
 
-from harness.config import default_values
+from harness.config import SETTINGS, default_values
 from harness.runs import RunRecord
+from harness.text import shell_word
 
 
 def command(record: RunRecord) -> str:
-    """The command line that makes a run again, in the folder where its loose files and data lie."""
+    """The command line that makes a run again, in the folder where its loose files and data lie.
+
+    It is one line, safe to paste into bash, zsh or ksh whatever the record holds.
+    """
     words = ["harness", "import" if record.imported else "run"]
     if file := record.imported:
-        words += [file.name, "--method", record.method, "--benchmark", record.benchmark.name]
+        words += [_operand(file.name), "--method", record.method, "--benchmark", record.benchmark.name]
         words += ["--metric", record.metric, "--example-set", file.example_set, "--unit", file.unit]
         words += ["--higher-is-better" if record.metric_sums(record.metric).higher_is_better else "--lower-is-better"]
         words += ["--seed", str(record.seed)] if record.seed else []
@@ -22,12 +25,12 @@ def command(record: RunRecord) -> str:
         for path in record.plugin_files:
             words += ["--plugin", path]
         if record.tuning:
-            return " ".join(map(shlex.quote, ["harness", "tune", record.tuning.study]))
+            return " ".join(map(shell_word, ["harness", "tune", _operand(record.tuning.study)]))
         words += ["--method", record.method, *_settings(record)]
         for target, values in sorted(record.changed.items()):
             for name, value in sorted(values.items()):
                 words += ["--set", f"{target}.{name}={_text(value)}"]
-    return " ".join(map(shlex.quote, words))
+    return " ".join(map(shell_word, words))
 
 
 def _settings(record: RunRecord) -> list[str]:
@@ -36,7 +39,7 @@ def _settings(record: RunRecord) -> list[str]:
     words = []
     narrowed = bool(config.persona) or config.cluster is not None
     for name, value in sorted(config.model_dump(mode="json").items()):
-        elsewhere = name in ("method", "protocol") or (name == "personas" and narrowed)
+        elsewhere = name == "method" or name not in SETTINGS or (name == "personas" and narrowed)
         if name == "texts":
             words += [] if value else ["--no-texts"]
         elif not elsewhere and value not in (None, []) and value != defaults.get(name):
@@ -45,6 +48,11 @@ def _settings(record: RunRecord) -> list[str]:
     if config.personas is None and isinstance(size, int):
         words += ["--personas", str(size)]  # always given: a benchmark's default may change
     return words
+
+
+def _operand(name: str) -> str:
+    """A file's name that is no flag."""
+    return f"./{name}" if name.startswith("-") else name
 
 
 def _text(value: Any) -> str:

@@ -6,12 +6,14 @@ Published records keep sums per persona and no replies; only runs whose replies 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.compare import evenly
-from harness.runs import Replies
+from harness.errors import StoreError
+from harness.runs import Replies, StoredRun
 from harness.scoring import scale
 from harness.show import number
 
@@ -61,9 +63,12 @@ class Examples:
     without: tuple[int, ...]
 
 
-def examples(group: Group, most: int = EXAMPLES) -> Examples:
-    """The group's examples with the replies of each method's first seed. Raises StoreError for a broken file."""
-    found = {place: line.family.first.replies() for place, line in enumerate(group.lines)}
+def examples(group: Group, most: int = EXAMPLES, note: Callable[[str], None] = warnings.warn) -> Examples:
+    """The group's examples with the replies of each method's first seed.
+
+    note   takes a line for the user on a file that is damaged: its run's replies are left out
+    """
+    found = {place: _replies(line.family.first, note) for place, line in enumerate(group.lines)} if most > 0 else {}
     known = {place: own for place, own in found.items() if own and own.rows([0])[0].reply is not None}
     without = tuple(place for place in found if place not in known)
     if not known or most <= 0:
@@ -88,6 +93,14 @@ def examples(group: Group, most: int = EXAMPLES) -> Examples:
             )
         )
     return Examples(tuple(chosen), len(first), without)
+
+
+def _replies(run: StoredRun, note: Callable[[str], None]) -> Replies | None:
+    try:
+        return run.replies()
+    except StoreError as error:
+        note(f"{error}; its replies are not on the page")
+        return None
 
 
 def _given(group: Group, place: int, replies: Replies, names: Sequence[str]) -> list[Any]:

@@ -108,7 +108,9 @@ def arranged(runs: Sequence[StoredRun]) -> tuple[list[Group], list[Outsider]]:
     made: list[Group] = []
     alone: list[list[Family]] = []
     outside: list[Outsider] = []
-    for members in worlds.values():
+    for found in worlds.values():
+        members, broken = _usable(found)
+        outside += broken
         baseline = _baseline(members)
         alike = []
         for family in members:
@@ -116,6 +118,8 @@ def arranged(runs: Sequence[StoredRun]) -> tuple[list[Group], list[Outsider]]:
                 outside.append(Outsider(family, reason))
             else:
                 alike.append(family)
+        if not alike:
+            continue
         if baseline:
             made.append(_group(alike))
         else:
@@ -146,6 +150,20 @@ def _nearest(made: Sequence[Group], family: Family) -> Group | None:
         if same and baseline and baseline.first.record.method == record.config.baseline:
             return group
     return None
+
+
+def _usable(members: Sequence[Family]) -> tuple[list[Family], list[Outsider]]:
+    """The families that make a row of their own, and those that make none, with the reason: their seeds are unlike, or
+    nothing is defined. One of these would take every other down that is compared with it."""
+    usable, broken = [], []
+    for family in members:
+        try:
+            comparison_rows(family, [])
+        except HarnessError as error:
+            broken.append(Outsider(family, str(error)))
+        else:
+            usable.append(family)
+    return usable, broken
 
 
 def _unlike(baseline: Family, family: Family) -> str:

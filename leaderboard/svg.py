@@ -17,7 +17,7 @@ import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from .text import xml
+from harness.text import xml
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

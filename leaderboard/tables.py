@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -14,10 +12,9 @@ from tabulate import SEPARATING_LINE, tabulate
 from harness.runs import Ceiling, Yardstick
 from harness.show import interval, number, p_value, shown
 from harness.statistics import row_values, verdict
-from harness.store import clean_json
+from harness.text import csv_cell, json_text, one_line
 
 from .rows import Board, Group, Line, Outsider, flags_of, unseen
-from .text import line as one_line
 
 COSTS = ("trainable_parameters", "parameters_per_adapter", "adapters", "stored_bytes", "fits", "epochs", "steps",
          "tokens", "fit_seconds", "predict_seconds", "peak_memory_bytes")  # fmt: skip
@@ -75,7 +72,7 @@ def rows_as_json(board: Board) -> list[dict[str, Any]]:
 
 def as_json(board: Board) -> str:
     """The rows as strict JSON with a final newline."""
-    return json.dumps(clean_json(rows_as_json(board)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(rows_as_json(board), indent=2) + "\n"
 
 
 def _not_comparable(outsider: Outsider) -> tuple[str, str]:
@@ -98,8 +95,7 @@ def as_csv(board: Board) -> str:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
-        text = one_line(value)
-        return "'" + text if re.match(r"[=+\-@]", text) else text
+        return csv_cell(value)
     if isinstance(value, float):
         return f"{value:.10g}"  # enough digits for any use, and the same ones on every machine
     return value

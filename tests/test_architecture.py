@@ -20,7 +20,8 @@ PLUGINS = sorted({*POINTS["harness.methods"], *POINTS["harness.benchmarks"]})
 
 # From the ground up. A room imports from rooms on lower floors; rooms of one floor do not know each other.
 FLOORS = (
-    "errors progress",
+    "errors text",
+    "progress",
     "contract",
     "store",
     "config model statistics",

@@ -2,5 +2,6 @@
 
 from harness.commands import backbone, bench, compare, data, importing, kit, run, runs, stored, tune  # noqa: F401 (they enter)
 from harness.commands.common import app
+from harness.commands.streams import streams
 
-__all__ = ["app"]
+__all__ = ["app", "streams"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from harness import show
 from harness.commands.common import Json, Plugins, Quiet, Sets, app, example, options_of, print_json, progress, shown
 from harness.config import RunConfig, load_config
 from harness.errors import HarnessError, did_you_mean
+from harness.text import shell_word, without_places
 
 bench_app = typer.Typer(
     no_args_is_help=True,
@@ -320,4 +320,4 @@ def as_given(arguments: Sequence[str]) -> str:
             next(rest, None)
         elif not argument.startswith(("--keep=", "--output=")) and argument not in ("--json", "-q", "--quiet"):
             kept.append(argument)
-    return shlex.join(["harness", *kept])
+    return " ".join(["harness", *map(shell_word, without_places(kept))])

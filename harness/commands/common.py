@@ -1,15 +1,15 @@
-"""What the commands share: the app, the flags that recur, help examples, progress and JSON on stdout."""
+"""What the commands share: the app, the flags that recur, help examples, progress. JSON on stdout is `streams`'s."""
 
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.commands.streams import print_json as print_json
 from harness.config import default_values, help_examples
 
 if TYPE_CHECKING:
@@ -74,12 +74,6 @@ def progress(quiet: bool) -> Any:
     from harness.progress import Progress
 
     return Progress("silent" if quiet else "auto")
-
-
-def print_json(value: Any) -> None:
-    from harness.store import clean_json
-
-    typer.echo(json.dumps(clean_json(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def check_runs_dir(folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from harness.commands.common import DEFAULTS, RUNS, Json, RunsDir, app, example, print_json, shown
+from harness.text import terminal
 
 
 @app.command("import")
@@ -44,7 +45,7 @@ def import_command(
     source = Source(file, method, benchmark, metric, example_set, unit, seed, baseline, higher_is_better)
     run, new = import_scores(source, Store(runs_dir))
     for note in notes_on(run):
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(f"note: {terminal(note)}", err=True)
     if as_json:
         print_json(run.record.model_dump(mode="json"))
         return

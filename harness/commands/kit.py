@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.commands.common import Json, Plugins, app, example, print_json
+from harness.text import shell_word
 
 
 @app.command("check")
@@ -39,11 +40,12 @@ def new_method_command(
     from harness.testkit import new_method
 
     plugin, config, test = new_method(name, output)
+    words = {path: shell_word(path) for path in (plugin, config, test)}
     typer.echo(
         f"{plugin}: the method\n{config}: a run of it\n{test}: its test\n\nnext:\n"
-        f"  pytest {test}\n"
-        f"  harness check {name} --plugin {plugin}\n"
-        f"  harness run --config {config} --plugin {plugin}\n\n"
+        f"  pytest {words[test]}\n"
+        f"  harness check {name} --plugin {words[plugin]}\n"
+        f"  harness run --config {words[config]} --plugin {words[plugin]}\n\n"
         f'to ship it, declare it in the pyproject.toml of your package:\n  [project.entry-points."harness.methods"]\n'
         f'  {name} = "your_package.{name}"'
     )

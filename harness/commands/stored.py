@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from harness import show
-from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, check_runs_dir, example, print_json
+from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, check_runs_dir, example, print_json, progress
 from harness.errors import HarnessError, did_you_mean
 
 SUFFIXES = {".md": "md", ".csv": "csv", ".json": "json", ".tex": "latex"}
@@ -52,12 +52,13 @@ def leaderboard_command(
     records = (output if output and form == "md" and not to_stdout else BOARD).parent / "records"
     runs = leaderboard.read_runs(runs_dir, records, RUNS)
     if publish:
-        leaderboard.publish_records(runs, records)
+        leaderboard.publish_records(runs, records, lambda note: typer.echo(f"note: {note}", err=True))
         runs = leaderboard.published(records)  # what a fresh clone will have, so that it makes the same bytes
     board = leaderboard.board_of(runs)
     if form == "md" and not to_stdout:
         target = output or BOARD
-        places = leaderboard.write_board(board, target, leaderboard.EXAMPLES if examples is None else examples)
+        most = leaderboard.EXAMPLES if examples is None else examples
+        places = leaderboard.write_board(board, target, most, progress(quiet=False).warn)
         if not as_json:
             complete = sum(run.complete for run in runs)
             words = f"{complete} complete runs" + (f", {len(runs) - complete} not" if len(runs) > complete else "")

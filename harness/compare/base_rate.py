@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.compare.guard import ESTIMAND, Family, label_of, persona_scores, scores_of
+from harness.errors import HarnessError
 from harness.runs import Yardstick
 from harness.scoring import PersonaSums
 from harness.statistics import ComparisonRow, compare
@@ -42,14 +43,17 @@ def against_base_rates(families: Sequence[Family]) -> list[AgainstBaseRate]:
         if sums is None or (metric := next((name for name in record.metrics if _has(sums, name)), None)) is None:
             continue
         entry = sums.metrics[metric]
-        rows = compare(
-            scores_of(yardstick.name, [(yardstick.name, sums)], (0,), metric),
-            {label_of(family, families): persona_scores(family, metric) for family in families},
-            ESTIMAND,
-            baseline_name=yardstick.name,
-            unit=entry.unit,
-            higher_is_better=entry.higher_is_better,
-        )
+        try:
+            rows = compare(
+                scores_of(yardstick.name, [(yardstick.name, sums)], (0,), metric),
+                {label_of(family, families): persona_scores(family, metric) for family in families},
+                ESTIMAND,
+                baseline_name=yardstick.name,
+                unit=entry.unit,
+                higher_is_better=entry.higher_is_better,
+            )
+        except HarnessError:  # of other people or replies than the runs: no harness has stored it so
+            continue
         found.append(AgainstBaseRate(yardstick, metric, tuple(rows)))
     return found
 

@@ -20,6 +20,7 @@ from .stored import (
     StoredRun as StoredRun,
     all_runs as all_runs,
     find_run as find_run,
+    published_run as published_run,
     read_record as read_record,
     read_run as read_run,
     write_run as write_run,

@@ -35,6 +35,7 @@ from harness.runs.record import (
 )
 from harness.scoring import EMPTY_SHARE_FLAGGED, expand_metrics
 from harness.store import git_state, hardware, numerics, peak_memory_bytes, versions
+from harness.text import without_places
 from harness.training import has_spike
 
 
@@ -78,7 +79,7 @@ def opening(
         method_options=plain(options),
         changed=_changed(config, chain, benchmark),
         config=Settings(**asked),
-        plugin_files=tuple(map(_as_given, files)),
+        plugin_files=tuple(without_places([Path(file).as_posix() for file in files])),
         seed=config.seed,
         subset=subset,
         benchmark=BenchmarkSource(
@@ -97,15 +98,6 @@ def opening(
         git=git_state(Path(__file__).parent),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def _as_given(file: str | Path) -> str:
-    """A loose file as a command would name it; of a place outside the current folder only the name is kept."""
-    path = Path(file).expanduser()
-    if not path.is_absolute():
-        return path.as_posix()
-    here = Path.cwd()
-    return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
 
 
 def cost_of(fitted: Fitted, predict: float, score: float) -> Cost:

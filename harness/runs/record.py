@@ -6,8 +6,8 @@ Making the record of a run is `making`; runs on disk are `stored`.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -17,11 +17,17 @@ from harness.contract import ReferenceScore
 from harness.errors import StoreError
 from harness.scoring import MetricSums, PersonaSums
 from harness.store import clean_json, signed
+from harness.text import one_line, visible_json, without_places
 
 SCHEMA_VERSION = 2
+LARGEST = 1e100  # of a score: sums of squares stay finite
 Status = Literal["incomplete", "failed", "ok"]
-_Kind = TypeVar("_Kind", bound=BaseModel)
-Score = Annotated[float | None, AfterValidator(lambda x: x if x is not None and math.isfinite(x) else None)]
+_Kind = TypeVar("_Kind", bound="RunHead")
+Score = Annotated[float | None, AfterValidator(lambda x: x if x is not None and abs(x) <= LARGEST else None)]
+Count = Annotated[int, Field(ge=0, le=2**63)]
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # it is a folder, a file and a word of a command
+_OF_PERSONAS = ("per_persona",)  # an id of somebody is what the data say
 
 
 class Part(BaseModel):
@@ -145,7 +151,7 @@ class Settings(BaseModel):
     cluster: int | None = None
     seed: int = 0
     control: str | None = None
-    margin: float | None = None
+    margin: Annotated[float, Field(gt=0, le=LARGEST)] | None = None
 
 
 class BenchmarkSource(Part):
@@ -192,11 +198,11 @@ class Base(Part):
     """
 
     methods: tuple[str, ...] = ()
-    trainable_parameters: int = 0
-    fits: int | None = 0
-    fit_seconds: float = 0.0
-    steps: int = 0
-    tokens: int = 0
+    trainable_parameters: Count = 0
+    fits: Count | None = 0
+    fit_seconds: Seconds = 0.0
+    steps: Count = 0
+    tokens: Count = 0
 
 
 class Cost(Part):
@@ -209,19 +215,19 @@ class Cost(Part):
     stands_on        None: it stands on nothing, or (with `requires`) it is not known
     """
 
-    trainable_parameters: int
-    parameters_per_adapter: int
-    adapters: int
-    stored_bytes: int
-    fits: int | None = None
-    fit_seconds: float
-    predict_seconds: float
-    score_seconds: float
-    steps: int
-    epochs: int
-    tokens: int
+    trainable_parameters: Count
+    parameters_per_adapter: Count
+    adapters: Count
+    stored_bytes: Count
+    fits: Count | None = None
+    fit_seconds: Seconds
+    predict_seconds: Seconds
+    score_seconds: Seconds
+    steps: Count
+    epochs: Count
+    tokens: Count
     validation_loss: Score = None
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: Count | None = None
     stands_on: Base | None = None
 
 
@@ -364,14 +370,23 @@ class RunRecord(RunHead):
         """The record with other values of these fields, checked again."""
         return RunRecord.model_validate({**dict(self), **fields})
 
+    def without_places(self) -> RunRecord:
+        """The record as it may be published: of a path outside the current folder only its name is left."""
+        sums = {"per_persona": True, "unseen": {"per_persona"}, "yardsticks": {"__all__": {"per_persona"}}}
+        fields = self.model_dump(mode="json", exclude=sums)
+        if without_places(fields) == fields:
+            return self
+        return RunRecord.model_validate(without_places(self.model_dump(mode="json"), _OF_PERSONAS))
+
     def text(self) -> str:
         """run.json: strict JSON, one line a field, so that a person finds a field and a diff stays small.
 
-        The last field is the digest of the others; whoever edits a record by hand takes it out.
+        It names no place on this machine but what lies below the current folder. The last field is the digest of the
+        others; whoever edits a record by hand takes it out.
         """
-        fields = clean_json(self.model_dump(mode="json"))
-        lines = [f'"{name}": {json.dumps(v, ensure_ascii=False, allow_nan=False)}' for name, v in fields.items()]
-        return signed("{\n" + ",\n".join(lines) + "\n}\n")
+        fields = without_places(clean_json(self.model_dump(mode="json")), _OF_PERSONAS)
+        texts = {name: json.dumps(v, ensure_ascii=False, allow_nan=False) for name, v in fields.items()}
+        return signed("{\n" + ",\n".join(f'"{name}": {visible_json(text)}' for name, text in texts.items()) + "\n}\n")
 
 
 _BELOW_THE_HEAD = tuple(f'"{name}": ' for name in RunRecord.model_fields if name not in RunHead.model_fields)
@@ -390,14 +405,51 @@ def parse_record(value: Any, path: Path) -> RunRecord:
     if version != SCHEMA_VERSION:
         newer = isinstance(version, int) and version > SCHEMA_VERSION
         why = "was written by a newer harness: update this one" if newer else "is no record of a run"
-        raise StoreError(f"{path} {why} (schema_version {version!r}, known up to {SCHEMA_VERSION})")
+        raise StoreError(f"{path} {why} (schema_version {version!r:.20}, known up to {SCHEMA_VERSION})")
     return _parsed(RunRecord, value, path)
 
 
 def _parsed(kind: type[_Kind], value: Any, path: Path) -> _Kind:
     try:
-        return kind.model_validate_json(value) if isinstance(value, str) else kind.model_validate(value)
+        found = kind.model_validate_json(value) if isinstance(value, str) else kind.model_validate(value)
+        faults = list(_faults(found))
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, f['loc'])) or 'record'}: {f['msg']}" for f in error.errors(include_url=False)]
+    if faults:
         more = [f"and {len(faults) - 5} more faults"] if len(faults) > 5 else []
-        raise StoreError(f"{path}: {'; '.join([*faults[:5], *more])}") from error
+        raise StoreError(f"{path}: {'; '.join([*(one_line(fault)[:300] for fault in faults[:5]), *more])}")
+    return found
+
+
+def _faults(record: RunHead) -> Iterator[str]:
+    """What is wrong with a record although every field has its type."""
+    if not _ID.fullmatch(record.id):
+        yield f"id: {record.id[:60]!r} is none: up to 200 letters, digits, _ . and - that begin with no . or -"
+    if not isinstance(record, RunRecord) or record.status != "ok":
+        return
+    if missing := [name for name in record.metrics if name not in record.sums.metrics]:
+        yield f"metrics: '{missing[0]}' has no sums"
+    if record.reference and not _finite(record.reference.score, record.reference.se or 0.0):
+        yield "reference: score and se must be numbers"
+    sums = {"per_persona": record.sums, "unseen.per_persona": record.unseen and record.unseen.per_persona}
+    sums |= {f"yardsticks.{i}.per_persona": one.per_persona for i, one in enumerate(record.yardsticks)}
+    for where, found in sums.items():
+        if found is not None:
+            yield from (f"{where}.{fault}" for fault in _faults_of(found))
+
+
+def _faults_of(sums: PersonaSums) -> Iterator[str]:
+    if not sums.personas or len(set(sums.personas)) != len(sums.personas):
+        yield "personas: nobody, or somebody twice"
+    if any(n < 0 for n in sums.replies):
+        yield "replies: fewer than none"
+    for name, entry in sums.metrics.items():
+        columns = (entry.sum, entry.values or (), *(entry.counts or {}).values())
+        if not all(_finite(*column) for column in columns):
+            yield f"metrics.{name}: sums must be numbers"
+        if any(not 0 <= n <= 2**53 for n in entry.n):
+            yield f"metrics.{name}: n must count replies"
+
+
+def _finite(*numbers: float) -> bool:
+    return all(abs(number) <= LARGEST for number in numbers)  # nan is not

@@ -131,12 +131,23 @@ def _whole(text: str, path: Path) -> RunRecord:
             value = _upgraded(value, path)
     record = described(parse_record(value, path))
     _check_place(record, path)
-    return record
+    return record if is_signed(text) else record.without_places()  # `RunRecord.text` has taken them out
 
 
 def _check_place(head: RunHead, path: Path) -> None:
     if path.name == FILE and head.id != path.parent.name:
         raise StoreError(f"{path} is the record of {head.id!r}, not of the folder where it lies")
+
+
+def published_run(path: Path) -> StoredRun:
+    """The run of a published record, failed with the reason where that cannot be read, or bears another's name."""
+    try:
+        record = read_record(path)
+        if record.id != path.stem:
+            raise StoreError(f"{path} is the record of another run")
+    except StoreError as error:
+        record = _unreadable(path.stem, str(error))
+    return StoredRun(path, record)
 
 
 def read_run(folder: Path) -> StoredRun | None:

@@ -1,7 +1,6 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
 from .printing import (
     base_rate_lines as base_rate_lines,
-    clean as clean,
     interval as interval,
     metric_head as metric_head,
     number as number,
@@ -12,6 +11,7 @@ from .printing import (
     score_line as score_line,
     shown as shown,
     table as table,
+    table_lines as table_lines,
     yardstick_lines as yardstick_lines,
     yardsticks_json as yardsticks_json,
 )

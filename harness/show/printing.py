@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +13,10 @@ from harness.compare import Family, NotComparableError, against_base_rates, comp
 from harness.runs import Cost, RunRecord, StoredRun
 from harness.scoring import scale
 from harness.statistics import ComparisonRow, row_json
+from harness.text import as_lines, one_line
 
 if TYPE_CHECKING:
     from harness.runner import Outcome
-
-# Controls but tab and newline, half surrogates and two that XML refuses; and what turns the direction of text, which
-# makes it read as something else and is no part of any name.
-_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
@@ -45,19 +41,22 @@ def interval(pair: Sequence[float | None] | None, sign: bool = True, digits: int
 
 
 def table(rows: Sequence[Mapping[str, Any]], form: str = "simple") -> str:
-    """Rows with the same keys as a table (`form` is tabulate's); columns that are empty everywhere are left out."""
+    """Rows with the same keys as a table (`form` is tabulate's); columns that are empty everywhere are left out.
+
+    A row is one line, whatever stands in its cells.
+    """
     keys = [key for key in rows[0] if any(row.get(key) not in (None, "") for row in rows)]
     return tabulate(
-        [[row.get(key) for key in keys] for row in rows],
-        headers=keys,
+        [[None if row.get(key) is None else one_line(row[key]) for key in keys] for row in rows],
+        headers=list(map(one_line, keys)),
         tablefmt=form,
         disable_numparse=True,
     )
 
 
-def clean(text: object) -> str:
-    """The text with nothing that XML or a terminal cannot hold: controls but tab and newline, half surrogates."""
-    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", str(text))
+def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of a table."""
+    return table(rows).split("\n")
 
 
 def shown(record: RunRecord, name: str, value: float | None) -> float | None:
@@ -116,12 +115,12 @@ def outcome_text(outcome: Outcome) -> str:
     for ceiling in outcome.ceilings:
         lines.append({"": ceiling.name, head: number(shown(record, decides, ceiling.scores[decides]))})
     keys = list(lines[0])
-    text = [table([{key: line.get(key, "") for key in keys} for line in lines]), ""]
+    text = [*table_lines([{key: line.get(key, "") for key in keys} for line in lines]), ""]
     others = [m for m in record.metrics[1:] if record.scores.get(m) is not None]
     if others:
-        text += [table([_also(runs, m, row is not None) for m in others]), ""]
+        text += [*table_lines([_also(runs, m, row is not None) for m in others]), ""]
     if yardsticks := yardstick_lines(record):
-        text += [table(yardsticks), ""]
+        text += [*table_lines(yardsticks), ""]
     text.append(f"{record.n_personas} personas, {record.n_replies} replies, seed {record.seed}, run {record.id}")
     if unseen := record.unseen:
         before = outcome.baseline.record.unseen
@@ -146,7 +145,7 @@ def outcome_text(outcome: Outcome) -> str:
             f"against the published {against.score_pts:.2f} ({against.source}): {against.delta_pts:+.2f}, "
             f"p {p_value(against.p)}; " + against.caveat
         )
-    return "\n".join(text)
+    return as_lines(text)
 
 
 def _also(runs: Sequence[StoredRun], metric: str, compared: bool) -> dict[str, str]:
@@ -228,7 +227,8 @@ def yardsticks_json(families: Sequence[Family]) -> dict[str, Any]:
     record = families[0].first.record
     return {
         "yardsticks": {
-            one.name: {m: shown(record, m, value) for m, value in one.scores.items()} for one in record.yardsticks
+            one.name: {m: shown(record, m, one.scores[m]) for m in record.metrics if m in one.scores}
+            for one in record.yardsticks
         },
         "against_base_rates": [
             {"yardstick": against.yardstick.name, "metric": against.metric, **row_json(row)}
@@ -243,7 +243,7 @@ def run_line(run: StoredRun) -> dict[str, Any]:
     record = run.head
     if not run.complete:
         return {"run": run.id, "status": record.status, "method": record.method, "error": record.error}
-    score, unit = record.scores[record.metric], record.unit or run.record.unit
+    score, unit = record.scores.get(record.metric), record.unit or run.record.unit
     return {
         "run": run.id,
         "status": "ok",

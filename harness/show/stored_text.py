@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from harness.compare import Diff, Joint, Plan, Sample, View, row_name
 from harness.runs import Cost, StoredRun
 from harness.scoring import scale
-from harness.show.printing import clean, interval, number, p_value, shown, table
+from harness.show.printing import interval, number, p_value, shown, table_lines
+from harness.text import as_lines, one_line, terminal
 
 
 def _digits(unit: str) -> int:
@@ -36,7 +37,7 @@ def joint_text(found: Joint) -> str:
         for row in found.rows
     ]  # fmt: skip
     base = {"": found.own.method, score: own(found.own), "seeds": len(found.own.seeds)}
-    text = [table([*lines, {key: base.get(key, "") for key in lines[0]}]), ""]
+    text = [*table_lines([*lines, {key: base.get(key, "") for key in lines[0]}]), ""]
     replies = found.baseline.first.record.n_replies
     kind = "mean over replies" if micro else "mean over personas"
     text.append(f"{found.own.n_personas} personas, {replies} replies; {found.estimand}: {kind}")
@@ -61,7 +62,7 @@ def joint_text(found: Joint) -> str:
             if row.reference
         ]
         text.append(f"against the published {against.score_pts:.2f}: {', '.join(parts)}; {against.caveat}")
-    return "\n".join(text)
+    return as_lines(text)
 
 
 def _clusters(groups, unit: str) -> list[str]:
@@ -77,14 +78,14 @@ def _clusters(groups, unit: str) -> list[str]:
         }
         for g in groups.rows
     ]
-    return [f"  {groups.sentence}", *("  " + line for line in table(rows).splitlines())]
+    return [f"  {groups.sentence}", *("  " + line for line in table_lines(rows))]
 
 
 def run_text(run: StoredRun, seen: View | None, sampled: Sequence[Sample], top: int) -> str:
     """A stored run for reading: what it is, scores, cost, flags, clusters, best and worst personas, replies."""
     record = run.record
     if seen is None:
-        return f"{run.id}: {record.status}: {record.error or 'not finished; run the same command again'}"
+        return as_lines([f"{run.id}: {record.status}: {record.error or 'not finished; run the same command again'}"])
     lines = [
         f"{run.id}: {row_name(record)} on {record.benchmark.name}, backbone {record.config.backbone}, "
         f"seed {record.seed}",
@@ -92,33 +93,35 @@ def run_text(run: StoredRun, seen: View | None, sampled: Sequence[Sample], top: 
     ]
     if file := record.imported:
         lines.append(f"imported from {file.name} (sha256 {file.sha256[:12]}), example set {file.example_set}")
-    lines += ["", table([{"metric": m, "score": number(shown(record, m, v), 3)} for m, v in record.scores.items()])]
+    scores = [{"metric": m, "score": number(shown(record, m, record.scores.get(m)), 3)} for m in record.metrics]
+    lines += ["", *table_lines(scores)]
     if record.cost:
-        lines += ["", _cost(record.cost)]
+        lines += ["", *_cost(record.cost)]
     if record.flags:
         lines.append("flags: " + "; ".join(map(str, record.flags)))
     lines += _view(seen, top)
     if sampled:
         lines += ["", "replies:"]
         for sample in sampled:
-            lines.append(f"  {clean(sample.id)}  {seen.metric} {number(sample.score, _digits(seen.unit))}")
+            lines.append(f"  {one_line(sample.id)}  {seen.metric} {number(sample.score, _digits(seen.unit))}")
             lines += _texts(sample.prompt, sample.reference, [("reply", sample.reply)])
-    return "\n".join(lines)
+    return as_lines(lines)
 
 
 def _texts(prompt: str | None, reference: str | None, replies: Sequence[tuple[str, str | None]]) -> list[str]:
     """What was asked, what the person really got and what was replied, one under the other for the eye to compare."""
     known = [(name, text) for name, text in (("prompt", prompt), ("reference", reference)) if text is not None]
     named = [*known, *((name, "(no reply stored)" if text is None else text) for name, text in replies)]
+    named = [(one_line(name), text) for name, text in named]
     wide = max(len(name) for name, _ in named) + 2
     return [
         f"    {name + ':' if i == 0 else '':<{wide}}{line}"
         for name, text in named
-        for i, line in enumerate(clean(text).split("\n"))
+        for i, line in enumerate(terminal(text).split("\n"))
     ]
 
 
-def _cost(cost: Cost) -> str:
+def _cost(cost: Cost) -> list[str]:
     """The method's own cost, and beside it that of the methods that it stands on."""
     base = cost.stands_on
     apart = {} if base is None else base.model_dump(exclude={"methods"})
@@ -127,7 +130,7 @@ def _cost(cost: Cost) -> str:
     def cell(value: float | None) -> str:
         return "-" if value is None else f"{value:,}"
 
-    return table(
+    return table_lines(
         [
             {"cost": name, "own": cell(value), head: cell(apart[name]) if name in apart else ""}
             for name, value in cost.model_dump(exclude={"stands_on"}).items()
@@ -146,7 +149,7 @@ def _view(seen: View, top: int) -> list[str]:
             }
             for c in seen.clusters
         ]  # fmt: skip
-        lines += [table(rows), ""]
+        lines += [*table_lines(rows), ""]
     many = len(seen.personas) > 2 * top
     shown_rows = [*seen.personas[:top], *seen.personas[-top:]] if many else seen.personas
     rows = [
@@ -159,7 +162,7 @@ def _view(seen: View, top: int) -> list[str]:
     ]  # fmt: skip
     if top > 0:
         lines.append(f"the best {top} and the worst {top} of {len(seen.personas)} personas:" if many else "personas:")
-        lines.append(table(rows))
+        lines += table_lines(rows)
     if seen.spread is not None:
         spread, noise = (number(x, digits) for x in (seen.spread, seen.noise))
         lines.append(f"between personas: sd {spread}; noise of a persona's mean: sd {noise}")
@@ -182,10 +185,10 @@ def diff_text(found: Diff, top: int) -> str:
         if x.delta == 0:
             break
         lines.append("")
-        lines.append(f"{clean(x.id)} ({clean(x.persona)}): {number(x.delta, digits, sign=True)}")
+        lines.append(f"{one_line(x.id)} ({one_line(x.persona)}): {number(x.delta, digits, sign=True)}")
         names = [f"{run} ({number(score, digits)})" for run, score in zip(found.runs, x.scores, strict=True)]
         lines += _texts(x.prompt, x.reference, list(zip(names, x.replies, strict=True)))
-    return "\n".join(lines)
+    return as_lines(lines)
 
 
 def plan_text(found: Plan) -> str:
@@ -205,4 +208,4 @@ def plan_text(found: Plan) -> str:
         if found.power_at is not None:
             text += f"; {found.personas} personas have {found.power_at:.0%}"
         lines.append(text)
-    return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
+    return as_lines([*lines, *(f"note: {note}" for note in found.notes)])

@@ -9,6 +9,7 @@ from harness.statistics import row_json
 from harness.sweeps.plan import GateResult, PhaseResult, PlanOutcome, Try
 from harness.sweeps.plan_file import Phase
 from harness.sweeps.sweep_text import failures, made_json
+from harness.text import as_lines
 
 
 def plan_text(outcome: PlanOutcome) -> str:
@@ -16,7 +17,7 @@ def plan_text(outcome: PlanOutcome) -> str:
     total = len(outcome.phases)
     text = [line for i, result in enumerate(outcome.phases, 1) for line in _phase_lines(i, total, result)]
     text += failures(outcome.made)
-    return "\n".join([*text, outcome.ending.text])
+    return as_lines([*text, outcome.ending.text])
 
 
 def plan_json(outcome: PlanOutcome) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from harness import show
 from harness.runs import Cost, StoredRun
 from harness.statistics import row_json
 from harness.sweeps.sweep import Made, Order, Row, SweepOutcome, Workshop
+from harness.text import as_lines
 
 
 def sweep_text(outcome: SweepOutcome) -> str:
@@ -21,12 +22,12 @@ def sweep_text(outcome: SweepOutcome) -> str:
     shown = [row for row in outcome.rows if row.family]
     text = []
     if shown:
-        text += [_table(outcome), ""]
+        text += [*_table(outcome), ""]
         if others := _others(shown):
-            text += [show.table(others), ""]
+            text += [*show.table_lines(others), ""]
         families = [row.family for row in shown if row.family]
         if yardsticks := show.yardstick_lines(families[0].first.record):
-            text += [show.table(yardsticks), ""]
+            text += [*show.table_lines(yardsticks), ""]
         text.append(_size(outcome, shown))
         for row in shown:
             text += _lines(row)
@@ -35,7 +36,7 @@ def sweep_text(outcome: SweepOutcome) -> str:
     text += failures(outcome.made)
     stored = sum(made.stored for made in outcome.made)
     text.append(f"{len(outcome.made)} runs: {_counts(outcome.made, stored)}")
-    return "\n".join(text)
+    return as_lines(text)
 
 
 def sweep_json(outcome: SweepOutcome) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def _state(run: StoredRun | None) -> str:
     return "begun, goes on where it stopped"
 
 
-def _table(outcome: SweepOutcome) -> str:
+def _table(outcome: SweepOutcome) -> list[str]:
     first = next(row.family.first for row in outcome.rows if row.family)
     head = show.metric_head(first.record, first.record.metric)
     lines: list[dict[str, str]] = []
@@ -125,7 +126,7 @@ def _table(outcome: SweepOutcome) -> str:
             lines.append({"": row.entry.label, head: "failed"})
     lines += [{"": name, head: show.number(score)} for name, score in _ceilings(outcome).items()]
     keys = list(dict.fromkeys(key for line in lines for key in line))
-    return show.table([{key: line.get(key, "") for key in keys} for line in lines])
+    return show.table_lines([{key: line.get(key, "") for key in keys} for line in lines])
 
 
 def _mean_cost(runs: Sequence[StoredRun]) -> Cost | None:

@@ -10,6 +10,7 @@ from harness import show
 from harness.sweeps import sweep_text
 from harness.sweeps.trials import Best
 from harness.sweeps.tuning import TuningOutcome
+from harness.text import as_lines
 
 
 def tuning_text(outcome: TuningOutcome) -> str:
@@ -17,12 +18,12 @@ def tuning_text(outcome: TuningOutcome) -> str:
     who = f"{len(outcome.tuning_personas)} personas"
     who += " that are not among those below" if outcome.apart else ", the same that are reported below"
     tuning = outcome.tuning
-    return "\n".join([
-        show.table([_line(best) for best in outcome.best]),
+    return as_lines([
+        *show.table_lines([_line(best) for best in outcome.best]),
         f"{tuning.trials} trials each ({tuning.sampler}, pruner {tuning.pruner}) on the validation replies of {who}"
         + ("" if tuning.sampler == "grid" else "; the first trial of each is its defaults"),
         "",
-        sweep_text.sweep_text(outcome.sweep),
+        *sweep_text.sweep_text(outcome.sweep).split("\n"),
     ])  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def stored_files(folder: Path) -> list[str]:
 def scores(folder: Path) -> dict[str, object]:
     fields = ("status", "scores", "per_persona", "files")
     records = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("[!.]*/run.json")}
-    return {name: [record[field] for field in fields] for name, record in sorted(records.items())}
+    return {name: [written[field] for field in fields] for name, written in sorted(records.items())}
 
 
 def check_case(runs, tmp_path, harness, name, how):

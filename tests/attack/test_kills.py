@@ -44,8 +44,8 @@ def results(folder: Path) -> dict[str, object]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and ".cache" not in p.parts):
         name = path.relative_to(folder).as_posix()
         if path.name == "run.json":
-            record = json.loads(path.read_text())
-            found[name] = [record[field] for field in ("status", "scores", "per_persona", "files")]
+            written = json.loads(path.read_text())
+            found[name] = [written[field] for field in ("status", "scores", "per_persona", "files")]
         else:
             found[name] = path.read_bytes()
     return found

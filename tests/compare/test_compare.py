@@ -377,7 +377,7 @@ def test_show_and_diff_print_what_was_asked_and_the_reply_that_the_person_got(pu
     shown = out.partition("p007/d1#1")[2].splitlines()[1:5]
     heads = [line.split(":")[0].strip() for line in shown]
     assert heads == ["prompt", "reference", f"a-x-0 ({100 * a[7, 3]:.2f})", f"b-x-0 ({100 * b[7, 3]:.2f})"]
-    assert shown[0].endswith("user: dim \N{REPLACEMENT CHARACTER}[31m it 3"), "nothing moves the cursor"
+    assert shown[0].endswith("user: dim \\x1b[31m it 3"), "nothing moves the cursor"
     assert shown[1].endswith("done, 30 % 3")
     assert shown[3].endswith(f"said {b[7, 3]:.3f}")
     found = json.loads(harness("diff", "a", "b", "--runs-dir", tmp_path / "runs", "--json")[1])["examples"][0]

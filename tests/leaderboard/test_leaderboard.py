@@ -10,7 +10,7 @@ import pytest
 
 from harness.cli import main
 from harness.leaderboard import board_of, publish_records, read_runs, render, rows_as_json
-from harness.leaderboard.text import md
+from harness.text import markdown as md
 
 ROOT = Path(__file__).parents[2]
 BASE = np.linspace(0.7, 0.9, 24)

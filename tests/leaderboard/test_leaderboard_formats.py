@@ -15,10 +15,11 @@ import pytest
 from harness.leaderboard import board_of, render
 from harness.leaderboard.rows import Board
 from harness.leaderboard.tables import as_csv, as_latex, rows_as_json
-from harness.leaderboard.text import clean, md, short
+from harness.leaderboard.text import short
 from harness.runs.making import flags_of as flags_of_run
 from harness.runs.record import DivergedAdapters, EmptyReplies, FlagPart, Rewaved, SomeAdapters
 from harness.statistics.verdicts import FLAGS
+from harness.text import markdown as md, terminal
 
 BASE = np.linspace(0.7, 0.9, 24)
 NOISE = np.random.default_rng(1).normal(0, 0.01, len(BASE))
@@ -167,8 +168,8 @@ def test_two_configurations_of_one_method_have_two_names(tmp_path, stored):
     assert r"m \[1\]" in render(board_of(runs))
 
 
-def test_clean_and_short():
-    assert clean("a\x00b\x1bc\ud800d") == "a\ufffdb\ufffdc\ufffdd"
+def test_visible_and_short():
+    assert terminal("a\x00b\x1bc\ud800d") == r"a\x00b\x1bc\ud800d"
     assert short("日本語" * 10, 10) == "日本語日…"
     assert short("as it is", 8) == "as it is"
 

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from harness.errors import StoreError
 from harness.leaderboard import board_of
-from harness.leaderboard.page import embedded, render
+from harness.leaderboard.page import render
 from harness.leaderboard.replies import MOST_CHARACTERS, examples
 from harness.runs.record import Rewaved
-from harness.runs.stored import all_runs
+from harness.runs.stored import all_runs, write_run
+from harness.store.disk import Store
+from harness.text import script_json, terminal
 from tests.leaderboard import browser
 
 BASE = np.linspace(0.7, 0.9, 24)
@@ -78,11 +79,11 @@ def test_only_the_pages_own_script_may_run(board):
 
 
 def test_data_cannot_leave_their_script_element():
-    text = embedded({EVIL: [CLOSER, "<!--", "]]>", "a\x00b\ud800c"]})
+    text = script_json({EVIL: [CLOSER, "<!--", "]]>", "a\x00b\ud800c"]})
     assert not set(text) & set("<>&\u2028\u2029\x00")
-    assert json.loads(text)[EVIL][1:] == ["<!--", "]]>", "a\ufffdb\ufffdc"]
+    assert json.loads(text)[EVIL][1:] == ["<!--", "]]>", r"a\x00b\ud800c"]
     with pytest.raises(TypeError):
-        embedded({"x": object()})
+        script_json({"x": object()})
 
 
 def test_same_runs_same_bytes_in_any_order(board, tmp_path):
@@ -119,9 +120,13 @@ def test_the_number_of_examples_is_an_option_and_long_replies_are_cut(harness, p
 def test_runs_in_another_order_are_matched_by_the_examples_name(put, tmp_path):
     put("base", BASE)
     run = put("good", BASE + 0.03 + NOISE)
-    path = run.path / "replies.parquet"
-    table = pyarrow.parquet.read_table(path)
-    pyarrow.parquet.write_table(table.take(list(range(len(table) - 1, 4, -1))), path)
+    table = pyarrow.parquet.read_table(run.path / "replies.parquet")
+    turned = table.take(list(range(len(table) - 1, 4, -1)))
+    write_run(
+        Store(run.path.parent),
+        run.record,
+        lambda folder: pyarrow.parquet.write_table(turned, folder / "replies.parquet"),
+    )
     (group,) = board_of(all_runs(tmp_path / "runs")).groups
     found = examples(group, 240)
     for example in found.chosen[5:]:
@@ -132,13 +137,19 @@ def test_runs_in_another_order_are_matched_by_the_examples_name(put, tmp_path):
     assert [len(example.replies) for example in found.chosen[:5]] == [1] * 5, "what one run lacks is not made up"
 
 
-def test_a_broken_file_of_replies_is_named(put, tmp_path):
+def test_a_broken_file_of_replies_is_named_and_left_out(put, tmp_path, harness):
     run = put("base", BASE)
     put("good", BASE + 0.03 + NOISE)
     (run.path / "replies.parquet").write_text("oops\n")
-    (group,) = board_of(all_runs(tmp_path / "runs")).groups
-    with pytest.raises(StoreError, match=r"cannot read .*base-x-0/replies\.parquet"):
-        examples(group)
+    code, _, err = harness("leaderboard", "--runs-dir", tmp_path / "runs", "--output", tmp_path / "README.md")
+    assert code == 0
+    assert err.splitlines() == [
+        f"{run.path / 'replies.parquet'} is damaged: its digest is not the recorded one; the command that made the run "
+        "makes it again; its replies are not on the page"
+    ]
+    (group,) = data_of((tmp_path / "index.html").read_text())["groups"]
+    assert group["examples"]["without"] == ["base"]
+    assert group["examples"]["chosen"]
 
 
 # ---- in a browser ----
@@ -302,16 +313,16 @@ def test_replies_stand_side_by_side(page, board):
     )
     for place in (0, 1):
         shown = seen.js(cards)
-        assert [text for _, text in shown] == [reply.text for reply in chosen[place].replies]
+        assert [text for _, text in shown] == [terminal(reply.text) for reply in chosen[place].replies]
         assert {name for name, _ in shown} == {"good", "base (baseline)", EVIL}
         seen.js("[...document.querySelectorAll('main > section:first-of-type .picker button')].at(-1).click()")
     seen.js(f"{{let e = document.getElementById('ex-{key}'); e.value = '20'; e.dispatchEvent(new Event('change'))}}")
-    assert [text for _, text in seen.js(cards)] == [reply.text for reply in chosen[19].replies]
+    assert [text for _, text in seen.js(cards)] == [terminal(reply.text) for reply in chosen[19].replies]
     assert seen.js("[...document.querySelectorAll('main > section:first-of-type .picker button')].at(-1).disabled")
     assert "20 of 240 examples" in seen.js("document.body.innerText")
     given = "[...document.querySelectorAll('main > section:first-of-type .given p')].map(p => p.textContent)"
     last = chosen[19]
-    assert seen.js(given) == [last.prompt and last.prompt.text, last.reference and last.reference.text]
+    assert seen.js(given) == [terminal(one.text) for one in (last.prompt, last.reference) if one]
     assert seen.js(given)[0].startswith("user: "), "what was asked stands beside the replies"
 
 
