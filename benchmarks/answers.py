@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import SPLITS, ConfigError, DataError, Dataset, Dialogue, Message, Persona, Protocol
-from harness.contract import Split
+from harness.contract import Split, user_path
 
 from .reading import Faults, cut, read_choice, read_objects, read_parts, read_text, shuffled, split_names
 from .yardsticks import rating_yardsticks
@@ -194,7 +194,7 @@ def left_out(people: Sequence[str], among: int, why: str) -> dict[str, str]:
 
 def answers_from(data: str, originals: Callable[[Path], list[Answer]], choices: Sequence[str] = ()) -> list[Answer]:
     """Answers from a sample in JSON lines, or from the original release by `originals`."""
-    path = Path(data).expanduser()
+    path = user_path(data)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     return read_answers(path, choices) if path.suffix in (".jsonl", ".json") else originals(path)

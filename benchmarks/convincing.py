@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 from harness import BenchmarkCard, DataError, Dataset, Metric, MetricBatch, Protocol, hookimpl
 
 from .answers import Answer, PeopleOptions, answers_from, people_of
+from .reading import usable
 from .released import Release, located
 from .yardsticks import worded_choice_yardsticks
 
@@ -116,7 +117,7 @@ def read_pairs(path: Path, words: int) -> list[Answer]:
 
 
 def _pairs_in(file: Path, words: int) -> Iterator[Answer]:
-    raw = file.read_bytes()
+    raw = usable(file).read_bytes()
     if b"<!DOCTYPE" in raw or b"<!ENTITY" in raw:
         raise DataError(f"{file}: declares document types or entities, which the release does not; it is not read")
     try:

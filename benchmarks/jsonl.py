@@ -27,7 +27,7 @@ from harness import (
     did_you_mean,
     hookimpl,
 )
-from harness.contract import CORE_METRICS, Split
+from harness.contract import CORE_METRICS, Split, user_path
 from harness.scoring import expand_metrics, metric_named
 
 from .answers import items_by_split, items_fact, left_out
@@ -114,7 +114,7 @@ def load(options: JsonlOptions) -> Dataset:
     chosen = _metrics(options.metrics, choices)
     if not options.data:
         raise ConfigError("the benchmark needs a file: --set data=FILE")
-    path = Path(options.data).expanduser()
+    path = user_path(options.data)
     personas, lines = _read(path, choices, options)
     personas, lines, few = _enough(path, personas, lines, options.at_least)
     split = _how(path, lines, options.split)

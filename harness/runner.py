@@ -17,7 +17,7 @@ from typing import Any
 from harness.adapters import kind_sources
 from harness.compare import Family, comparison_rows, row_name
 from harness.config import Recipe, RunConfig, held_out, scope_of, with_config
-from harness.contract import Method, load_benchmark, load_with_required
+from harness.contract import Method, changes, in_words, load_benchmark, load_with_required
 from harness.engines import Fitted, engine_for, engines_used
 from harness.errors import ConfigError, HarnessError, did_you_mean
 from harness.model import (
@@ -192,9 +192,9 @@ class Session:
             cut_prompts=predicted.cut,
             adds_text=fitted.adds_text,
             cost=cost_of(fitted, predict_seconds, score_seconds),
-            flags=flags_of(fitted, predicted.replies),
             ceilings=self.ceilings(),
             yardsticks=self.yardsticks(),
+            flags=flags_of(fitted, predicted.replies, self._changed(recipe)),
             base=fitted.backbone.fingerprint,  # what the adapters stand on
             numerics={**record.numerics, **engines_used(fitted.all_adapters)},
         )
@@ -205,6 +205,12 @@ class Session:
                 link_tree(fitted.folder, folder / "adapters")
 
         return write_run(self.store, record, fill)
+
+    def _changed(self, recipe: Recipe) -> tuple[str, ...]:
+        """What plugins have left changed in the process up to now, but for methods that this run does not need."""
+        needed = self._chain(recipe)
+        others = {method.source.file for name, method in self.methods.items() if name not in needed}
+        return in_words(change for change in changes() if change.file not in others)
 
     def _unseen(self, columns: Mapping[str, Sequence[float]]) -> Unseen | None:
         """Scores with personas that were held out of all training; None without any."""

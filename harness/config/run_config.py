@@ -9,6 +9,7 @@ The runner decides what the values mean. No torch here.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,18 @@ from pydantic import AfterValidator, Field
 from pydantic_core import to_jsonable_python
 
 from harness.config.yaml_file import Document, parse, parse_value
-from harness.contract import SCORER, Plain, Protocol, fill, option_types, read_value, resolve
+from harness.contract import (
+    SCORER,
+    Plain,
+    Protocol,
+    calling,
+    fill,
+    option_types,
+    read_file,
+    read_value,
+    resolve,
+    user_path,
+)
 from harness.errors import ConfigError, HarnessError, did_you_mean
 
 TARGETS = ("method", "benchmark", "protocol")  # of an option; any other is the name of a method that is required
@@ -28,7 +40,7 @@ OptionsOf = Callable[[str, str], type]  # ("method" or "benchmark", name) -> its
 
 
 def _known_scorer(scorer: str) -> str:
-    path = Path(scorer).expanduser()
+    path = user_path(scorer)
     if scorer != SCORER and not path.is_dir():
         near = [str(file.parent) for file in path.parent.glob("*/model.safetensors")]
         raise ValueError(f"is no folder, and not the name of the scorer; {did_you_mean(scorer, [SCORER, *near])}")
@@ -85,7 +97,7 @@ class RunConfig:
     seed: Annotated[int, Field(ge=0)] = 0
     runs_dir: Path = Path("runs")
     engine: Literal["auto", "transformers", "llama_cpu"] = "auto"
-    threads: Annotated[int, Field(ge=1)] = 2
+    threads: Annotated[int, Field(ge=1, le=1024)] = 2
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
     load_in: Literal["4bit", "8bit"] | None = None
@@ -203,7 +215,6 @@ def load_config(
             options.append((key.strip(), _Given(parse_value(value, f"--set {key}"), f"--set {text}", 3)))
         except ConfigError as error:
             faults.append(str(error))
-
     values = _field_values(fields, faults)
     types = _option_types(values, options_of, fields, faults)
     options = [(_without_own_name(key, values), given) for key, given in options]
@@ -219,6 +230,7 @@ def load_config(
         for name in types
         if name not in TARGETS
     }
+    _instance("protocol", Protocol(), filled["protocol"], {"protocol": "of the run"}, faults)
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
     return RunConfig(**values, required_options={**required, **others}, protocol=filled["protocol"])
@@ -226,11 +238,11 @@ def load_config(
 
 def read_document(file: str | Path, given: str = "--config ") -> Document:
     """A YAML file by its path, or a shipped one by its name. Raises ConfigError that begins with `given`."""
-    path = Path(file).expanduser()
+    path = user_path(file)
     if not path.exists() and isinstance(file, str) and Path(file).name == file and not path.suffix:
         return shipped(file, given)
     try:
-        text = path.read_text("utf-8")
+        text = read_file(path).decode()
     except OSError as error:
         near = [item.name for item in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise ConfigError(f"{given}{file}: {error.strerror}; {did_you_mean(path.name, near)}") from error
@@ -388,8 +400,10 @@ def _instance(target: str, start: Any, filled: Mapping[str, Any], values: Mappin
         size = values.get("personas")
         if size is not None:
             filled = {**filled, "personas": None if size == "all" else size}
+    file = getattr(sys.modules.get(type(start).__module__), "__file__", None)
     try:
-        return fill(start, filled)
+        with calling(f"options of {target}", "options", file, passing=(ValueError, TypeError)):
+            return fill(start, filled)
     except (ValueError, TypeError, HarnessError) as error:
         whose = f"{target} '{values[target]}'" if target in TARGETS else f"method '{target}'"
         faults.append(f"options of {whose}: {error}")
