@@ -14,6 +14,7 @@ from pathlib import Path
 from harness import SPLITS, ConfigError, DataError, Dataset, Dialogue, Message, Persona, Protocol
 from harness.contract import Split, user_path
 
+from .choices import Count, Some
 from .reading import Faults, cut, read_choice, read_objects, read_parts, read_text, shuffled, split_names
 from .yardsticks import rating_yardsticks
 
@@ -50,9 +51,9 @@ class PeopleOptions:
 
     data: str = ""
     sha256: str = ""
-    people: int | None = None
-    at_least: int = 20
-    most: int | None = None
+    people: Some | None = None
+    at_least: Count = 20
+    most: Some | None = None
     splits: str = "30/10/10"
     split_seed: int = 0
     profile: bool = False

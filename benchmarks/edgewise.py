@@ -30,6 +30,7 @@ from harness import (
 from harness.contract import user_path
 from harness.scoring import expand_metrics
 
+from .choices import Some
 from .devices import DEVICES
 from .reading import (
     Faults,
@@ -80,8 +81,8 @@ class EdgewiseOptions:
     preset: Literal["all_turns", "from_third_turn", "last_turn"] = "all_turns"
     splits: str = ".6/.2/.2"
     split_seed: int = 0
-    max_new_tokens: int = 64
-    limit_personas: int | None = None
+    max_new_tokens: Some = 64
+    limit_personas: Some | None = None
 
 
 @hookimpl

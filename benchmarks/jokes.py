@@ -18,6 +18,7 @@ from harness import BenchmarkCard, DataError, Dataset, hookimpl
 from harness.contract import read_json_text, user_path
 
 from .answers import SCALE, Answer, PeopleOptions, answers_from, rating_dataset
+from .choices import Count, Some
 from .reading import read_utf8, usable
 from .released import Release, located
 
@@ -34,9 +35,9 @@ class JokesOptions(PeopleOptions):
     texts  the jokes: a folder of init1.html to init100.html, or a table with a row a joke; empty: found beside the data
     """
 
-    people: int | None = 100
-    at_least: int = 60
-    most: int | None = 60
+    people: Some | None = 100
+    at_least: Count = 60
+    most: Some | None = 60
     splits: str = "30/10/20"
     texts: str = ""
 

@@ -31,7 +31,7 @@ from harness.contract import CORE_METRICS, Split, user_path
 from harness.scoring import expand_metrics, metric_named
 
 from .answers import items_by_split, items_fact, left_out
-from .choices import as_numbers, parse_choices
+from .choices import Count, Some, as_numbers, parse_choices
 from .reading import (
     Faults,
     read_choice,
@@ -92,14 +92,14 @@ class JsonlOptions:
     split: Literal["auto", "order", "given", "item", "persona"] = "auto"
     splits: str = ".6/.2/.2"
     split_seed: int = 0
-    at_least: int = 0
+    at_least: Count = 0
     metrics: tuple[str, ...] = ()
     profile: bool = False
     system: str = ""
     turns: Literal["all", "last"] = "all"
-    max_new_tokens: int = 64
-    max_prompt_tokens: int = 1024
-    limit_personas: int | None = None
+    max_new_tokens: Some = 64
+    max_prompt_tokens: Some = 1024
+    limit_personas: Some | None = None
 
 
 @hookimpl

@@ -11,12 +11,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from harness import BenchmarkCard, DataError, Dataset, Dialogue, Message, Persona, Protocol, did_you_mean, hookimpl
 from harness.contract import user_path
 
 from .answers import left_out
+from .choices import Count, Some
 from .reading import Faults, read_json, read_objects, read_text, usable
 from .yardsticks import choice_yardsticks, rating_yardsticks, text_yardsticks
 
@@ -80,11 +83,11 @@ class LampOptions:
     data: str = ""
     task: str = ""
     part: Literal["train", "dev", "test"] = "dev"
-    most: int = 50
-    at_least: int = 4
-    validation: float = 0.2
-    people: int | None = 100
-    max_prompt_tokens: int = 1024
+    most: Some = 50
+    at_least: Count = 4
+    validation: Annotated[float, Field(ge=0, le=1)] = 0.2
+    people: Some | None = 100
+    max_prompt_tokens: Some = 1024
 
 
 @hookimpl

@@ -13,6 +13,7 @@ from pathlib import Path
 from harness import BenchmarkCard, DataError, Dataset, hookimpl
 
 from .answers import SCALE, Answer, PeopleOptions, answers_from, rating_dataset
+from .choices import Count, Some
 from .reading import Faults, read_choice, read_text, read_utf8
 from .released import Release, located
 
@@ -30,8 +31,8 @@ RELEASE = Release(
 class OffensivenessOptions(PeopleOptions):
     """See PeopleOptions. A person of the release rated 50 comments."""
 
-    people: int | None = 60
-    at_least: int = 40
+    people: Some | None = 60
+    at_least: Count = 40
 
 
 @hookimpl

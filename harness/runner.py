@@ -17,7 +17,7 @@ from typing import Any
 from harness.adapters import kind_sources
 from harness.compare import Family, comparison_rows, row_name
 from harness.config import Recipe, RunConfig, held_out, scope_of, with_config
-from harness.contract import Method, changes, in_words, load_benchmark, load_with_required
+from harness.contract import Method, changes, extensions_of, in_words, load_benchmark, load_with_required
 from harness.engines import Fitted, engine_for, engines_used
 from harness.errors import ConfigError, HarnessError, did_you_mean
 from harness.model import (
@@ -207,10 +207,10 @@ class Session:
         return write_run(self.store, record, fill)
 
     def _changed(self, recipe: Recipe) -> tuple[str, ...]:
-        """What plugins have left changed in the process up to now, but for methods that this run does not need."""
-        needed = self._chain(recipe)
-        others = {method.source.file for name, method in self.methods.items() if name not in needed}
-        return in_words(change for change in changes() if change.file not in others)
+        """What the plugins that a run needs have left changed in the process up to now."""
+        files = {method.source.file for method, _ in self._chain(recipe).values()} | {self.benchmark.source.file}
+        files |= {found.source.file for kind in ("metric", "adapter") for found in extensions_of(kind)}
+        return in_words(changes(among=files))
 
     def _unseen(self, columns: Mapping[str, Sequence[float]]) -> Unseen | None:
         """Scores with personas that were held out of all training; None without any."""

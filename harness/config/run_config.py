@@ -195,11 +195,8 @@ def load_config(
     fields: dict[str, _Given] = {}
     options: list[tuple[str, _Given]] = []
     documents = [shipped("default")]
-    if file is not None:
-        try:
-            documents.append(file if isinstance(file, Document) else read_document(file))
-        except HarnessError as error:
-            faults.append(str(error))
+    if file is not None:  # one that cannot be read is the only fault: the others may follow from it
+        documents.append(file if isinstance(file, Document) else read_document(file))
     for layer, document in enumerate(documents):
         _read_document(document, layer, fields, options, faults)
     for name, value in (flags or {}).items():
@@ -230,7 +227,7 @@ def load_config(
         for name in types
         if name not in TARGETS
     }
-    _instance("protocol", Protocol(), filled["protocol"], {"protocol": "of the run"}, faults)
+    _instance("protocol", Protocol(), filled["protocol"], values, faults)
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
     return RunConfig(**values, required_options={**required, **others}, protocol=filled["protocol"])
@@ -320,7 +317,8 @@ def _option_types(
             try:
                 types[target] = options_of(target, values[target])
             except HarnessError as error:
-                faults.append(f"{fields[target].where}: {error}")
+                if not any(fault.endswith(str(error)) for fault in faults):  # a loose file is asked for both
+                    faults.append(f"{fields[target].where}: {error}")
     return types
 
 
@@ -405,6 +403,6 @@ def _instance(target: str, start: Any, filled: Mapping[str, Any], values: Mappin
         with calling(f"options of {target}", "options", file, passing=(ValueError, TypeError)):
             return fill(start, filled)
     except (ValueError, TypeError, HarnessError) as error:
-        whose = f"{target} '{values[target]}'" if target in TARGETS else f"method '{target}'"
-        faults.append(f"options of {whose}: {error}")
+        whose = f"options of {target} '{values[target]}'" if target in values else f"options of method '{target}'"
+        faults.append(f"{'protocol' if target == 'protocol' else whose}: {error}")
         return None
