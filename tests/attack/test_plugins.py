@@ -133,9 +133,7 @@ def test_an_exit_while_a_plugin_is_loaded_is_one_line_too(run, place):
     text = {
         "module": text + "sys.exit(0)\n",
         "class body": text + "class Never:\n    sys.exit(0)\n",
-        "options": text.replace(
-            "    size: int = 1", "    size: int = 1\n    def __post_init__(self):\n        sys.exit(0)"
-        ),
+        "options": text.replace("size: int = 1", "size: int = 1\n    def __post_init__(self):\n        sys.exit(0)"),
         "default": text.replace("size: int = 1", "size: int = field(default_factory=lambda: sys.exit(0))"),
     }[place]
     code, _, err = run(text)
@@ -562,11 +560,12 @@ CALLS = {
     "clusters": ["run", "--method", "zero_shot", "--benchmark", "edgewise", "--set", "data=DATA", "--set",
                  "clusters=FILE", "--dry-run"],
 }  # fmt: skip
+RARE = ("device", "unreadable", "missing", "impossible", "nobody's")
 ENDINGS = {"plugin": ".py", "listed plugin": ".py", "backbone": ".gguf", "backbone to fetch": ".gguf"}
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "unreadable", "missing", "impossible", "nobody's"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", *(pytest.param(kind, marks=pytest.mark.attack) for kind in RARE)])
 @pytest.mark.parametrize("call", CALLS)
 def test_what_is_no_file_is_one_line_and_is_not_waited_for(harness, tmp_path, monkeypatch, call, kind):
     monkeypatch.chdir(tmp_path)
