@@ -76,10 +76,10 @@ def read_ratings(path: Path) -> list[Answer]:
 
 def _answer(row: dict[str, str]) -> Answer:
     comment = read_text(row["text"], "text")[:LONGEST]
-    rating = row["offensiveness"].strip().removesuffix(".0")
+    rating = read_text(row["offensiveness"], "offensiveness").strip().removesuffix(".0")
     rater = read_text(row["user_id"], "user_id")
     if rater.replace(".", "", 1).isdigit():
-        rater = f"rater_{int(float(rater)):03d}"
+        rater = f"rater_{int(rater.partition('.')[0] or 0):03d}"
     return Answer(
         persona=rater,
         item=read_text(row["instance_id"], "instance_id"),

@@ -21,6 +21,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from harness.contract import read_file, read_json_text
 from harness.errors import StoreError
 
 
@@ -68,7 +69,7 @@ def write_atomically(path: Path, text: str) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises StoreError naming it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_text(read_file(path).decode())
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read {path}: {error}") from error
 

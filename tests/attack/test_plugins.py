@@ -225,6 +225,14 @@ def test_the_run_is_stored_as_failed_with_the_line_and_without_a_folder(run, tmp
     assert str(tmp_path) not in json.dumps(record["error"])
 
 
+def test_an_exit_that_no_hook_has_called_is_told_too(harness, monkeypatch):
+    def ends(*_, **__):
+        sys.exit(0)
+
+    monkeypatch.setattr("harness.cli.app", ends)
+    one_line(*harness("list")[::2], "something ended the process (SystemExit: 0)")
+
+
 @pytest.mark.parametrize("hook", ["fit", "predict"])
 def test_the_check_reports_an_exit(harness, tmp_path, hook):
     path = tmp_path / "sample.py"
@@ -506,6 +514,17 @@ def test_a_reply_that_is_a_number_without_measure_counts_as_wrong_and_breaks_no_
     text = source(METHOD, predict='return ["1e308" for _ in prompts]')
     code, _, err = run(text, "--set", "choices=1..5", metric="mae,rmse")
     assert code == 0, err
+
+
+@pytest.mark.parametrize("score", ["1e308", "-1e101", "1e400", "nan"])
+def test_imported_scores_that_no_sum_could_hold_are_refused(harness, tmp_path, score):
+    path = tmp_path / "scores.csv"
+    path.write_text(f"persona,n,score\np0,1000000,{score}\np1,3,1\n")
+    code, _, err = harness(
+        "import", path, "--method", "x", "--benchmark", "b", "--metric", "odd", "--example-set", "s", "--unit", "raw",
+        "--higher-is-better", "--runs-dir", tmp_path / "runs",
+    )  # fmt: skip
+    one_line(code, err, "scores.csv:2: 'score' ")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,7 @@ def sound(*arguments: str) -> tuple[int, str]:
     code, out, err = call(*arguments)
     assert code in (0, 2), err
     assert "Traceback" not in err
+    assert not re.search(r"\.py:\d+: \w+: ", err), f"an exception of a shipped plugin, not a word on the file: {err}"
     assert len(err.splitlines()) <= 60
     if code:
         lines = [line for line in err.split("\n") if not line.startswith("note: ")]
@@ -362,6 +364,32 @@ def test_data(name, count):
     cases(contents, check, -(-count // 2))
 
 
+Said = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, pytest.param(40, marks=[pytest.mark.attack, pytest.mark.timeout(0)])])
+def test_data_with_any_texts_are_run_to_the_end(count):
+    def check(case: tuple[list[tuple[str, str, str]], int]) -> None:
+        said, seed = case
+        rows = [
+            {"persona_id": who, "prompt": ask, "reply": reply, "dialogue_idx": f"{place} {split}", "split": split}
+            for place, (who, ask, reply) in enumerate(said)
+            for split in ("train", "validation", "test")
+        ]
+        Path("x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        code, _ = sound(
+            "run", "--method", "zero_shot", "--baseline", "zero_shot", "--benchmark", "jsonl", "--quiet",
+            "--seed", str(seed), "--set", "data=x.jsonl", "--set", "metrics=exact_match,rouge_l",
+            "--set", "max_new_tokens=2", "--set", "profile=true",
+        )  # fmt: skip
+        assert code == 0
+
+    cases(
+        st.tuples(st.lists(st.tuples(Said, Said, Said), min_size=1, max_size=3), st.integers(0, 10**20)), check, count
+    )
+
+
 # ---- scores that were made elsewhere ----
 
 SCORES = [{"persona": f"p{i}", "example": f"e{j}", "score": 0.5} for i in range(2) for j in range(3)]
@@ -400,13 +428,26 @@ def test_imports(kind, count):
 
 
 @counts
-def test_records(count, put):
+def test_records_of_anything(count, put):
+    """Records that are nearly sound are tried elsewhere."""
     run = put("theirs", [0.5, 0.75, 0.25], n=4)
-    whole = json.loads((run.path / "run.json").read_text())
-    contents = files([whole], [*whole, "kind", "count", "of", "share", "sum", "n"])
+    path = run.path / "run.json"
+    text = path.read_bytes()
+    keys = st.one_of(st.sampled_from(list(json.loads(text))), Text, SPELLED)
+    versions = st.one_of(st.sampled_from([1, 2, 3]), VALUES)
+    values = st.one_of(
+        VALUES, st.builds(lambda found, version: {**found, "schema_version": version},
+                          st.dictionaries(keys, VALUES, max_size=4), versions)
+    )  # fmt: skip
+    contents = st.one_of(
+        values.map(as_text).map(str.encode),
+        st.integers(0, len(text) - 20).map(lambda end: text[:end]),
+        st.binary(),
+        st.sampled_from([b"[" * 100_000, b'{"a":' * 100_000, b'"\\ud800"', b"1" * 10_000, b"1e999"]),
+    )
 
     def check(content: bytes) -> None:
-        (run.path / "run.json").write_bytes(content)
+        path.write_bytes(content)
         for words in (["list", "runs"], ["show", "theirs"]):
             sound(*words, "--runs-dir", str(run.path.parent))
             sound(*words, "--runs-dir", str(run.path.parent), "--json")
