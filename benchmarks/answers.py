@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import SPLITS, ConfigError, DataError, Dataset, Dialogue, Message, Persona, Protocol
-from harness.contract import Split
+from harness.contract import Split, user_path
 
+from .choices import Count, Some
 from .reading import Faults, cut, read_choice, read_objects, read_parts, read_text, shuffled, split_names
 from .yardsticks import rating_yardsticks
 
@@ -50,9 +51,9 @@ class PeopleOptions:
 
     data: str = ""
     sha256: str = ""
-    people: int | None = None
-    at_least: int = 20
-    most: int | None = None
+    people: Some | None = None
+    at_least: Count = 20
+    most: Some | None = None
     splits: str = "30/10/10"
     split_seed: int = 0
     profile: bool = False
@@ -194,7 +195,7 @@ def left_out(people: Sequence[str], among: int, why: str) -> dict[str, str]:
 
 def answers_from(data: str, originals: Callable[[Path], list[Answer]], choices: Sequence[str] = ()) -> list[Answer]:
     """Answers from a sample in JSON lines, or from the original release by `originals`."""
-    path = Path(data).expanduser()
+    path = user_path(data)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     return read_answers(path, choices) if path.suffix in (".jsonl", ".json") else originals(path)

@@ -1,15 +1,20 @@
-"""Closed sets of replies as a user writes them: "1..5", "yes,no", or a list.
+"""What a user may write for an option: closed sets of replies ("1..5", "yes,no", or a list), and counts.
 
-Parsing only; what a benchmark does with the choices is its own.
+Parsing only; what a benchmark does with it is its own.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 from harness import ConfigError
 
+Count = Annotated[int, Field(ge=0)]
+Some = Annotated[int, Field(ge=1)]
 _RANGE = re.compile(r"\s*(-?\d+)\s*\.\.\s*(-?\d+)\s*")
 _MOST = 1000  # every choice is scored for every prompt
 

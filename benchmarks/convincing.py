@@ -17,6 +17,8 @@ from xml.etree import ElementTree
 from harness import BenchmarkCard, DataError, Dataset, Metric, MetricBatch, Protocol, hookimpl
 
 from .answers import Answer, PeopleOptions, answers_from, people_of
+from .choices import Count, Some
+from .reading import usable
 from .released import Release, located
 from .yardsticks import worded_choice_yardsticks
 
@@ -38,10 +40,10 @@ class ConvincingOptions(PeopleOptions):
              the whole reply, of the reason alone, or whether the choice is right
     """
 
-    people: int | None = 60
-    at_least: int = 50
-    most: int | None = 50
-    words: int = 70
+    people: Some | None = 60
+    at_least: Count = 50
+    most: Some | None = 50
+    words: Some = 70
     decides: Literal["nll", "similarity", "reason_similarity", "choice_accuracy"] = "nll"
 
 
@@ -116,7 +118,7 @@ def read_pairs(path: Path, words: int) -> list[Answer]:
 
 
 def _pairs_in(file: Path, words: int) -> Iterator[Answer]:
-    raw = file.read_bytes()
+    raw = usable(file).read_bytes()
     if b"<!DOCTYPE" in raw or b"<!ENTITY" in raw:
         raise DataError(f"{file}: declares document types or entities, which the release does not; it is not read")
     try:

@@ -27,10 +27,22 @@ from harness import (
     ReferenceScore,
     hookimpl,
 )
+from harness.contract import user_path
 from harness.scoring import expand_metrics
 
+from .choices import Some
 from .devices import DEVICES
-from .reading import Faults, read_context, read_messages, read_objects, read_parts, read_text, shuffled, split_names
+from .reading import (
+    Faults,
+    read_context,
+    read_json,
+    read_messages,
+    read_objects,
+    read_parts,
+    read_text,
+    shuffled,
+    split_names,
+)
 from .yardsticks import text_yardsticks
 
 HUB_NAME = "TCLResearchEurope/EdgeWisePersona"
@@ -69,8 +81,8 @@ class EdgewiseOptions:
     preset: Literal["all_turns", "from_third_turn", "last_turn"] = "all_turns"
     splits: str = ".6/.2/.2"
     split_seed: int = 0
-    max_new_tokens: int = 64
-    limit_personas: int | None = None
+    max_new_tokens: Some = 64
+    limit_personas: Some | None = None
 
 
 @hookimpl
@@ -84,7 +96,7 @@ def card() -> BenchmarkCard:
 @hookimpl
 def load(options: EdgewiseOptions) -> Dataset:
     path = _folder(options.data)
-    clusters = Path(options.clusters).expanduser() if options.clusters else None
+    clusters = user_path(options.clusters) if options.clusters else None
     if path.is_file():
         personas, dialogues = _read_sample(path, clusters, options)
     else:
@@ -290,10 +302,7 @@ def _field(item: Mapping[str, Any], name: str) -> Any:
 def _read_clusters(path: Path, ids: Sequence[str]) -> dict[str, int]:
     if not path.exists():
         raise DataError(f"{path}: no such file of clusters")
-    try:
-        clusters = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
+    clusters = read_json(path)
     if isinstance(clusters, dict) and isinstance(clusters.get("cluster_map"), dict):
         clusters = clusters["cluster_map"]
     known = set(ids)
@@ -304,7 +313,7 @@ def _read_clusters(path: Path, ids: Sequence[str]) -> dict[str, int]:
 
 
 def _folder(data: str) -> Path:
-    path = Path(data).expanduser()
+    path = user_path(data)
     if path.exists() or data != HUB_NAME:
         return path
     try:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import csv
 import html
-import json
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import BenchmarkCard, DataError, Dataset, hookimpl
+from harness.contract import read_json_text, user_path
 
 from .answers import SCALE, Answer, PeopleOptions, answers_from, rating_dataset
+from .choices import Count, Some
+from .reading import read_utf8, usable
 from .released import Release, located
 
 QUESTION = "How funny is this joke, from 1 (not at all) to 5 (very)?"
@@ -32,9 +35,9 @@ class JokesOptions(PeopleOptions):
     texts  the jokes: a folder of init1.html to init100.html, or a table with a row a joke; empty: found beside the data
     """
 
-    people: int | None = 100
-    at_least: int = 60
-    most: int | None = 60
+    people: Some | None = 100
+    at_least: Count = 60
+    most: Some | None = 60
     splits: str = "30/10/20"
     texts: str = ""
 
@@ -71,7 +74,7 @@ def read_matrix(path: Path, texts: str = "") -> list[Answer]:
         files = [file for file in tables if "text" not in file.stem.lower()]
     if not files:
         raise DataError(f"{path}: no matrix of ratings (.xls or .csv) in this folder")
-    jokes = read_jokes(Path(texts).expanduser() if texts else path if path.is_dir() else path.parent)
+    jokes = read_jokes(user_path(texts) if texts else path if path.is_dir() else path.parent)
     answers = []
     for file in files:
         for number, cells in enumerate(_rows(file), 1):
@@ -93,7 +96,7 @@ def read_jokes(place: Path) -> dict[int, str]:
     """
     pages = {int(m[1]): page for page in sorted(place.rglob("*.html")) if (m := re.fullmatch(r"init(\d+)", page.stem))}
     if pages:
-        return {number: _plain(page.read_text("utf-8", "replace")) for number, page in sorted(pages.items())}
+        return {number: _plain(read_utf8(page, errors="replace")) for number, page in sorted(pages.items())}
     tables = [place] if place.is_file() else sorted(file for file in place.rglob("*") if "text" in file.stem.lower())
     for file in tables:
         if file.suffix.lower() in (".csv", ".tsv"):
@@ -106,13 +109,13 @@ def read_jokes(place: Path) -> dict[int, str]:
 
 
 def _objects(file: Path) -> list[list[str]]:
-    text = file.read_text("utf-8")
+    text = read_utf8(file)
     try:
-        values = (
-            json.loads(text) if file.suffix == ".json" else [json.loads(line) for line in text.splitlines() if line]
-        )
+        lines = [text] if file.suffix.lower() == ".json" else [line for line in text.splitlines() if line.strip()]
+        values = [read_json_text(line) for line in lines]
     except ValueError as error:
         raise DataError(f"{file}: not JSON ({error})") from error
+    values = values[0] if file.suffix.lower() == ".json" else values
     if isinstance(values, dict):
         return [[str(key), str(value)] for key, value in values.items()]
     return [[str(cell) for cell in (value.values() if isinstance(value, dict) else [value])] for value in values]
@@ -149,7 +152,7 @@ def _rows(file: Path) -> list[list[str]]:
     from xlrd.compdoc import CompDocError
 
     try:
-        sheet = xlrd.open_workbook(str(file)).sheet_by_index(0)
+        sheet = xlrd.open_workbook(str(usable(file))).sheet_by_index(0)
     except (OSError, XLRDError, CompDocError, AssertionError, ValueError, IndexError) as error:
         raise DataError(f"{file}: cannot be read as an Excel sheet ({error})") from error
     return [[str(value) for value in sheet.row_values(row)] for row in range(sheet.nrows)]
@@ -157,9 +160,9 @@ def _rows(file: Path) -> list[list[str]]:
 
 def _table(file: Path) -> list[list[str]]:
     try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            rows = list(csv.reader(text, delimiter="\t" if file.suffix.lower() == ".tsv" else ","))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = io.StringIO(read_utf8(file), newline="")
+        rows = list(csv.reader(text, delimiter="\t" if file.suffix.lower() == ".tsv" else ","))
+    except csv.Error as error:
         raise DataError(f"{file}: cannot be read as a table ({error})") from error
     return [row for row in rows if row]
 

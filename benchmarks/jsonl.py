@@ -27,11 +27,11 @@ from harness import (
     did_you_mean,
     hookimpl,
 )
-from harness.contract import CORE_METRICS, Split
+from harness.contract import CORE_METRICS, Split, user_path
 from harness.scoring import expand_metrics, metric_named
 
 from .answers import items_by_split, items_fact, left_out
-from .choices import as_numbers, parse_choices
+from .choices import Count, Some, as_numbers, parse_choices
 from .reading import (
     Faults,
     read_choice,
@@ -92,14 +92,14 @@ class JsonlOptions:
     split: Literal["auto", "order", "given", "item", "persona"] = "auto"
     splits: str = ".6/.2/.2"
     split_seed: int = 0
-    at_least: int = 0
+    at_least: Count = 0
     metrics: tuple[str, ...] = ()
     profile: bool = False
     system: str = ""
     turns: Literal["all", "last"] = "all"
-    max_new_tokens: int = 64
-    max_prompt_tokens: int = 1024
-    limit_personas: int | None = None
+    max_new_tokens: Some = 64
+    max_prompt_tokens: Some = 1024
+    limit_personas: Some | None = None
 
 
 @hookimpl
@@ -114,7 +114,7 @@ def load(options: JsonlOptions) -> Dataset:
     chosen = _metrics(options.metrics, choices)
     if not options.data:
         raise ConfigError("the benchmark needs a file: --set data=FILE")
-    path = Path(options.data).expanduser()
+    path = user_path(options.data)
     personas, lines = _read(path, choices, options)
     personas, lines, few = _enough(path, personas, lines, options.at_least)
     split = _how(path, lines, options.split)

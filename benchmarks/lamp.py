@@ -7,17 +7,20 @@ of the same task with the entry's own answer. Data and rules are in docs/real_pe
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from harness import BenchmarkCard, DataError, Dataset, Dialogue, Message, Persona, Protocol, did_you_mean, hookimpl
+from harness.contract import user_path
 
 from .answers import left_out
-from .reading import Faults, read_objects, read_text
+from .choices import Count, Some
+from .reading import Faults, read_json, read_objects, read_text, usable
 from .yardsticks import choice_yardsticks, rating_yardsticks, text_yardsticks
 
 WRITTEN = ("rouge_1", "rouge_l", "similarity", "nll")
@@ -80,11 +83,11 @@ class LampOptions:
     data: str = ""
     task: str = ""
     part: Literal["train", "dev", "test"] = "dev"
-    most: int = 50
-    at_least: int = 4
-    validation: float = 0.2
-    people: int | None = 100
-    max_prompt_tokens: int = 1024
+    most: Some = 50
+    at_least: Count = 4
+    validation: Annotated[float, Field(ge=0, le=1)] = 0.2
+    people: Some | None = 100
+    max_prompt_tokens: Some = 1024
 
 
 @hookimpl
@@ -94,7 +97,7 @@ def card() -> BenchmarkCard:
 
 @hookimpl
 def load(options: LampOptions) -> Dataset:
-    path = Path(options.data).expanduser()
+    path = user_path(options.data)
     if not options.data or not path.exists():
         raise DataError(
             f"{options.data or 'the benchmark'}: give LaMP's folder, or a file of LongLaMP: --set data=PLACE"
@@ -153,11 +156,11 @@ def _questions(path: Path, options: LampOptions) -> tuple[str, list[_Question]]:
     if path.is_file():
         return "", [_question(path, f"person_{n:05d}", item, item.get("output")) for n, item in enumerate(_rows(path))]
     asked, answered = (path / f"{options.part}_{what}.json" for what in ("questions", "outputs"))
-    gold = _json(answered)
+    gold = read_json(answered)
     if not isinstance(gold, dict) or not isinstance(gold.get("golds"), list):
         raise DataError(f"{answered}: should be an object with 'task' and 'golds'")
     outputs = {str(item.get("id")): item.get("output") for item in gold["golds"]}
-    questions = _json(asked)
+    questions = read_json(asked)
     if not isinstance(questions, list):
         raise DataError(f"{asked}: should be a list of questions")
     found = []
@@ -184,7 +187,7 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
         import pyarrow.parquet
 
         try:
-            rows = pyarrow.parquet.read_table(path).to_pylist()
+            rows = pyarrow.parquet.read_table(usable(path)).to_pylist()
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(f"{path}: cannot be read as Parquet ({error})") from error
     elif path.suffix == ".jsonl":
@@ -192,19 +195,10 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
         rows: Any = [row for _, row in read_objects(path, faults)]
         faults.stop_if_any()
     else:
-        rows = _json(path)
+        rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: should hold objects with 'input', 'output' and 'profile'")
     return rows
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
 
 
 # ---- what people said ----

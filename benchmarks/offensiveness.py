@@ -6,13 +6,15 @@ Pei and Jurgens 2023, arXiv 2306.06826. Some comments are crude. Data and rules 
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import BenchmarkCard, DataError, Dataset, hookimpl
 
 from .answers import SCALE, Answer, PeopleOptions, answers_from, rating_dataset
-from .reading import Faults, read_choice, read_text
+from .choices import Count, Some
+from .reading import Faults, read_choice, read_text, read_utf8
 from .released import Release, located
 
 QUESTION = "How offensive is this comment, from 1 (not at all) to 5 (very)?"
@@ -29,8 +31,8 @@ RELEASE = Release(
 class OffensivenessOptions(PeopleOptions):
     """See PeopleOptions. A person of the release rated 50 comments."""
 
-    people: int | None = 60
-    at_least: int = 40
+    people: Some | None = 60
+    at_least: Count = 40
 
 
 @hookimpl
@@ -55,17 +57,16 @@ def read_ratings(path: Path) -> list[Answer]:
     )
     faults, found = Faults(), []
     try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            rows = csv.DictReader(text)
-            missing = {"instance_id", "user_id", "text", "offensiveness"} - set(rows.fieldnames or ())
-            if missing:
-                raise DataError(f"{file}: no column {', '.join(sorted(missing))}; it should be POPQUORN's raw_data.csv")
-            for row in rows:
-                try:
-                    found.append(_answer(row))
-                except ValueError as error:
-                    faults.add(file, rows.line_num, str(error))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = csv.DictReader(io.StringIO(read_utf8(file), newline=""))
+        missing = {"instance_id", "user_id", "text", "offensiveness"} - set(rows.fieldnames or ())
+        if missing:
+            raise DataError(f"{file}: no column {', '.join(sorted(missing))}; it should be POPQUORN's raw_data.csv")
+        for row in rows:
+            try:
+                found.append(_answer(row))
+            except ValueError as error:
+                faults.add(file, rows.line_num, str(error))
+    except csv.Error as error:
         raise DataError(f"{file}: cannot be read as CSV ({error})") from error
     faults.stop_if_any()
     if not found:
@@ -75,10 +76,10 @@ def read_ratings(path: Path) -> list[Answer]:
 
 def _answer(row: dict[str, str]) -> Answer:
     comment = read_text(row["text"], "text")[:LONGEST]
-    rating = row["offensiveness"].strip().removesuffix(".0")
+    rating = read_text(row["offensiveness"], "offensiveness").strip().removesuffix(".0")
     rater = read_text(row["user_id"], "user_id")
     if rater.replace(".", "", 1).isdigit():
-        rater = f"rater_{int(float(rater)):03d}"
+        rater = f"rater_{int(rater.partition('.')[0] or 0):03d}"
     return Answer(
         persona=rater,
         item=read_text(row["instance_id"], "instance_id"),

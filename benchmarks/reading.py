@@ -6,13 +6,12 @@ No benchmark lives here. The caller says what to read and where to note faults.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import SPLITS, ConfigError, DataError, Message, did_you_mean
-from harness.contract import Split
+from harness.contract import Split, check_file, is_text, read_file, read_json_text
 
 SHOWN = 10  # faults in one message; more would scroll away the first, which is often the cause
 
@@ -37,6 +36,32 @@ class Faults:
         raise DataError("\n".join(lines))
 
 
+def usable(path: Path) -> Path:
+    """The path of a file that another library reads. Raises DataError where no file is there."""
+    try:
+        return check_file(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def read_utf8(path: Path, *, errors: str = "strict") -> str:
+    """The text of a file, without a byte order mark. Raises DataError for a file that cannot be read or is no UTF-8."""
+    try:
+        return read_file(path).decode("utf-8-sig", errors)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 (byte {error.start + 1}: {error.reason}); save it as UTF-8") from error
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a file. Raises DataError."""
+    try:
+        return read_json_text(read_utf8(path))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
+
+
 def read_objects(path: Path, faults: Faults) -> list[tuple[int, dict[str, Any]]]:
     """JSON objects of a file, one a line, with their line numbers; blank lines are passed over.
 
@@ -47,7 +72,7 @@ def read_objects(path: Path, faults: Faults) -> list[tuple[int, dict[str, Any]]]
         hint = f"; {did_you_mean(path.name, near)}" if 0 < len(near) < 200 else ""
         raise DataError(f"{path}: no such file{hint}")
     try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        lines = read_file(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     objects = []
@@ -55,11 +80,11 @@ def read_objects(path: Path, faults: Faults) -> list[tuple[int, dict[str, Any]]]
         if not raw.strip():
             continue
         try:
-            value = json.loads(raw.decode("utf-8"))
+            value = read_json_text(raw.decode("utf-8"))
         except UnicodeDecodeError as error:
             bad = raw[error.start : error.start + 1].hex()
             faults.add(path, number, f"not UTF-8 (byte 0x{bad} at column {error.start + 1}); save it as UTF-8")
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             faults.add(path, number, f"not JSON ({error})")
         else:
             if isinstance(value, dict):
@@ -79,10 +104,8 @@ def read_text(value: Any, name: str, *, empty: bool = False) -> str:
         raise ValueError(f"'{name}' is {_kind(value)}, should be text")
     if not empty and not value.strip():
         raise ValueError(f"'{name}' is empty")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError(f"'{name}' holds half of a surrogate pair, which is no character") from None
+    if not is_text(value):
+        raise ValueError(f"'{name}' holds half of a surrogate pair, which is no character")
     return value
 
 

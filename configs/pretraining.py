@@ -20,7 +20,7 @@ import yaml
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from harness.contract import Dataset, Message
+from harness.contract import Dataset, Message, read_file
 from harness.errors import ConfigError, did_you_mean
 from harness.model import Encoded, dialogue_messages, encode_dialogue
 
@@ -49,9 +49,11 @@ class Recipe:
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe; raises ConfigError naming the file and each key that is missing or unknown."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the recipe {path}: {error}") from error
+        raw = yaml.safe_load(read_file(path).decode())
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"the recipe {path} is no YAML: {' '.join(str(error).split())}") from error
     known = set(Recipe.__dataclass_fields__)
     given = set(raw) if isinstance(raw, dict) else set()
     faults = [f"{path}: unknown key '{key}'; {did_you_mean(str(key), known)}" for key in sorted(given - known)]

@@ -16,9 +16,11 @@ from typing import Any
 import typer
 
 from harness.commands import app, streams
+from harness.contract import threads_left
 from harness.errors import HarnessError, did_you_mean
 from harness.text import one_line, terminal
 
+SECONDS_FOR_THREADS = 1.0  # that plugins have left behind
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -30,6 +32,12 @@ def main(arguments: list[str] | None = None) -> None:
             _main(given)
     except KeyboardInterrupt:  # a second one, while the first was dealt with
         _interrupted()
+    except SystemExit as ended:
+        if arguments is None and threads_left(SECONDS_FOR_THREADS):  # the interpreter would wait for them for ever
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ended.code if isinstance(ended.code, int) else 0)
+        raise
 
 
 def _main(given: list[str]) -> None:
@@ -45,6 +53,11 @@ def _main(given: list[str]) -> None:
         _interrupted()
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}")
     except Exception as error:
         if line := _usage_line(error):
             _fail(line)
@@ -55,6 +68,11 @@ def _main(given: list[str]) -> None:
             file=sys.stderr,
         )
         sys.exit(1)
+    except BaseException as error:  # of a plugin's code that no hook has called: the harness itself raises none
+        if debug:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        _fail(f"something ended the process ({what}); a plugin returns or raises (--debug shows where)")
     else:
         if code == INTERRUPTED:  # newer typer turns Ctrl-C into an exit of its own, without a word
             _interrupted()

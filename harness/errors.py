@@ -25,6 +25,10 @@ class PluginError(HarnessError):
     """A plugin that cannot be found, loaded or trusted with the contract."""
 
 
+class Passing(Exception):  # noqa: N818 (an outcome, not an error)
+    """An outcome of the harness's own that passes through a plugin's hook to whoever waits for it."""
+
+
 class StoreError(HarnessError):
     """A stored run or adapter that cannot be read or written."""
 

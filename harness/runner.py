@@ -17,7 +17,7 @@ from typing import Any
 from harness.adapters import kind_sources
 from harness.compare import Family, comparison_rows, row_name
 from harness.config import Recipe, RunConfig, held_out, scope_of, with_config
-from harness.contract import Method, load_benchmark, load_with_required
+from harness.contract import Method, changes, extensions_of, in_words, load_benchmark, load_with_required
 from harness.engines import Fitted, engine_for, engines_used
 from harness.errors import ConfigError, HarnessError, StoreError, did_you_mean
 from harness.model import (
@@ -199,9 +199,9 @@ class Session:
             cut_prompts=predicted.cut,
             adds_text=fitted.adds_text,
             cost=cost_of(fitted, predict_seconds, score_seconds),
-            flags=flags_of(fitted, predicted.replies),
             ceilings=self.ceilings(),
             yardsticks=self.yardsticks(),
+            flags=flags_of(fitted, predicted.replies, self._changed(recipe)),
             base=fitted.backbone.fingerprint,  # what the adapters stand on
             numerics={**record.numerics, **engines_used(fitted.all_adapters)},
         )
@@ -212,6 +212,12 @@ class Session:
                 copy_sealed(fitted.folder, folder / "adapters")
 
         return write_run(self.store, record, fill)
+
+    def _changed(self, recipe: Recipe) -> tuple[str, ...]:
+        """What the plugins that a run needs have left changed in the process up to now."""
+        files = {method.source.file for method, _ in self._chain(recipe).values()} | {self.benchmark.source.file}
+        files |= {found.source.file for kind in ("metric", "adapter") for found in extensions_of(kind)}
+        return in_words(changes(among=files))
 
     def _unseen(self, columns: Mapping[str, Sequence[float]]) -> Unseen | None:
         """Scores with personas that were held out of all training; None without any."""

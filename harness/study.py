@@ -7,6 +7,7 @@ without references.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from torch import Tensor
 from harness.adapters import AdapterSpec
 from harness.config import fitted_for, held_out
 from harness.contract import (
+    MOST_NESTED,
     Clusters,
     Dataset,
     Dialogue,
@@ -30,6 +32,10 @@ from harness.contract import (
     Protocol,
     Split,
     TrainOptions,
+    is_text,
+    keeping,
+    levels,
+    undisturbed,
 )
 from harness.engines import Adapters, FitCost, Fitted, Grouping, Predicted, Transcript, reply_nll, reply_states
 from harness.errors import HarnessError, PluginError, did_you_mean
@@ -49,7 +55,6 @@ class Study:
     seed       of the run
     backbone   frozen; its weights are checked after `fit`
     protocol   how prompts are built and replies decoded
-    notes      what the method wants printed and recorded with its run, see `note`
     validation_read  whether the method asked for validation dialogues itself, which its card has to declare
     """
 
@@ -82,7 +87,7 @@ class Study:
         self.options = options
         self.seed = seed
         self.progress = progress
-        self.notes: dict[str, Any] = {}
+        self._notes: dict[str, Any] = {}
         self.validation_read = False
         self._dialogues = tuple(dialogues)
         self._required = dict(required)
@@ -110,10 +115,19 @@ class Study:
         self.validation_read |= split == "validation"
         return [d for d in self._dialogues if d.persona == persona and d.split == split]
 
-    def note(self, name: str, value: Any) -> None:
-        """Put a JSON value under a name into the run's record; it is printed below the result."""
-        self.notes[name] = value
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the method wants printed and recorded with its run, see `note`."""
+        return dict(self._notes)
 
+    def note(self, name: str, value: Any) -> None:
+        """Put a JSON value under a name into the run's record; it is printed below the result.
+
+        Raises PluginError for anything else: sets and objects, NaN and infinity, circles, nesting without end.
+        """
+        self._notes[name] = _json_value(name, value)
+
+    @undisturbed()
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors [len(texts), 384] of all-MiniLM-L6-v2, cached. Raises ScorerError where it is not installed."""
         if self._embedder is None:
@@ -155,6 +169,7 @@ class Study:
         """
         return {persona: f"cluster_{label}" for persona, label in self.clusters(clusters).items()}
 
+    @undisturbed()
     def clusters(self, clusters: Clusters | None = None) -> dict[str, int]:
         """Persona id -> its cluster's number, newcomers included where they have a description; notes the quality."""
         labels, quality = cluster_personas(
@@ -185,6 +200,7 @@ class Study:
 
     # ---- fitting ----
 
+    @undisturbed()
     def fit_adapters(
         self,
         spec: AdapterSpec,
@@ -213,6 +229,7 @@ class Study:
         model = self._base(base)
         return self._counted(lambda: self._fitter.adapters(model, spec, grouping, train, start, fallback))
 
+    @undisturbed()
     def fit_jointly(
         self,
         design: DesignSpec,
@@ -240,6 +257,7 @@ class Study:
             lambda: self._fitter.jointly(model, design, spec, people, train, labels, vectors, fallback)
         )
 
+    @undisturbed()
     def combine(
         self,
         fitted: Fitted,
@@ -256,6 +274,7 @@ class Study:
         """
         return self._fitter.combined(fitted, recipes, fallback, same_rank)
 
+    @undisturbed()
     def fitted_from(
         self,
         spec: AdapterSpec,
@@ -279,10 +298,12 @@ class Study:
 
     # ---- replies ----
 
+    @undisturbed()
     def generate(self, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
         """Replies to prompts by the protocol: greedy text, or the decision over the closed set of choices."""
         return self._transcript.generate(fitted, prompts)
 
+    @undisturbed()
     def validation_losses(self, fitted: Fitted) -> dict[str, NDArray[np.float64]]:
         """Persona id -> [replies, 2]: summed nats and tokens of each of its validation replies under `fitted`.
 
@@ -303,6 +324,7 @@ class Study:
             found.setdefault(example.prompt.persona, []).append(pair)
         return {persona: np.array(pairs, dtype=float) for persona, pairs in found.items()}
 
+    @undisturbed()
     def reply_states(
         self, fitted: Fitted, prompts: Sequence[Prompt], replies: Sequence[str], layers: Sequence[int]
     ) -> NDArray[np.float32]:
@@ -385,6 +407,23 @@ def make_study(
     )
 
 
+def _json_value(name: str, value: Any) -> Any:
+    """A copy of a note. Raises PluginError for one that is no JSON."""
+    if not isinstance(name, str) or not is_text(name):
+        raise PluginError(f"a note needs a text as its name, not {name!r}")
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        copy = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise PluginError(f"the note '{name}' is no JSON value: {why}") from error
+    if not is_text(text):
+        raise PluginError(f"the note '{name}' holds half of a surrogate pair, which is no character")
+    if levels(copy) > MOST_NESTED:
+        raise PluginError(f"the note '{name}' is nested deeper than {MOST_NESTED} levels")
+    return copy
+
+
 def _train_replies(dialogues: Iterable[Dialogue]) -> dict[str, list[str]]:
     """Persona id -> the assistant's texts in its train dialogues."""
     found: dict[str, list[str]] = {}
@@ -400,12 +439,20 @@ def fit_method(method: Method, study: Study) -> Fitted:
     Raises PluginError for another result than a Fitted.
     """
     started = time.perf_counter()
-    fitted = method.fit(study)
+    with keeping(_models(study)):
+        fitted = method.fit(study)
     seconds = time.perf_counter() - started
     if not isinstance(fitted, Fitted):
         raise PluginError(f"method '{method.name}': fit returned {type(fitted).__name__}, not a harness.Fitted")
     cost, stands_on = study._costs(seconds)
     return replace(study._fitter.saved(fitted), cost=cost, stands_on=stands_on)
+
+
+def _models(study: Study) -> list[Any]:
+    """The frozen models that a method can reach: the backbone, and those that its bases are merged into up to now."""
+    adapters = [one for fitted in study._required.values() for one in fitted.all_adapters]
+    backbones = [study.backbone, *(vars(one)["merged"] for one in adapters if "merged" in vars(one))]
+    return list({id(backbone.model): backbone.model for backbone in backbones}.values())
 
 
 def check_backbone(name: str, backbone: Backbone, hook: str = "fit") -> None:
@@ -433,6 +480,7 @@ def predict_in_order(method: Method, study: Study, fitted: Fitted, prompts: Sequ
     study._transcript.clear()
     for depth in sorted({p.depth for p in prompts}):
         places = [i for i, p in enumerate(prompts) if p.depth == depth]
-        given = method.predict(study, fitted, [prompts[i] for i in places])
+        with keeping(_models(study)):
+            given = method.predict(study, fitted, [prompts[i] for i in places])
         replies.update(zip(places, given, strict=True))
     return study._transcript.predicted(fitted, prompts, [replies[i] for i in range(len(prompts))])

@@ -6,9 +6,10 @@ It is trained on everybody, and serves a person that it never saw from that pers
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from harness import FromVector, LoRA, MethodCard, TrainOptions, hookimpl
 
@@ -28,7 +29,7 @@ class Options:
     lora: LoRA = LoRA(rank=4, alpha=8.0)
     network: FromVector = FromVector(width=32)
     by: Literal["texts", "description"] = "texts"
-    typical: int = 4
+    typical: Annotated[int, Field(ge=1)] = 4
     train: TrainOptions = TrainOptions(learning_rate=1e-3, epochs=10, batch_size=2, patience=1)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from harness import HarnessError, MethodCard, hookimpl
 
@@ -25,7 +26,7 @@ class Options:
                its own persona, and its centrality (mean cosine to all)
     """
 
-    k: int = 5
+    k: Annotated[int, Field(ge=1)] = 5
     by: Literal["description", "behaviour"] = "behaviour"
     own: bool = True
     weighting: Literal["similarity", "validation"] = "similarity"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from harness import HarnessError, MethodCard, TrainOptions, hookimpl
 
@@ -28,7 +29,7 @@ class Options:
            with `keep_start` it stays where no step is better on validation
     """
 
-    k: int = 5
+    k: Annotated[int, Field(ge=1)] = 5
     by: Literal["description", "behaviour"] = "behaviour"
     own: bool = False
     train: TrainOptions = TrainOptions(learning_rate=5e-4, epochs=3, batch_size=2, patience=1, keep_start=True)

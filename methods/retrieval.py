@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from harness import Message, MethodCard, Prompt, hookimpl
 from harness.model import with_system_text
@@ -25,7 +26,7 @@ class Options:
     on      the fitted method that gets the longer prompt, e.g. "persona_prefix"
     """
 
-    k: int = 2
+    k: Annotated[int, Field(ge=1)] = 2
     search: Literal["bm25", "embeddings"] = "bm25"
     on: str = "unified"
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.commands.common import Json, Plugins, app, example, print_json
+from harness.contract import CHECK_SECONDS, time_limit
 from harness.text import shell_word
 
 
@@ -16,12 +17,16 @@ from harness.text import shell_word
 def check_command(
     name: Annotated[str, typer.Argument(help="Method to check: an installed one, or the one in --plugin FILE.")],
     plugin: Plugins = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that one hook may take on the tiny world; then the check ends.")
+    ] = CHECK_SECONDS,
     as_json: Json = False,
 ) -> None:
     """Check that a method keeps the contract, on a tiny world. Exit code 0: nothing failed; 2: something did."""
     from harness.testkit import check_method
 
-    report = check_method(name, plugin or [])
+    with time_limit(timeout):
+        report = check_method(name, plugin or [])
     if as_json:
         print_json(report.as_json())
     else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,18 @@ from pydantic import AfterValidator, Field
 from pydantic_core import to_jsonable_python
 
 from harness.config.yaml_file import Document, parse, parse_value
-from harness.contract import SCORER, Plain, Protocol, fill, option_types, read_value, resolve
+from harness.contract import (
+    SCORER,
+    Plain,
+    Protocol,
+    calling,
+    fill,
+    option_types,
+    read_file,
+    read_value,
+    resolve,
+    user_path,
+)
 from harness.errors import ConfigError, HarnessError, did_you_mean
 
 TARGETS = ("method", "benchmark", "protocol")  # of an option; any other is the name of a method that is required
@@ -29,7 +41,7 @@ OptionsOf = Callable[[str, str], type]  # ("method" or "benchmark", name) -> its
 
 
 def _known_scorer(scorer: str) -> str:
-    path = Path(scorer).expanduser()
+    path = user_path(scorer)
     if scorer != SCORER and not path.is_dir():
         near = [str(file.parent) for file in path.parent.glob("*/model.safetensors")]
         raise ValueError(f"is no folder, and not the name of the scorer; {did_you_mean(scorer, [SCORER, *near])}")
@@ -86,7 +98,7 @@ class RunConfig:
     seed: Annotated[int, Field(ge=0)] = 0
     runs_dir: Path = Path("runs")
     engine: Literal["auto", "transformers", "llama_cpu"] = "auto"
-    threads: Annotated[int, Field(ge=1)] = 2
+    threads: Annotated[int, Field(ge=1, le=1024)] = 2
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
     load_in: Literal["4bit", "8bit"] | None = None
@@ -188,11 +200,8 @@ def load_config(
     fields: dict[str, _Given] = {}
     options: list[tuple[str, _Given]] = []
     documents = [shipped("default")]
-    if file is not None:
-        try:
-            documents.append(file if isinstance(file, Document) else read_document(file))
-        except HarnessError as error:
-            faults.append(str(error))
+    if file is not None:  # one that cannot be read is the only fault: the others may follow from it
+        documents.append(file if isinstance(file, Document) else read_document(file))
     for layer, document in enumerate(documents):
         _read_document(document, layer, fields, options, faults)
     for name, value in (flags or {}).items():
@@ -208,7 +217,6 @@ def load_config(
             options.append((key.strip(), _Given(parse_value(value, f"--set {key}"), f"--set {text}", 3)))
         except ConfigError as error:
             faults.append(str(error))
-
     values = _field_values(fields, faults)
     types = _option_types(values, options_of, fields, faults)
     options = [(_without_own_name(key, values), given) for key, given in options]
@@ -224,6 +232,7 @@ def load_config(
         for name in types
         if name not in TARGETS
     }
+    _instance("protocol", Protocol(), filled["protocol"], values, faults)
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
     return RunConfig(**values, required_options={**required, **others}, protocol=filled["protocol"])
@@ -231,11 +240,11 @@ def load_config(
 
 def read_document(file: str | Path, given: str = "--config ") -> Document:
     """A YAML file by its path, or a shipped one by its name. Raises ConfigError that begins with `given`."""
-    path = Path(file).expanduser()
+    path = user_path(file)
     if not path.exists() and isinstance(file, str) and Path(file).name == file and not path.suffix:
         return shipped(file, given)
     try:
-        text = path.read_text("utf-8")
+        text = read_file(path).decode()
     except OSError as error:
         near = [item.name for item in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise ConfigError(f"{given}{file}: {error.strerror}; {did_you_mean(path.name, near)}") from error
@@ -313,7 +322,8 @@ def _option_types(
             try:
                 types[target] = options_of(target, values[target])
             except HarnessError as error:
-                faults.append(f"{fields[target].where}: {error}")
+                if not any(fault.endswith(str(error)) for fault in faults):  # a loose file is asked for both
+                    faults.append(f"{fields[target].where}: {error}")
     return types
 
 
@@ -393,9 +403,11 @@ def _instance(target: str, start: Any, filled: Mapping[str, Any], values: Mappin
         size = values.get("personas")
         if size is not None:
             filled = {**filled, "personas": None if size == "all" else size}
+    file = getattr(sys.modules.get(type(start).__module__), "__file__", None)
     try:
-        return fill(start, filled)
+        with calling(f"options of {target}", "options", file, passing=(ValueError, TypeError)):
+            return fill(start, filled)
     except (ValueError, TypeError, HarnessError) as error:
-        whose = f"{target} '{values[target]}'" if target in TARGETS else f"method '{target}'"
-        faults.append(f"options of {whose}: {error}")
+        whose = f"options of {target} '{values[target]}'" if target in values else f"options of method '{target}'"
+        faults.append(f"{'protocol' if target == 'protocol' else whose}: {error}")
         return None

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from harness.contract import Plain
+from harness.contract import MOST_NESTED, Plain, is_text
 from harness.errors import ConfigError
 
 _TAGS = {"tag:yaml.org,2002:" + kind for kind in ("str", "seq", "map")}
@@ -41,13 +41,24 @@ class Document:
 
 
 class _Loader(yaml.BaseLoader):
-    """BaseLoader leaves scalars as text; aliases are refused: a small file must not unfold to a huge one."""
+    """BaseLoader leaves scalars as text; aliases are refused: a small file must not unfold to a huge one.
+
+    So are more levels than anybody writes: everything that reads a document goes down level by level.
+    """
+
+    _level = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        mark = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not used here", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not used here", problem_mark=mark)
+        if self._level > MOST_NESTED:
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {MOST_NESTED} levels", problem_mark=mark)
+        self._level += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._level -= 1
 
 
 def parse(text: str, name: str) -> Document:
@@ -65,6 +76,8 @@ def parse(text: str, name: str) -> Document:
 
 def parse_value(text: str, name: str) -> Any:
     """Value of `--set key=value`: a list or mapping in brackets as YAML, anything else as `Plain` text."""
+    if not is_text(text):
+        raise ConfigError(f"{name}: holds bytes that are no UTF-8 text")
     if not text.lstrip().startswith(("[", "{")):
         return Plain(text)
     faults: list[str] = []
@@ -86,6 +99,8 @@ def _compose(text: str, name: str) -> Any:
 
 def _value(node: yaml.Node, path: str, lines: dict[str, int], faults: list[str], name: str) -> Any:
     line = node.start_mark.line + 1
+    if isinstance(node, yaml.ScalarNode) and not is_text(node.value):
+        faults.append(f"{name}:{line}: holds half of a surrogate pair, which is no character")
     if node.tag not in _TAGS:
         faults.append(f"{name}:{line}: tag {node.tag} is not used here; write the plain value")
     if isinstance(node, yaml.SequenceNode):

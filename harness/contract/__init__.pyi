@@ -1,4 +1,15 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .calling import (
+    CHECK_SECONDS as CHECK_SECONDS,
+    Change as Change,
+    calling as calling,
+    changes as changes,
+    count_changes as count_changes,
+    in_words as in_words,
+    keeping as keeping,
+    time_limit as time_limit,
+    undisturbed as undisturbed,
+)
 from .data import (
     SPLITS as SPLITS,
     BenchmarkCard as BenchmarkCard,
@@ -20,6 +31,15 @@ from .extensions import (
     extensions_of as extensions_of,
     list_extensions as list_extensions,
     of_the_core as of_the_core,
+)
+from .files import (
+    MOST_NESTED as MOST_NESTED,
+    check_file as check_file,
+    is_text as is_text,
+    levels as levels,
+    read_file as read_file,
+    read_json_text as read_json_text,
+    user_path as user_path,
 )
 from .hooks import (
     BenchmarkHooks as BenchmarkHooks,
@@ -53,6 +73,11 @@ from .plugins import (
     load_extensions as load_extensions,
     load_plugin as load_plugin,
     load_with_required as load_with_required,
+)
+from .process_state import (
+    BACKBONE as BACKBONE,
+    RANDOM as RANDOM,
+    threads_left as threads_left,
 )
 from .specs import (
     ALL_LINEAR as ALL_LINEAR,

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.errors import ConfigError
+
 if TYPE_CHECKING:
     from harness.contract.metric import TextEmbedder
 
@@ -100,6 +102,17 @@ class Protocol:
     choices: tuple[str, ...] = ()
     decision: Literal["median", "mode"] = "mode"
     holdout_personas: int = 0
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} must be at least {least}, not {getattr(self, name)}"
+            for name, least in (("max_new_tokens", 1), ("max_prompt_tokens", 1), ("holdout_personas", 0))
+            if getattr(self, name) < least
+        ]
+        if len(set(self.choices)) < len(self.choices) or not all(choice.strip() for choice in self.choices):
+            faults.append("choices must differ from each other, and none may be empty")
+        if faults:
+            raise ConfigError("\n".join(faults))
 
 
 @dataclass(frozen=True, slots=True)

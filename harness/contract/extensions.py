@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import harness
+from harness.contract.calling import calling, guarded
 from harness.contract.metric import Metric
 from harness.contract.plugin_checks import adapter_faults, metric_faults
 from harness.contract.plugin_import import (
@@ -22,10 +23,10 @@ from harness.contract.plugin_import import (
     contract_error,
     load_point,
     origin,
-    plugin_faults,
     points_of,
     registered,
 )
+from harness.contract.specs import AdapterKind
 from harness.errors import HarnessError, PluginError
 
 ExtensionKind = Literal["metric", "adapter"]
@@ -75,11 +76,40 @@ def read_extensions(kind: ExtensionKind, name: str, plugin: Any, source: Source)
     """What a plugin brings. Raises PluginError with every fault."""
     here = f"{kind} plugin '{name}' ({source.file})"
     hooks = registered(kind, here, name, plugin, source)
-    with plugin_faults(here, source.file):
+    with calling(f"{here} cannot be loaded", f"{kind}s", source.file):
         items = hooks.metrics() if kind == "metric" else hooks.adapters()
-    if faults := metric_faults(items) if kind == "metric" else adapter_faults(items):
+        faults = metric_faults(items) if kind == "metric" else adapter_faults(items)
+    if faults:
         raise contract_error(here, faults)
-    return [Extension(kind, item, source) for item in items]
+    # Metrics with the same function share its result, so they share what calls it, too.
+    door = functools.cache(
+        lambda function, hook: guarded(function, f"{kind} plugin '{name}', {hook}", hook, source.file)
+    )
+    return [Extension(kind, _behind(item, door), source) for item in items]
+
+
+def _behind(item: Metric | AdapterKind, door: Callable[[Any, str], Any]) -> Metric | AdapterKind:
+    """The same, with its functions called as hooks are."""
+    if isinstance(item, AdapterKind):
+        return replace(item, create=door(item.create, "create"))
+    figure = None if item.figure is None else door(_of_counts(item.figure), "figure")
+    return replace(item, compute=door(item.compute, "compute"), figure=figure)
+
+
+@functools.cache
+def _of_counts(figure: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function of a pooled metric: counts [..., C] -> [...]. Raises ValueError where it returns something else."""
+
+    @functools.wraps(figure)
+    def checked(counts: Any) -> Any:
+        import numpy as np
+
+        values = np.asarray(figure(counts), dtype=float)
+        if values.shape != counts.shape[:-1]:
+            raise ValueError(f"figure returned values of shape {values.shape} for counts of shape {counts.shape}")
+        return values
+
+    return checked
 
 
 def keep_loose(file: str, found: Sequence[Extension]) -> None:

@@ -1,17 +1,14 @@
 """Finding and importing a plugin's code: entry points, and loose files under a private name.
 
-Exceptions get the plugin's file and line. Whether a plugin keeps the contract is decided in `plugins` and
-`extensions`. No torch here.
+What goes wrong on the way gets the plugin's file and line (`calling`). Whether a plugin keeps the contract is decided
+in `plugins` and `extensions`. No torch here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import sys
-import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -20,6 +17,8 @@ from typing import Any
 
 import pluggy
 
+from harness.contract.calling import calling
+from harness.contract.files import read_file
 from harness.contract.hooks import HOOKS, PROJECT, Kind, hook_arguments
 from harness.contract.plugin_checks import hook_faults
 from harness.errors import HarnessError, PluginError
@@ -71,7 +70,9 @@ def origin(point: EntryPoint) -> str:
 
 def load_point(kind: Kind, point: EntryPoint) -> tuple[Any, Source]:
     """What an entry point names, and where it comes from. Raises PluginError."""
-    with plugin_faults(f"{kind} '{point.name}' of {origin(point)}", _file_of(point)):
+    with calling(
+        f"{kind} '{point.name}' of {origin(point)} cannot be loaded", "import", _file_of(point), importing=True
+    ):
         plugin = point.load()
     module = sys.modules[point.module]
     distribution = (point.dist.name, point.dist.version) if point.dist else (None, None)
@@ -105,30 +106,9 @@ def registered(kind: Kind, here: str, name: str, plugin: Any, source: Source) ->
         raise contract_error(here, faults)
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(HOOKS[kind])
-    with plugin_faults(here, source.file):
+    with calling(f"{here} cannot be loaded", "import", source.file, importing=True):
         manager.register(plugin, name)
     return manager.hook
-
-
-@contextlib.contextmanager
-def plugin_faults(here: str, file: str | None) -> Iterator[None]:
-    """Any exception of a plugin's import or card becomes a PluginError with file and line.
-
-    Its stdout goes to stderr meanwhile: stdout belongs to the command's own report.
-    """
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    except (Exception, SystemExit) as error:
-        if isinstance(error, HarnessError):
-            raise
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if frame.filename == file]
-        if isinstance(error, SyntaxError):
-            where = f"{error.filename}:{error.lineno}: "
-        else:
-            where = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
-        raise PluginError(f"{here} cannot be loaded: {where}{type(error).__name__}: {error}") from error
 
 
 def import_file(path: Path) -> tuple[ModuleType, Source]:
@@ -138,7 +118,10 @@ def import_file(path: Path) -> tuple[ModuleType, Source]:
     The name comes from path and content: unchanged, the file is the same module for the whole process. The
     hash is of the very bytes that were executed, and nothing is written beside the file.
     """
-    content = path.read_bytes()
+    try:
+        content = read_file(path)
+    except OSError as error:
+        raise PluginError(f"plugin {path} cannot be read: it {error.strerror}") from error
     sha256 = hashlib.sha256(content).hexdigest()
     name = f"_harness_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{sha256[:8]}"
     if name not in sys.modules:
@@ -147,7 +130,7 @@ def import_file(path: Path) -> tuple[ModuleType, Source]:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # dataclasses look their module up while it is being executed
         try:
-            with plugin_faults(f"plugin {path.name}", str(path)):
+            with calling(f"plugin {path.name} cannot be loaded", "import", str(path), importing=True):
                 exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)
         except BaseException:
             del sys.modules[name]

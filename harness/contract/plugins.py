@@ -7,12 +7,14 @@ No plugin has privileges: ours are found by their entry points as a stranger's a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.contract.calling import calling, guarded
 from harness.contract.data import BenchmarkCard, Dataset, MethodCard, Prompt
 from harness.contract.extensions import EXTENSIONS, Extension, ExtensionKind, keep_loose, read_extensions
+from harness.contract.files import is_text, user_path
 from harness.contract.hooks import HOOKS
 from harness.contract.plugin_checks import NAME, card_faults, hook_names_near
 from harness.contract.plugin_import import (
@@ -23,7 +25,6 @@ from harness.contract.plugin_import import (
     import_file,
     load_point,
     origin,
-    plugin_faults,
     points_of,
     registered,
 )
@@ -38,7 +39,7 @@ _CARD: dict[PluginKind, type] = {"method": MethodCard, "benchmark": BenchmarkCar
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method plugin behind types. `fit` and `predict` let the plugin's own exceptions pass."""
+    """A method plugin behind types. Whatever `fit` and `predict` raise becomes a PluginError with file and line."""
 
     name: str
     card: MethodCard
@@ -54,7 +55,9 @@ class Method:
         return tuple(dict.fromkeys(names))
 
     def fit(self, study: Study) -> Fitted:
-        fitted = self.hooks.fit(study=study)
+        """What the method learns."""
+        with calling(f"method '{self.name}', fit", "fit", self.source.file):
+            fitted = self.hooks.fit(study=study)
         if fitted is None:
             here = f"method '{self.name}' ({self.source.file})"
             raise PluginError(f"{here}: fit returned nothing; is a `return` missing?")
@@ -64,18 +67,23 @@ class Method:
         """One reply per prompt, in order. PluginError for another number, or a reply that is no text."""
         if not self.hooks.predict.get_hookimpls():
             return study.generate(fitted, prompts)
-        replies = self.hooks.predict(study=study, fitted=fitted, prompts=prompts)
-        here = f"method '{self.name}' ({self.source.file}): predict"
-        if not isinstance(replies, Sequence) or isinstance(replies, str):
-            raise PluginError(
-                f"{here} returned {type(replies).__name__}; it must return a list of {len(prompts)} texts"
-            )
-        if len(replies) != len(prompts):
-            raise PluginError(f"{here} returned {len(replies)} replies to {len(prompts)} prompts; one each, in order")
-        for prompt, reply in zip(prompts, replies, strict=True):
-            if not isinstance(reply, str):
-                raise PluginError(f"{here} replied {type(reply).__name__} to prompt '{prompt.id}'; it must be text")
-        return list(replies)
+        with calling(f"method '{self.name}', predict", "predict", self.source.file):
+            replies = self.hooks.predict(study=study, fitted=fitted, prompts=prompts)
+            _check_replies(replies, prompts, f"method '{self.name}' ({self.source.file}): predict")
+            return list(replies)
+
+
+def _check_replies(replies: Any, prompts: Sequence[Prompt], here: str) -> None:
+    """Raises PluginError where `replies` are not one text per prompt."""
+    if not isinstance(replies, Sequence) or isinstance(replies, str):
+        raise PluginError(f"{here} returned {type(replies).__name__}; it must return a list of {len(prompts)} texts")
+    if len(replies) != len(prompts):
+        raise PluginError(f"{here} returned {len(replies)} replies to {len(prompts)} prompts; one each, in order")
+    for prompt, reply in zip(prompts, replies, strict=True):
+        if not isinstance(reply, str):
+            raise PluginError(f"{here} replied {type(reply).__name__} to prompt '{prompt.id}'; it must be text")
+        if not is_text(reply):
+            raise PluginError(f"{here} replied half of a surrogate pair to prompt '{prompt.id}'; it is no character")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +96,19 @@ class Benchmark:
     hooks: Any = field(repr=False, compare=False)
 
     def load(self, options: Any) -> Dataset:
-        dataset = self.hooks.load(options=options)
+        """The data set, whose own functions are called through the plugin's door too."""
+        with calling(f"benchmark '{self.name}', load", "load", self.source.file):
+            dataset = self.hooks.load(options=options)
         if not isinstance(dataset, Dataset):
             here = f"benchmark '{self.name}' ({self.source.file})"
             raise PluginError(f"{here}: load returned {type(dataset).__name__}, not a Dataset")
-        return dataset
+        given = {name: getattr(dataset, name) for name in ("ceilings", "yardsticks", "write")}
+        own = {
+            name: guarded(function, f"benchmark '{self.name}', {name}", name, self.source.file)
+            for name, function in given.items()
+            if function is not None
+        }
+        return replace(dataset, **own)
 
 
 def load_plugin(kind: PluginKind, name: str, files: Sequence[str | Path] = ()) -> Method | Benchmark:
@@ -203,7 +219,7 @@ def _load_loose(files: Sequence[str | Path]) -> list[Method | Benchmark]:
 
 def _read_file(file: str | Path) -> tuple[Method | Benchmark | None, list[Extension]]:
     """What a loose file holds: at most one method or benchmark, and any metrics and kinds of adapters."""
-    path = Path(file).expanduser()
+    path = user_path(file)
     if not path.is_file() or path.suffix != ".py":
         near = [item.name for item in path.parent.glob("*.py")] if path.parent.is_dir() else []
         problem = "is not a Python file" if path.exists() else "does not exist"
@@ -237,12 +253,13 @@ def _checked(kind: PluginKind, name: str, plugin: Any, source: Source) -> Method
     """Register with a manager of its own, ask for the card, and raise one error with every fault."""
     here = f"{kind} '{name}' ({source.file})"
     hooks = registered(kind, here, name, plugin, source)
-    with plugin_faults(here, source.file):
+    with calling(f"{here} cannot be loaded", "card", source.file):
         card = hooks.card()
-    if faults := card_faults(name, card, _CARD[kind]):
+        faults = card_faults(name, card, _CARD[kind])
+    if faults:
         raise contract_error(here, faults)
     return (Method if kind == "method" else Benchmark)(name, card, source, hooks)
 
 
 def _resolved(files: Sequence[str | Path]) -> list[Path]:
-    return list(dict.fromkeys(Path(file).expanduser().resolve() for file in files))
+    return list(dict.fromkeys(user_path(file).resolve() for file in files))

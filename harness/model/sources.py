@@ -22,6 +22,7 @@ from typing import Any
 import filelock
 import yaml
 
+from harness.contract import check_file, user_path
 from harness.errors import HarnessError, did_you_mean
 from harness.store import damage, new_folder, seal
 
@@ -77,11 +78,11 @@ def locate(name: str, note: Note) -> tuple[str, bool]:
     known = catalogue().get(name)
     if known and known.package:
         return str(_kept(name, known.sha256, lambda folder: _from_package(known, folder, note), note)), True
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_dir():
         check_folder(path)
         return str(path), True
-    if path.is_file():
+    if path.exists():
         return str(_folder_of_file(path, note)), True
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise HarnessError(f"backbone folder {name!r} does not exist; {did_you_mean(name, known_names())}")
@@ -103,7 +104,7 @@ def fetch(name: str, output: Path, note: Note) -> str:
 
 def _fetched(name: str, output: Path, note: Note) -> str:
     known = catalogue().get(name)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if known and known.package:
         with new_folder(output, output.parent / f".{output.name}.part") as part:
             _from_package(known, part, note)
@@ -145,11 +146,14 @@ def cache_folder() -> Path:
 
 
 def _folder_of_file(path: Path, note: Note) -> Path:
-    if path.suffix.lower() != ".gguf":
+    if path.is_file() and path.suffix.lower() != ".gguf":
         raise HarnessError(
             f"backbone {str(path)!r} is a file; give a GGUF file, or the folder that holds config.json and the weights"
         )
-    digest = _sha256(path)
+    try:
+        digest = _sha256(path)
+    except OSError as error:
+        raise HarnessError(f"backbone {str(path)!r} cannot be read: {error.strerror}") from error
     return _kept(path.stem, digest, lambda folder: _convert(path, folder, note), note)
 
 
@@ -213,7 +217,7 @@ def _convert(path: Path, folder: Path, note: Note) -> None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with check_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

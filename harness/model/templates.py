@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.contract import Message
+from harness.contract import Message, read_file, user_path
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def set_template(tokenizer: PreTrainedTokenizerBase, file: Path | None, note: Ca
     """
     if file is not None:
         try:
-            tokenizer.chat_template = file.expanduser().read_text("utf-8")
+            tokenizer.chat_template = read_file(user_path(file)).decode()
         except (OSError, UnicodeDecodeError) as fault:
             raise HarnessError(f"--chat-template {file} cannot be read: {fault}") from fault
         _render(tokenizer, [{"role": "user", "content": "?"}], generation_prompt=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.contract import read_file
 from harness.errors import ConfigError, DataError, HarnessError, StoreError
 from harness.runs.record import BenchmarkSource, Imported, ImportedFile, PluginSource, RunHead, RunRecord, Settings
 from harness.runs.replies import write_scores
@@ -55,7 +56,7 @@ def import_scores(source: Source, store: Store) -> tuple[StoredRun, bool]:
     _check(source)
     metric, unit = _metric_of(source)
     try:
-        data = source.path.read_bytes()
+        data = read_file(source.path)
     except OSError as error:
         raise DataError(f"{source.path}: cannot be read ({error.strerror or error})") from error
     lines = read_scores(source.path, data, unit)

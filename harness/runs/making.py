@@ -21,6 +21,7 @@ from harness.runs.record import (
     AddsText,
     Base,
     BenchmarkSource,
+    ChangedGlobalState,
     Cost,
     DivergedAdapters,
     EmptyReplies,
@@ -172,8 +173,11 @@ def _differences(given: Mapping[str, Any], default: Mapping[str, Any], leave_out
     return found
 
 
-def flags_of(fitted: Fitted, replies: Sequence[str]) -> list[Flag]:
-    """What a reader of the run's figures should know of its fit and replies."""
+def flags_of(fitted: Fitted, replies: Sequence[str], changed: Sequence[str] = ()) -> list[Flag]:
+    """What a reader of the run's figures should know of its fit and replies.
+
+    changed  what its plugins left changed in the process, as `harness.contract.in_words` has it
+    """
     flags: list[Flag] = []
     empty = sum(not r.strip() for r in replies) / len(replies)
     if empty > EMPTY_SHARE_FLAGGED:
@@ -192,4 +196,6 @@ def flags_of(fitted: Fitted, replies: Sequence[str]) -> list[Flag]:
         flags.append(Rewaved())
     if fitted.adds_text:
         flags.append(AddsText())
+    if changed:
+        flags.append(ChangedGlobalState(what=tuple(changed)))
     return flags

@@ -119,8 +119,28 @@ class Imported(FlagPart):
     kind: Literal["imported"] = "imported"
 
 
+class ChangedGlobalState(FlagPart):
+    """what  hook and setting, such as "fit: default dtype" """
+
+    name = "changed global state"
+    meaning = "a plugin left settings of the whole process changed; they were put back after each of its hooks"
+    kind: Literal["changed_global_state"] = "changed_global_state"
+    what: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(self.what)})"
+
+
 Flag = Annotated[
-    EmptyReplies | DivergedAdapters | AdaptersWithoutData | LossSpikes | HiddenPrompt | Rewaved | AddsText | Imported,
+    EmptyReplies
+    | DivergedAdapters
+    | AdaptersWithoutData
+    | LossSpikes
+    | HiddenPrompt
+    | Rewaved
+    | AddsText
+    | ChangedGlobalState
+    | Imported,
     Field(discriminator="kind"),
 ]
 

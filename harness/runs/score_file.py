@@ -20,6 +20,7 @@ from harness.errors import DataError, did_you_mean
 
 Unit = Literal["share", "pt", "raw"]
 SHOWN = 20  # faults in one message
+LARGEST = 1e100  # of a raw score: sums of squares stay finite
 MOST_REPLIES = 1_000_000_000  # of one persona: above it a number is a slip, and sums would lose digits
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -191,7 +192,7 @@ def _score(value: Any, unit: Unit, where: str, faults: list[str]) -> float | Non
     if number is None:
         faults.append(f"{where}: 'score' must be a finite number, not {value!r}")
         return None
-    limit = {"share": 1.0, "pt": 100.0, "raw": math.inf}[unit]
+    limit = {"share": 1.0, "pt": 100.0, "raw": LARGEST}[unit]
     if abs(number) > limit * (1 + 1e-6):  # a cosine may be negative, and rounded above 1
         hint = "; scores from 0 to 100 need --unit pt" if unit == "share" else ""
         faults.append(f"{where}: 'score' {number:g} is outside -{limit:g} to {limit:g} ({unit}){hint}")

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from harness.contract import Dataset, Example
+from harness.contract import Ceiling, Dataset, Example, Yardstick, is_text
 from harness.engines import Predicted, reply_nll
-from harness.errors import ConfigError
+from harness.errors import ConfigError, PluginError
 from harness.progress import Advance, Progress
 from harness.scoring.registry import expand_metrics, metric_named
 from harness.scoring.similarity import Embedder, locate_scorer
 from harness.scoring.sums import PersonaSums, needs_embedder, overall, persona_sums, score_replies
 from harness.store import Store, canonical_hash, dump_json, read_json
+
+T = TypeVar("T")
 
 
 class Evaluation:
@@ -76,8 +78,8 @@ class Evaluation:
 
         def scored() -> list[dict[str, Any]]:
             return [
-                {"name": one.name, "knows": one.knows, "scores": self.figures(self._sums_of(examples, one.replies))}
-                for one in ceilings()
+                {"name": one.name, "knows": one.knows, "scores": self.figures(self._sums_of(examples, one))}
+                for one in self._made_by(ceilings(), Ceiling)
             ]
 
         return self._kept("ceilings", "score the oracles", identity, scored)
@@ -90,8 +92,8 @@ class Evaluation:
 
         def scored() -> list[dict[str, Any]]:
             rows = []
-            for one in find(self.dataset, self._embedder):
-                sums = self._sums_of(examples, one.replies)
+            for one in self._made_by(find(self.dataset, self._embedder), Yardstick):
+                sums = self._sums_of(examples, one)
                 row = {"name": one.name, "knows": one.knows, "oracle": one.oracle, "base_rate": one.base_rate}
                 per_persona = sums.model_dump(mode="json") if one.base_rate else None
                 rows.append({**row, "scores": self.figures(sums), "per_persona": per_persona})
@@ -99,9 +101,20 @@ class Evaluation:
 
         return self._kept("yardsticks", "score the yardsticks", identity, scored)
 
-    def _sums_of(self, examples: Sequence[Example], replies: Mapping[str, str]) -> PersonaSums:
-        """Of replies by prompt id."""
-        texts = [replies[example.prompt.id] for example in examples]
+    def _made_by(self, found: Any, wanted: type[T]) -> Sequence[T]:
+        """What a benchmark's own function returned. Raises PluginError for another thing."""
+        if not isinstance(found, list | tuple) or not all(isinstance(one, wanted) for one in found):
+            raise PluginError(f"{self.dataset.name}: it must return a list of harness.{wanted.__name__}")
+        return found
+
+    def _sums_of(self, examples: Sequence[Example], one: Ceiling | Yardstick) -> PersonaSums:
+        """Of replies by prompt id. Raises PluginError where a text is missing."""
+        texts = []
+        for example in examples:
+            text = one.replies.get(example.prompt.id)
+            if not isinstance(text, str) or not is_text(text):
+                raise PluginError(f"{self.dataset.name}: '{one.name}' has no text for '{example.prompt.id}'")
+            texts.append(text)
         return persona_sums(self.dataset, examples, score_replies(self.dataset, examples, texts, self._embedder))
 
     def _kept(

@@ -18,6 +18,9 @@ from harness.errors import ConfigError, PluginError, did_you_mean
 from harness.statistics import f1
 from harness.store import plugin_hash
 
+# Of a value: sums, squares and their sums over all examples stay finite.
+LARGEST = 1e100
+
 
 def metric_named(name: str) -> Metric:
     """The metric of that name; ConfigError with the nearest known name otherwise."""
@@ -69,15 +72,32 @@ def score_columns(names: Iterable[str], batch: MetricBatch) -> Columns:
         metric = metric_named(name)
         if metric.compute not in computed:
             computed[metric.compute] = metric.compute(batch)
+            if not isinstance(computed[metric.compute], Mapping):
+                got = type(computed[metric.compute]).__name__
+                raise PluginError(f"metric '{name}' returned {got}; it must return column -> numbers")
         for column in metric.columns_in(computed[metric.compute]):
-            values = computed[metric.compute].get(column)
-            if values is None or len(values) != len(batch.examples):
-                got = "nothing" if values is None else f"{len(values)} values"
-                raise PluginError(f"metric '{name}': {got} for column '{column}', wanted {len(batch.examples)} values")
+            values = _numbers(name, column, computed[metric.compute].get(column), len(batch.examples))
+            if name not in CORE and (wrong := [x for x in values if abs(x) > LARGEST]):  # nan is not larger
+                raise PluginError(
+                    f"metric '{name}': {wrong[0]:g} in column '{column}'; a value must lie within "
+                    f"{LARGEST:g}, or be nan where it is undefined"
+                )
             if owner.setdefault(column, metric.compute) != metric.compute:
                 raise PluginError(f"metric '{name}': another metric has a column '{column}' too; name it otherwise")
-            columns[column] = [float(value) for value in values]
+            columns[column] = values
     return columns
+
+
+def _numbers(name: str, column: str, values: Any, count: int) -> list[float]:
+    """The values of a metric's column. Raises PluginError where they are not so many numbers."""
+    try:
+        found = [] if values is None else [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PluginError(f"metric '{name}': column '{column}' holds what is no number ({error})") from error
+    if len(found) != count:
+        got = "nothing" if values is None else f"{len(found)} values"
+        raise PluginError(f"metric '{name}': {got} for column '{column}', wanted {count} values")
+    return found
 
 
 def value(name: str, columns: Mapping[str, Sequence[float]]) -> float:
@@ -119,12 +139,12 @@ def exact_match(reply: str, reference: str) -> float:
 
 
 def number(text: str) -> float | None:
-    """The finite number that the whole text is, or None: "4", " 4.0 "; not "4 stars"."""
+    """The number that the whole text is, or None: "4", " 4.0 "; not "4 stars", nor one that no sum could hold."""
     try:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= LARGEST else None
 
 
 def absolute_error(reply: str, reference: str, choices: Sequence[str] = ()) -> float:

@@ -22,6 +22,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from harness.contract import read_file, read_json_text
 from harness.errors import StoreError
 from harness.store.seal import SEAL, damage, seal
 from harness.store.temporary import new_file, new_folder
@@ -64,7 +65,7 @@ def write_atomically(path: Path, text: str) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises StoreError naming it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_text(read_file(path).decode())
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read {path}: {error}") from error
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.config import load_config
-from harness.contract import option_types, read_value
+from harness.contract import BACKBONE, in_words, option_types, read_value
 from harness.errors import ConfigError, HarnessError
 from harness.model import split_examples
 from harness.study import check_adapters
@@ -67,6 +67,16 @@ def backbone_unchanged(lab: Lab) -> None:
     _ = lab.replies
     if changed := lab.main.changes():
         raise CheckFailed(f"predict changed {' and '.join(changed)}; work on a copy, and undo what you switch on")
+
+
+@check("its hooks leave the settings of the process as they were: random generators, dtype, threads, folder ...")
+def process_unchanged(lab: Lab) -> None:
+    _ = lab.replies
+    if found := in_words(change for change in lab.disturbed() if change.what not in BACKBONE):
+        raise CheckFailed(
+            f"left changed: {', '.join(found)} (what can be put back was); draw from generators of your own, and "
+            "undo what you set"
+        )
 
 
 @check("fitted again with the same seed it is the same, whatever the global random generators do")

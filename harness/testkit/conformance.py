@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.contract import list_plugins, load_with_required
+from harness.contract import count_changes, list_plugins, load_with_required
 from harness.errors import HarnessError
 from harness.testkit.checks import CHECKS
 from harness.testkit.lab import CheckFailed, CheckSkipped, Lab, Trial, message
@@ -90,7 +90,7 @@ def check_method(name: str, files: Sequence[str | Path] = ()) -> Report:
     name, files  as for `harness run --method NAME --plugin FILE`
     Raises PluginError if there is no plugin of that name. One that is there and cannot be loaded fails `hooks`.
     """
-    started = time.perf_counter()
+    started, before = time.perf_counter(), count_changes()
     source = _source(name, files)
     try:
         methods = load_with_required(name, files)
@@ -102,7 +102,7 @@ def check_method(name: str, files: Sequence[str | Path] = ()) -> Report:
     results = [Result(*LOADS, "ok")]
     # A plugin that prints must not write between the lines of a report or into JSON.
     with tempfile.TemporaryDirectory(prefix="harness-check-") as folder, contextlib.redirect_stdout(sys.stderr):
-        lab = Lab(methods, name, Path(folder))
+        lab = Lab(methods, name, Path(folder), before)
         for check in CHECKS:
             try:
                 check.run(lab)

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.contract import Dataset, Method, Prompt
+from harness.contract import BACKBONE, RANDOM, Change, Dataset, Method, Prompt, changes, count_changes
 from harness.engines import Fitted, Transcript, reply_nll
+from harness.errors import PluginError
 from harness.model import Backbone, fingerprint, split_examples
 from harness.progress import Progress
 from harness.store import Store
@@ -60,8 +61,9 @@ class Trial:
     """One fit of the method, and what can be asked of it.
 
     frozen   (label, backbone, its state before the fit) of every backbone that the method could have changed
-    changed  what was changed, found right after the fit
+    changed  what was changed of these, found right after the fit
     drew     whether the fit used or set a global random generator
+    before   how many changes of the process there were before the fit, see `disturbed`
     """
 
     method: Method
@@ -70,6 +72,7 @@ class Trial:
     frozen: list[tuple[str, Backbone, Any]]
     changed: list[str]
     drew: bool
+    before: int
 
     def predict(self, prompts: Sequence[Prompt]) -> list[str]:
         return predict_in_order(self.method, self.study, self.fitted, prompts).replies
@@ -88,7 +91,12 @@ class Trial:
 
     def changes(self) -> list[str]:
         """What has been changed in the frozen backbones up to now."""
-        return [label for label, backbone, before in self.frozen if _state(backbone) != before]
+        found = [label for label, backbone, before in self.frozen if _state(backbone) != before]
+        return found + [change.what for change in self.disturbed() if change.what in BACKBONE]
+
+    def disturbed(self) -> list[Change]:
+        """What the method's hooks have left changed up to now, and what was put back."""
+        return changes(self.before, {self.method.source.file})
 
 
 def fit_required(
@@ -115,7 +123,9 @@ def fit_required(
 class Lab:
     """A method with the tiny world; trials that several checks want are made once."""
 
-    def __init__(self, methods: Mapping[str, Method], name: str, folder: Path) -> None:
+    def __init__(self, methods: Mapping[str, Method], name: str, folder: Path, before: int | None = None) -> None:
+        """before: how many changes of the process there were when the plugin was not loaded yet; None: as of now."""
+        self.before = count_changes() if before is None else before
         self.methods, self.method, self.folder = methods, methods[name], folder
         self.dataset = tiny_dataset()
         self.progress = Progress("silent")
@@ -154,11 +164,12 @@ class Lab:
         frozen += [(f"the base of '{n}'", f.base()) for n, f in required.items() if _mergeable(f)]
         before = [(label, kept, _state(kept)) for label, kept in frozen]
         study = self._study(self.method, dataset, backbone, seed, required, options, study_type, store)
-        with _global_randomness(noise) as drew:
+        earlier = count_changes()
+        with _global_randomness(noise):
             fitted = fit_method(self.method, study)
-            used = drew()
-        trial = Trial(self.method, study, fitted, before, [], used)
+        trial = Trial(self.method, study, fitted, before, [], False, earlier)
         trial.changed = trial.changes()
+        trial.drew = any(change.what.startswith(RANDOM) for change in trial.disturbed())
         return trial
 
     @functools.cached_property
@@ -190,6 +201,10 @@ class Lab:
         if isinstance(self._replies, Exception):
             raise CheckSkipped("predict fails, see 'one_reply_per_prompt'") from self._replies
         return self._replies
+
+    def disturbed(self) -> list[Change]:
+        """What the method's plugin has left changed in the process up to now."""
+        return changes(self.before, {self.method.source.file})
 
     @functools.cached_property
     def nll(self) -> np.ndarray:
@@ -233,6 +248,8 @@ def same_adapters(one: Trial, other: Trial, personas: Sequence[str], tolerance: 
 
 def message(error: BaseException, method: Method) -> str:
     """An exception in one line, with the last line of the plugin's own file that it came through."""
+    if isinstance(error, PluginError):
+        return " ".join(str(error).split())  # it names the line
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == method.source.file]
     where = f"line {frames[-1].lineno} of {Path(method.source.file).name}: " if frames else ""
     return f"{where}{type(error).__name__}: {' '.join(str(error).split())}"
@@ -244,29 +261,20 @@ def _mergeable(fitted: Fitted) -> bool:
     return isinstance(fitted.bank, LoRABank) and len(fitted.bank) == 1
 
 
-def _state(backbone: Backbone) -> tuple[Any, ...]:
-    """Weights, configuration, tokenizer; and what a fit could leave behind on the model."""
-    modules = list(backbone.model.modules())
-    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in modules)
-    gradients = any(parameter.requires_grad for parameter in backbone.model.parameters())
-    return fingerprint(backbone.model, backbone.tokenizer), backbone.model.training, gradients, hooks
+def _state(backbone: Backbone) -> str:
+    """Weights, configuration, tokenizer. Whoever calls a hook watches over mode, gradients and hooks."""
+    return fingerprint(backbone.model, backbone.tokenizer)
 
 
 @contextlib.contextmanager
-def _global_randomness(noise: int) -> Iterator[Any]:
-    """The three global generators at a known place, put back afterwards; yields a question: were they used?"""
-
-    def states() -> tuple[Any, ...]:
-        kind, keys, place, *rest = np.random.get_state()
-        return torch.get_rng_state().tolist(), random.getstate(), (kind, list(keys), place, *rest)
-
+def _global_randomness(noise: int) -> Iterator[None]:
+    """The three global generators at a known place, put back afterwards."""
     kept = torch.get_rng_state(), random.getstate(), np.random.get_state()
     try:
         torch.manual_seed(1000 + noise)
         random.seed(1000 + noise)
         np.random.seed(1000 + noise)
-        before = states()
-        yield lambda: states() != before
+        yield
     finally:
         torch.set_rng_state(kept[0])
         random.setstate(kept[1])

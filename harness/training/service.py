@@ -22,7 +22,7 @@ from torch import Tensor
 from harness.adapters import AdapterSpec, Bank, LoRABank, combine_loras, create_bank, kind_source, load_bank, save_bank
 from harness.contract import Dialogue, Persona, Protocol, Split
 from harness.engines import Adapters, FitCost, Fitted, Grouping, engine_for
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Passing
 from harness.model import Backbone, Encoded, dialogue_messages, encode_dialogue
 from harness.progress import Advance, Progress
 from harness.store import Store, canonical_hash, dump_json, numerics, read_json, source_hash
@@ -32,7 +32,7 @@ from harness.training.designs import DesignSpec
 Control = Literal["global", "swapped"]
 
 
-class FitStopped(Exception):  # noqa: N818 (an outcome, not an error)
+class FitStopped(Passing):
     """Raised by a `watch`: the fit ends here, and nothing of it is kept."""
 
 

@@ -128,7 +128,7 @@ def fit(study):
     own = {key: {"prompt_embeddings": values} for key, values in zip(found.keys, drawn)}
     return study.fitted_from(study.options.prompt, own)
 """,
-        {"same_seed"},
+        {"same_seed", "process_unchanged"},
     ),
     "ignores the seed: a generator set to a seed of its own": (
         NOTES
@@ -139,7 +139,7 @@ def fit(study):
     chosen = {p.id: random.choice(study.dialogues(p.id, "train")[:2]) for p in study.personas}
     return saying(study, {who: dialogue.messages[0].text for who, dialogue in chosen.items()})
 """,
-        {"another_seed"},
+        {"another_seed", "process_unchanged"},
     ),
     "wrong length": (PREDICT.replace("prompts)\n", "prompts)[:-1]\n"), {"one_reply_per_prompt"}),
     "replies that are no text": (
@@ -344,7 +344,7 @@ def test_a_required_method_that_is_not_there_fails_the_first_check(tmp_path):
 def test_a_reason_names_the_line_of_the_plugin(tmp_path):
     report = check_method("sample", plugin(tmp_path, FIT.replace("return", "1 / 0\n    return")))
     (reason,) = (r.reason for r in report.results if r.status == "failed")
-    assert re.match(r"line \d+ of sample\.py: ZeroDivisionError", reason)
+    assert re.match(r"method 'sample', fit: sample\.py:\d+: ZeroDivisionError", reason)
 
 
 def test_the_command_exits_with_2_and_its_json_stands_alone_though_the_plugin_prints(tmp_path, capsys):
@@ -358,7 +358,7 @@ def test_the_command_exits_with_2_and_its_json_stands_alone_though_the_plugin_pr
     with pytest.raises(SystemExit) as ended:
         main(["check", "sample", "--plugin", str(path)])
     assert ended.value.code == 0
-    assert "sample.py): 12 ok, 3 skipped" in capsys.readouterr().out
+    assert "sample.py): 13 ok, 3 skipped" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["check", "new-method"])
