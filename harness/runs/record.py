@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -387,11 +387,16 @@ def parse_record(value: Any, path: Path) -> RunRecord:
         record = RunRecord.model_validate(value)
         faults = list(_faults(record)) if record.status == "ok" else []
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, f['loc'])) or 'record'}: {f['msg']}" for f in error.errors(include_url=False)]
+        faults = [f"{_where(f['loc'])}: {f['msg']}" for f in error.errors(include_url=False)]
     if faults:
         more = [f"and {len(faults) - 5} more faults"] if len(faults) > 5 else []
         raise StoreError(f"{path}: {'; '.join([*(one_line(fault)[:300] for fault in faults[:5]), *more])}")
     return record
+
+
+def _where(names: Iterable[Any]) -> str:
+    """The dotted name of a field, whatever a file calls it."""
+    return ".".join(str(without_places(name)) for name in names) or "record"
 
 
 def _faults(record: RunRecord) -> Iterator[str]:

@@ -66,6 +66,17 @@ def real(name: str) -> dict[str, Any]:
     return record
 
 
+def old(name: str) -> dict[str, Any]:
+    """The same as the harness before this one wrote it, in schema 1."""
+    record = real(name)
+    flags = ["50% empty replies", "1 of 2 adapters: diverged", "imported"]
+    file = {"name": "scores.csv", "sha256": "0", "unit": "pt"}
+    more = {"schema_version": 1, "flags": flags, "origin": "imported", "file": file, "example_set": "all"}
+    gone = ("imported", "plugin_files", "tuning", "yardsticks")
+    unseen = {name: value for name, value in record["unseen"].items() if name != "per_persona"}
+    return {**{key: value for key, value in record.items() if key not in gone}, **more, "unseen": unseen}
+
+
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Where something can be put: every field, at every depth; of a list the first element."""
     if path:
@@ -82,9 +93,7 @@ def mutations(record: dict[str, Any]) -> Iterator[Mutation]:
     for number, path in enumerate(places(record)):
         found = _at(record, path)
         yield Mutation(f"without {path}", _with(record, path))
-        yield from (
-            Mutation(f"{path} = {harm!r:.40}", _with(record, path, harm)) for harm in _harms(found, number)
-        )
+        yield from (Mutation(f"{path} = {harm!r:.40}", _with(record, path, harm)) for harm in _harms(found, number))
         if isinstance(found, dict):
             text = HOSTILE[number % len(HOSTILE)]
             yield Mutation(f"{path} has {text!r:.40}", _with(record, (*path, text), next(iter(found.values()), text)))
