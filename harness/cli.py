@@ -110,5 +110,6 @@ def _usage_line(error: Any) -> str:
 
 
 def _fail(message: str) -> None:
-    print("harness: " + terminal(message), file=sys.stderr)
+    first, *more = terminal(message).split("\n")  # a line within a name is none of the harness's own
+    print("\n  ".join([f"harness: {first}", *more]), file=sys.stderr)
     sys.exit(2)

@@ -98,7 +98,8 @@ def _writer(out: TextIO, kept: int | None) -> Callable[[str], object]:
 
     def write(text: str) -> None:
         rest = text.encode(out.encoding or "utf-8", "backslashreplace")
-        while rest:
-            rest = rest[os.write(kept, rest) :]
+        with contextlib.suppress(BrokenPipeError):  # who read it has gone away
+            while rest:
+                rest = rest[os.write(kept, rest) :]
 
     return write

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -434,11 +434,16 @@ def _parsed(kind: type[_Kind], value: Any, path: Path) -> _Kind:
         found = kind.model_validate_json(value) if isinstance(value, str) else kind.model_validate(value)
         faults = list(_faults(found))
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, f['loc'])) or 'record'}: {f['msg']}" for f in error.errors(include_url=False)]
+        faults = [f"{_where(f['loc'])}: {f['msg']}" for f in error.errors(include_url=False)]
     if faults:
         more = [f"and {len(faults) - 5} more faults"] if len(faults) > 5 else []
         raise StoreError(f"{path}: {'; '.join([*(one_line(fault)[:300] for fault in faults[:5]), *more])}")
     return found
+
+
+def _where(names: Iterable[Any]) -> str:
+    """The dotted name of a field, whatever a file calls it."""
+    return ".".join(str(without_places(name)) for name in names) or "record"
 
 
 def _faults(record: RunHead) -> Iterator[str]:

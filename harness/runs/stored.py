@@ -254,6 +254,14 @@ def _unreadable(run_id: str, why: str) -> RunRecord:
 
 
 def _upgraded(value: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The same record of schema 2. Raises StoreError for what no harness wrote."""
+    try:
+        return _of_schema_2(value, path)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path}: is no record of schema 1 ({type(error).__name__}: {error})") from error
+
+
+def _of_schema_2(value: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The fields of schema 2. What schema 1 did not keep (fits, the cost of what a run stands on) stays None.
 
     value   with the sums of personas.json under "per_persona"

@@ -11,9 +11,12 @@ import html.parser
 import io
 import itertools
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import unicodedata
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
@@ -23,7 +26,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.attack.mutations import HOME, RECORDS, Mutation, mutations, real
+from harness.runs.stored import read_record
+from harness.text import (
+    as_lines,
+    code,
+    csv_cell,
+    fenced,
+    json_text,
+    markdown,
+    one_line,
+    shell_word,
+    terminal,
+    without_places,
+    xml,
+)
+from tests.attack.mutations import HOME, HOSTILE, RECORDS, Mutation, mutations, old, real
 
 BASE = np.linspace(0.5, 0.8, 12)
 NOISE = np.random.default_rng(3).normal(0, 0.02, len(BASE))
@@ -285,7 +302,12 @@ def toy() -> dict[str, Any]:
 
 def planned(name: str, step: int, start: int, times: int) -> Iterator[tuple[Mutation, str, str, str, bool]]:
     """Every `step`-th mutation of a record with `times` commands each, in turn."""
-    record, base = (toy(), "base-x-0") if name == "toy" else (real(name), PAIRS[name])
+    if name == "toy":
+        record, base = toy(), "base-x-0"
+    elif name == "schema 1":
+        record, base = old(next(iter(PAIRS))), "base-x-0"
+    else:
+        record, base = real(name), PAIRS[name]
     turn = 0
     for mutation in itertools.islice(mutations({**record, "id": BAD}), start, None, step):
         for _ in range(times):
@@ -304,21 +326,355 @@ def run_all(lab: Lab, plan: Iterator[tuple[Mutation, str, str, str, bool]]) -> i
         calls += 1
         try:
             lab.attack(mutation, command, place, base, as_json)
-        except (AssertionError, Exception) as error:
+        except (Exception, pytest.fail.Exception) as error:
             faults.append(f"{mutation.what}: {command}{' --json' if as_json else ''} ({place}): {str(error)[:300]}")
     assert not faults, f"{len(faults)} of {calls} calls:\n" + "\n".join(faults[:10])
     return calls
 
 
-@pytest.mark.parametrize("name", ["toy", *PAIRS])
+@pytest.mark.parametrize("name", ["toy", "schema 1", *PAIRS])
 def test_a_sample_of_mutated_records_harms_nothing(lab, name):
     assert run_all(lab, planned(name, step=53, start=7, times=1)) >= 10
 
 
 @pytest.mark.attack
 @pytest.mark.parametrize("start", range(8))
-@pytest.mark.parametrize("name", ["toy", *PAIRS])
+@pytest.mark.parametrize("name", ["toy", "schema 1", *PAIRS])
 def test_mutated_records_harm_nothing(lab, name, start):
     calls = run_all(lab, planned(name, step=8, start=start, times=1))
-    print(f"{calls} calls")
-    assert calls >= 68, "1 620 in all"
+    assert calls >= 60
+
+
+# ---- one function for each place ----
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_every_place_has_its_escaping(text):
+    assert not hidden(terminal(text).replace("\t", ""))
+    assert not hidden(one_line(text))
+    assert "\n" not in one_line(text)
+    assert len(as_lines([text, "second"]).splitlines()) == 2
+    assert ElementTree.fromstring(f'<a b="{xml(text)}">{xml(text)}</a>').text == one_line(text)
+    look_at_markdown(f"{markdown(text)}\n\n| a | b |\n|:--|:--|\n| {markdown(text)} | x |")
+    assert len(re.findall("`", code(text))) == 2
+    assert re.fullmatch(r"(`+)\n.*\n\1", fenced([text, "second"]), re.DOTALL)
+    look_at_csv(f'"{csv_cell(text).replace(chr(34), chr(34) * 2)}",second\n')
+    shown = json_text({text: [text, float("nan")]})
+    assert not hidden(shown)
+    assert json.loads(shown) == {text: [text, None]}, "the value is the same"
+
+
+def test_what_nobody_sees_is_shown_and_what_shapes_other_scripts_is_kept():
+    signs = "\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd\U00013430-\U0001343f"  # these are seen
+    for c in filter(lambda c: unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp"), map(chr, range(0x110000))):
+        assert (terminal(f"a{c}b") != f"a{c}b") == (c not in "\n\t" and not re.match(f"[{signs}]", c)), hex(ord(c))
+    for word in ("می‌خواهم", "👨‍👩‍👧", "❤️‍🔥", "क्‍ष"):
+        assert terminal(word) == word
+    assert terminal("a\u200cb \u200d x\ufe0f") == r"a\u200cb \u200d x\ufe0f"
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="asks bash")
+def test_a_command_to_reproduce_is_one_line_that_bash_reads_word_by_word(tmp_path, stored):
+    from harness.leaderboard.remake import command
+
+    texts = [text.replace("\0", "").encode("utf-8", "replace").decode() for text in HOSTILE]
+    for text in texts:
+        word = shell_word(text)
+        assert not hidden(word)
+        assert "\n" not in word
+        told = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, cwd=tmp_path, check=True)
+        assert told.stdout.decode() == text
+        imported = {"name": text, "sha256": "0", "unit": text, "example_set": text}
+        options = {"method": {text: text}, text: {"a": [text, {text: 1}]}}
+        for more in ({"imported": imported}, {"changed": options, "plugin_files": [text]}):
+            run = stored(tmp_path, text, BASE, id="m-1", **more)
+            line = command(run.record)
+            assert not hidden(line)
+            script = f'harness() {{ printf "%s\\n" "$1" "$#"; }}\n{line}   # {run.id}\n'
+            told = subprocess.run(["bash", "-c", script], capture_output=True, cwd=tmp_path, check=True, text=True)
+            assert told.stdout.splitlines()[0] in ("run", "import")
+            assert (told.stderr, len(told.stdout.splitlines())) == ("", 2), "one command and nothing else"
+    assert not list(tmp_path.iterdir()), "nothing was touched"
+
+
+def test_settings_that_no_run_has_are_not_in_the_command(tmp_path, stored):
+    from harness.leaderboard.remake import command
+
+    run = stored(tmp_path, "m", BASE)
+    config = {**run.record.config.model_dump(), "plugin": "evil.py", "debug": "x", "--set": "y"}
+    again = run.record.amended(config=config)
+    assert command(again) == command(run.record)
+
+
+# ---- records ----
+
+
+@pytest.mark.parametrize(
+    "run_id",
+    ["../../x", "/tmp/x", "a/b", "..", ".hidden", "-x", "", " ", "a b", "a\0b", "x" * 300, "x\n", "ü", "a\\b"],
+)
+def test_an_id_that_is_none_is_refused_in_one_line_and_nothing_is_written_elsewhere(lab, run_id):
+    record = {**toy(), "id": run_id}
+    before = {path for path in lab.folder.rglob("*") if "leaderboard" not in path.parts}
+    lab.put(Mutation("", record), "records")
+    assert lab.harness("leaderboard", "--publish")[0] == 0
+    reason = [line for line in (lab.records.parent / "README.md").read_text("utf-8").splitlines() if BAD in line]
+    assert len(reason) == 1
+    assert re.search(r"is none: up to 200|the record of another run", reason[0])
+    assert {path for path in lab.folder.rglob("*") if "leaderboard" not in path.parts} == before
+    published = {path.stem for path in lab.records.iterdir()}
+    assert published == {"base-x-0", "good-x-0", *PAIRS.values(), BAD}
+
+
+def test_ids_that_differ_in_case_alone_are_published_once(lab, put):
+    put("shout", BASE, id="GOOD-x-0")
+    code, _, err = lab.harness("leaderboard", "--publish")
+    assert code == 0
+    assert err == "note: good-x-0 is not published: its id differs from GOOD-x-0 by no more than case\n"
+    assert {path.stem for path in lab.records.iterdir()} == {"base-x-0", "GOOD-x-0", *PAIRS.values()}
+
+
+def test_a_record_too_large_to_publish_leaves_the_others(lab, put):
+    put("large", BASE, notes={"text": "x" * 100_000})
+    code, _, err = lab.harness("leaderboard", "--publish")
+    assert (code, len(err.splitlines())) == (0, 1)
+    assert "large-x-0 is not published" in err
+    assert {path.stem for path in lab.records.iterdir()} == {"base-x-0", "good-x-0", *PAIRS.values()}
+
+
+def test_no_place_on_this_machine_is_in_a_record_or_a_page(lab, put):
+    here = str(lab.folder)
+    put(
+        "where",
+        BASE + 0.01 + NOISE,
+        error=f"ValueError: cannot read '{HOME}/my data/x.jsonl' nor {here}/data/y.jsonl: gone",
+        config={
+            "method": "where",
+            "benchmark": "toy",
+            "baseline": "base",
+            "backbone": f"{HOME}/model",
+            "scorer": "~/s/minilm",
+            "chat_template": "../up/template.jinja",
+        },
+        method_options={"file": f"{HOME}/options.json", "files": ["C:\\Users\\alice\\a.txt", "kept/inside.txt"]},
+        benchmark={
+            "name": "toy",
+            "options": {"data": f"{here}/data/y.jsonl"},
+            "facts": {"from": f"{HOME}/d"},
+            "sha256": "0",
+        },
+        plugin_files=[f"{HOME}/mine.py", f"{here}/plugins/mine.py"],
+        changed={"benchmark": {"data": f"{here}/data/y.jsonl"}, "method": {"file": f"{HOME}/options.json"}},
+        notes={f"{HOME}/n": "alice@host:/srv/alice/x", "web": "https://example.org/a/b and/or 1/2"},
+    )
+    stored_text = (lab.runs / "where-x-0" / "run.json").read_text("utf-8")
+    assert lab.harness("leaderboard", "--publish")[0] == 0
+    outputs = [stored_text, *(path.read_text("utf-8") for path in lab.records.parent.rglob("*") if path.is_file())]
+    outputs += [lab.harness("leaderboard", "--format", form)[1] for form in ("csv", "json", "latex")]
+    for text in outputs:
+        assert "alice" not in text
+        assert here not in text
+        assert "/home/" not in text
+    record = read_record(lab.runs / "where-x-0" / "run.json")
+    assert record.error == "ValueError: cannot read 'x.jsonl' nor data/y.jsonl: gone"
+    assert record.plugin_files == ("mine.py", "plugins/mine.py")
+    assert record.method_options == {"file": "options.json", "files": ["a.txt", "kept/inside.txt"]}
+    assert record.notes["web"] == "https://example.org/a/b and/or 1/2"
+    assert record.config.backbone == "model"
+
+
+def test_places_are_taken_out_of_records_that_were_stored_before(lab):
+    lab.put(Mutation("", {**toy(), "id": BAD, "method_options": {"file": f"{HOME}/x.json"}}), "runs")
+    assert HOME in (lab.runs / BAD / "run.json").read_text()
+    assert lab.harness("leaderboard", "--publish")[0] == 0
+    assert HOME not in (lab.records / f"{BAD}.json").read_text()
+    assert HOME not in (lab.records.parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/help",
+        "and/or",
+        "1/2 a/b",
+        "https://example.org/a/b/c",
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "a ~ b",
+        "x: y",
+        "data/x.jsonl",
+        "either / or",
+        "\\frac{a}{b}",
+        "Reply with yes/no/maybe.",
+    ],
+)
+def test_what_is_no_place_stays(text):
+    assert without_places(text) == text
+
+
+def test_committed_records_are_sound_and_name_no_place():
+    for path in sorted(RECORDS.glob("*.json")):
+        record = read_record(path)
+        assert record.without_places() is record, path.name
+
+
+def test_a_run_stored_with_hostile_text_reads_back_the_same(put):
+    for text in HOSTILE:
+        text = without_places(text).encode("utf-8", "replace").decode()
+        run = put("m", BASE, notes={"said": text})
+        raw = (run.path / "run.json").read_text("utf-8")
+        assert not hidden(raw)
+        assert read_record(run.path / "run.json").notes == {"said": text}
+
+
+# ---- stdout and stderr ----
+
+PRINTS = '''
+"""Prints wherever it is called."""
+import os, subprocess, sys
+from dataclasses import dataclass
+from harness import MethodCard, hookimpl
+
+def shout(where):
+    print("python", where)
+    os.write(1, b"raw\\n")
+    subprocess.run(["echo", "child"])
+    sys.__stdout__.write("first stdout\\n")
+
+shout("import")
+
+@dataclass(frozen=True)
+class Options:
+    x: int = 1
+
+@hookimpl
+def card():
+    shout("card")
+    return MethodCard("prints", Options, shares="persona")
+
+@hookimpl
+def fit(study):
+    shout("fit")
+    import atexit
+    atexit.register(shout, "exit")
+    return study.bare()
+
+@hookimpl
+def predict(study, prompts):
+    shout("predict")
+    return ["x" for _ in prompts]
+'''
+WORLD = "--set", "dialogues=2,2,2", "--personas", "6", "--quiet"
+
+
+@pytest.fixture
+def printer(tmp_path) -> Path:
+    path = tmp_path / "prints.py"
+    path.write_text(PRINTS)
+    return path
+
+
+def started(*words: object, **more: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from harness.cli import main; main()", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, **more)
+
+
+def test_json_is_alone_on_stdout_whatever_a_plugin_prints(printer, tmp_path):
+    words = ["list", "methods", "--plugin", printer]
+    plain, as_json = started(*words), started(*words, "--json")
+    assert (plain.returncode, as_json.returncode) == (0, 0)
+    assert "child" in plain.stdout
+    rows = json.loads(as_json.stdout)
+    assert "prints" in {row["name"] for row in rows}
+    for said in ("python import", "raw", "child", "first stdout"):
+        assert said in as_json.stderr
+
+
+@pytest.mark.slow
+def test_json_is_alone_on_stdout_of_a_run_to_its_end(printer, tmp_path):
+    words = [
+        "run",
+        "--plugin",
+        printer,
+        "--method",
+        "prints",
+        "--baseline",
+        "zero_shot",
+        "--runs-dir",
+        tmp_path / "runs",
+    ]
+    found = started(*words, *WORLD, "--json")
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["method"] == "prints"
+    for said in ("python fit", "python predict", "python exit", "raw", "child"):
+        assert said in found.stderr
+
+
+def test_json_is_alone_in_this_process_too_and_stdout_is_given_back(printer, capfd):
+    from harness.cli import main
+
+    before = sys.stdout
+    with pytest.raises(SystemExit) as ended:
+        main(["list", "methods", "--plugin", str(printer), "--json"])
+    assert not ended.value.code
+    assert json.loads(capfd.readouterr().out)
+    os.write(1, b"still here\n")
+    print("here too")
+    assert capfd.readouterr().out == "still here\nhere too\n"
+    assert sys.stdout is before
+
+
+def test_a_mistake_with_json_says_nothing_on_stdout_and_help_does(harness):
+    code, out, err = harness("show", "nobody", "--json")
+    assert (code, out) == (2, "")
+    assert err
+    assert "--samples" in harness("show", "--help", "--json")[1]
+
+
+def test_a_reader_of_json_that_goes_away_is_no_fault(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from harness.cli import main; main()", "list", "metrics", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout
+    process.stdout.close()
+    assert process.stderr
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 0
+
+
+def test_errors_notes_and_progress_are_clean(harness, tmp_path, put):
+    from harness.progress import Progress
+
+    evil = "a\x1b]0;t\x07\u202eb\nharness: all is well"
+    for words in (
+        ["show", evil],
+        ["run", "--method", evil],
+        ["run", "--config", evil],
+        ["leaderboard", "--format", evil],
+        ["import", tmp_path / evil, "--method", "m", "--benchmark", "b", "--metric", "x", "--example-set", "s"],
+    ):
+        code, out, err = harness(*words)
+        assert (code, out) == (2, "")
+        assert not hidden(err), words
+        assert not [line for line in err.splitlines()[1:] if line.startswith("harness: ")], "no line is forged"
+    for mode in ("lines", "bars"):
+        stream = io.StringIO()
+        clock = itertools.count(0, 100)
+        progress = Progress(mode, stream, lambda clock=clock: float(next(clock)))
+        progress.note(evil)
+        with progress.task(evil, 10, "steps") as advance:
+            advance.to(5, 10, evil)
+        written = stream.getvalue()
+        assert "\x1b]0" not in written
+        assert "\u202e" not in written
+        assert "\\u202eb" in written
+
+
+def test_a_plugin_cannot_steer_the_terminal(harness, tmp_path):
+    path = tmp_path / "colours.py"
+    path.write_text(
+        PRINTS.replace('print("python", where)', 'print("\\x1b[31m\\u202e")').replace("subprocess.run", "id")
+    )
+    code, out, _ = harness("list", "methods", "--plugin", path)
+    assert code == 0
+    assert not hidden(out)
