@@ -6,6 +6,7 @@ from .calling import (
     changes as changes,
     count_changes as count_changes,
     in_words as in_words,
+    keep_too as keep_too,
     keeping as keeping,
     time_limit as time_limit,
     undisturbed as undisturbed,

@@ -105,8 +105,18 @@ def undisturbed() -> Iterator[None]:
     if not _under_way:
         yield
         return
-    with put_for_a_while(_under_way[0].settings):
-        yield
+    before, loaded = _under_way[0], set(sys.modules)
+    try:
+        with put_for_a_while(before.settings):
+            yield
+    finally:
+        before.modules.update(sys.modules.keys() - loaded)  # no import of the plugin's
+
+
+def keep_too(model: Any) -> None:
+    """A torch model that is made inside a hook, for others too: the hook must leave it as it was made."""
+    if _under_way:
+        _under_way[0].add(model)
 
 
 def changes(since: int = 0, among: Collection[str] | None = None) -> list[Change]:

@@ -64,14 +64,16 @@ class MethodHooks:
                     interruption. `study.dialogues(persona, "validation")` is for methods whose card declares
                     `validation` as "selection" or "training".
         May change
-            nothing in `study`. The backbone's weights are checked by fingerprint after the call.
+            nothing in `study`. The backbone's weights are checked by fingerprint after the call. Settings of the
+            process (random generators, default dtype, threads, current folder ...) are put back, and the run
+            is flagged; draw from generators of your own.
         Returns
             a `harness.Fitted`; `fit_adapters` makes one, `study.fitted_from` makes one of the method's own
             tensors. A method that learns nothing returns `study.bare()`. What is returned is saved; adapters
             that were changed after they were saved end the run as failed.
         Raises
             `harness.HarnessError` if the data cannot carry the method (say what is missing); any other
-            exception ends the run as failed, and the run is stored with the error.
+            exception, an exit too, ends the run as failed, and the run is stored with its file and line.
         Same study, same seed: the same adapters, to the bit.
         """
         raise NotImplementedError
@@ -98,7 +100,8 @@ class MethodHooks:
             matter to its reply. An empty string counts as an empty reply. Metrics of likelihood stay empty
             unless every reply is what `study.generate` returned for `fitted` and that prompt.
         Raises
-            as `fit`. A wrong number of replies, or one that is no string, is a `harness.PluginError`.
+            as `fit`. A wrong number of replies, or one that is no string or holds half a surrogate pair, is a
+            `harness.PluginError`.
         """
         raise NotImplementedError
 

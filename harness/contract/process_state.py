@@ -247,8 +247,8 @@ class Before:
     """
 
     settings: Mapping[str, Any]
-    models: Sequence[_Model]
-    modules: frozenset[str]
+    models: list[_Model]
+    modules: set[str]
     threads: frozenset[threading.Thread]
     importing: bool
 
@@ -256,7 +256,11 @@ class Before:
     def of(cls, models: Sequence[Any] = (), *, importing: bool = False) -> Before:
         """The state now, with that of some torch models."""
         threads = frozenset(threading.enumerate())
-        return cls(_taken(), [_Model(model) for model in models], frozenset(sys.modules), threads, importing)
+        return cls(_taken(), [_Model(model) for model in models], set(sys.modules), threads, importing)
+
+    def add(self, model: Any) -> None:
+        """A model that was made inside the hook: it must stay as it is now."""
+        self.models.append(_Model(model))
 
     def put_back(self) -> list[str]:
         """Undo what was changed since; the names of what is worth telling, each once.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.adapters import Bank, LoRABank, load_bank, merged
-from harness.contract import Message, Prompt
+from harness.contract import Message, Prompt, keep_too
 from harness.errors import HarnessError
 from harness.model import Backbone
 
@@ -69,7 +69,9 @@ class Adapters:
     def merged(self) -> Backbone:
         """The backbone with a single LoRA folded in, made once: both fits and replies use it."""
         assert self.bank is not None
-        return merged(self.backbone, self.bank, 0)
+        made = merged(self.backbone, self.bank, 0)
+        keep_too(made.model)
+        return made
 
     def unlike_stored(self) -> str:
         """How the bank in use differs from its files, in a few words; empty: it does not, or nothing is saved.

@@ -19,9 +19,12 @@ import numpy as np
 import pytest
 import torch
 
-from harness.contract import changes, count_changes
+from harness.contract import changes, count_changes, load_with_required, undisturbed
 from harness.contract.plugins import load_file
+from harness.study import Study, fit_method
 from harness.testkit import tiny_trial
+from harness.testkit.lab import Lab
+from harness.testkit.tiny_world import tiny_backbone
 
 HEAD = """
 import math, os, random, signal, sys, threading, time, warnings
@@ -374,6 +377,44 @@ def test_what_a_hook_leaves_on_the_backbone_is_taken_away_and_named(tmp_path, na
     trial = tiny_trial("sample", tmp_path / "store", [path])
     assert not value(trial.study.backbone.model)
     assert trial.changed == [name if name in BACKBONE else "hooks on the backbone"]
+
+
+def test_what_a_hook_leaves_on_a_base_that_it_has_made_itself_is_taken_away(tmp_path):
+    base = tmp_path / "below.py"
+    base.write_text(
+        source(METHOD, fit="return study.fit_adapters(LoRA(2), study.for_all(), None, TrainOptions(epochs=1))")
+    )
+    path = tmp_path / "sample.py"
+    hooked = 'study.fitted("below").base().model.register_forward_hook(print)\nreturn study.bare()'
+    path.write_text(source(METHOD, fit=hooked).replace('test", Options', 'test", Options, requires=("below",)'))
+    methods = load_with_required("sample", [path, base])
+    lab = Lab(methods, "sample", tmp_path / "store")
+    study = lab._study(methods["below"], None, tiny_backbone(), 0, {}, methods["below"].card.options(), Study, "one")
+    below = fit_method(methods["below"], study)
+    own = lab._study(
+        methods["sample"], None, study.backbone, 0, {"below": below}, methods["sample"].card.options(), Study, "one"
+    )
+    earlier = count_changes()
+    fit_method(methods["sample"], own)
+    assert not below.base().model._forward_hooks
+    assert [change.what for change in changes(earlier)] == ["hooks on the backbone"]
+
+
+def test_what_a_service_imports_hides_nothing(tmp_path):
+    (tmp_path / "lazy_part_of_a_test.py").write_text("")
+    path = tmp_path / "sample.py"
+    path.write_text(source(METHOD, fit="os.environ['HARNESS_TEST'] = '1'\nstudy.serve()\nreturn 'fitted'"))
+
+    class Imports:
+        @undisturbed()
+        def serve(self) -> None:
+            assert "HARNESS_TEST" not in os.environ
+            sys.modules["lazy_part_of_a_test"] = sys
+
+    earlier = count_changes()
+    load_file(path).fit(Imports())  # pyright: ignore
+    del sys.modules["lazy_part_of_a_test"]
+    assert [change.what for change in changes(earlier)] == ["environment"]
 
 
 FITTING = source(

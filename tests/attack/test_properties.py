@@ -66,7 +66,7 @@ def cases(strategy: st.SearchStrategy[Any], check: Callable[[Any], object], coun
 
     @settings(
         max_examples=count, deadline=None, database=None, derandomize=count <= SAMPLE,
-        suppress_health_check=list(HealthCheck), print_blob=True,
+        suppress_health_check=[*HealthCheck.__members__.values()], print_blob=True,
     )  # fmt: skip
     @given(strategy)
     def holds(case: Any) -> None:
