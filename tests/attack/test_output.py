@@ -484,6 +484,21 @@ def test_places_are_taken_out_of_records_that_were_stored_before(lab):
     assert HOME not in (lab.records.parent / "README.md").read_text()
 
 
+@pytest.mark.slow
+def test_a_run_with_absolute_paths_stores_none_of_them(sweep_lab):
+    sweep_lab.method("base", 0.5)
+    sweep_lab.method("fails", 0.5, trouble=f"raise OSError(2, 'gone', '{HOME}/my data.jsonl')")
+    code, out, err = sweep_lab.call("methods: [base, fails]\nbaseline: base\nseeds: [0]\n", "--quiet")
+    assert code == 2, err
+    records = [path.read_text() for path in sweep_lab.runs.glob("*/run.json")]
+    assert len(records) == 2
+    assert any("my data.jsonl" in text for text in records), "the failed run says why"
+    for text in records:
+        assert '"data": "data.jsonl"' in text
+        assert str(sweep_lab.folder) not in text
+        assert HOME not in text
+
+
 @pytest.mark.parametrize(
     "text",
     ["/help", "and/or", "1/2 a/b", "https://example.org/a/b/c", "sentence-transformers/all-MiniLM-L6-v2", "a ~ b",
