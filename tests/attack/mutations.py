@@ -99,6 +99,8 @@ def mutations(record: dict[str, Any]) -> Iterator[Mutation]:
             yield Mutation(f"{path} has {text!r:.40}", _with(record, (*path, text), next(iter(found.values()), text)))
     for version in (0, 1, 3, 2.0, "2", None, [2], HOSTILE[2]):
         yield Mutation(f"schema_version {version!r}", {**record, "schema_version": version})
+    for run_id in ("good-x-0", "GOOD-X-0", "base-x-0", "../../x", "/etc/passwd", "a\0b", "x" * 300, "-x"):
+        yield Mutation(f"id {run_id!r:.30}", {**record, "id": run_id})
     deep: Any = "x"
     for _ in range(80):
         deep = {"a": deep}
