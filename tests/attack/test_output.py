@@ -334,11 +334,7 @@ def run_all(lab: Lab, plan: Iterator[tuple[Mutation, str, str, str, bool]]) -> i
 
 @pytest.mark.parametrize("name", ["toy", "schema 1", *PAIRS])
 def test_a_sample_of_mutated_records_harms_nothing(lab, name):
-<<<<<<< HEAD
-    assert run_all(lab, planned(name, step=53, start=7, times=1)) >= 10
-=======
-    assert run_all(lab, planned(name, step=61, start=7, times=1)) > 5
->>>>>>> wa
+    assert run_all(lab, planned(name, step=53, start=7, times=1)) > 5
 
 
 @pytest.mark.attack
@@ -453,33 +449,17 @@ def test_no_place_on_this_machine_is_in_a_record_or_a_page(lab, put):
         BASE + 0.01 + NOISE,
         error=f"ValueError: cannot read '{HOME}/my data/x.jsonl' nor {here}/data/y.jsonl: gone",
         config={
-<<<<<<< HEAD
-            "method": "where",
-            "benchmark": "toy",
-            "baseline": "base",
-            "backbone": f"{HOME}/model",
-            "scorer": "~/s/minilm",
-            "chat_template": "../up/template.jinja",
-        },
-        method_options={"file": f"{HOME}/options.json", "files": ["C:\\Users\\alice\\a.txt", "kept/inside.txt"]},
-        benchmark={
-            "name": "toy",
-            "options": {"data": f"{here}/data/y.jsonl"},
-            "facts": {"from": f"{HOME}/d"},
-            "sha256": "0",
-=======
             "method": "where", "benchmark": "toy", "baseline": "base", "backbone": f"{HOME}/model",
             "scorer": "~/s/minilm", "chat_template": "../up/template.jinja",
         },
         method_options={"file": f"{HOME}/options.json", "files": ["C:\\Users\\alice\\a.txt", "kept/inside.txt"]},
         benchmark={
             "name": "toy", "options": {"data": f"{here}/data/y.jsonl"}, "facts": {"from": f"{HOME}/d"}, "sha256": "0"
->>>>>>> wa
         },
         plugin_files=[f"{HOME}/mine.py", f"{here}/plugins/mine.py"],
         changed={"benchmark": {"data": f"{here}/data/y.jsonl"}, "method": {"file": f"{HOME}/options.json"}},
         notes={f"{HOME}/n": "alice@host:/srv/alice/x", "web": "https://example.org/a/b and/or 1/2"},
-    )
+    )  # fmt: skip
     stored_text = (lab.runs / "where-x-0" / "run.json").read_text("utf-8")
     assert lab.harness("leaderboard", "--publish")[0] == 0
     outputs = [stored_text, *(path.read_text("utf-8") for path in lab.records.parent.rglob("*") if path.is_file())]
@@ -508,7 +488,7 @@ def test_places_are_taken_out_of_records_that_were_stored_before(lab):
 def test_a_run_with_absolute_paths_stores_none_of_them(sweep_lab):
     sweep_lab.method("base", 0.5)
     sweep_lab.method("fails", 0.5, trouble=f"raise OSError(2, 'gone', '{HOME}/my data.jsonl')")
-    code, out, err = sweep_lab.call("methods: [base, fails]\nbaseline: base\nseeds: [0]\n", "--quiet")
+    code, _, err = sweep_lab.call("methods: [base, fails]\nbaseline: base\nseeds: [0]\n", "--quiet")
     assert code == 2, err
     records = [path.read_text() for path in sweep_lab.runs.glob("*/run.json")]
     assert len(records) == 2
@@ -521,26 +501,9 @@ def test_a_run_with_absolute_paths_stores_none_of_them(sweep_lab):
 
 @pytest.mark.parametrize(
     "text",
-<<<<<<< HEAD
-    [
-        "/help",
-        "and/or",
-        "1/2 a/b",
-        "https://example.org/a/b/c",
-        "sentence-transformers/all-MiniLM-L6-v2",
-        "a ~ b",
-        "x: y",
-        "data/x.jsonl",
-        "either / or",
-        "\\frac{a}{b}",
-        "Reply with yes/no/maybe.",
-    ],
-)
-=======
     ["/help", "and/or", "1/2 a/b", "https://example.org/a/b/c", "sentence-transformers/all-MiniLM-L6-v2", "a ~ b",
      "data/x.jsonl", "either / or", "\\frac{a}{b}", "Reply with yes/no/maybe."],
 )  # fmt: skip
->>>>>>> wa
 def test_what_is_no_place_stays(text):
     assert without_places(text) == text
 
@@ -680,19 +643,9 @@ def test_errors_notes_and_progress_are_clean(harness, tmp_path, put):
     from harness.progress import Progress
 
     evil = "a\x1b]0;t\x07\u202eb\nharness: all is well"
-<<<<<<< HEAD
-    for words in (
-        ["show", evil],
-        ["run", "--method", evil],
-        ["run", "--config", evil],
-        ["leaderboard", "--format", evil],
-        ["import", tmp_path / evil, "--method", "m", "--benchmark", "b", "--metric", "x", "--example-set", "s"],
-    ):
-=======
     source = ["--method", "m", "--benchmark", "b", "--metric", "similarity", "--example-set", "s"]
     asked = [["show", evil], ["run", "--method", evil], ["run", "--config", evil], ["leaderboard", "--format", evil]]
     for words in (*asked, ["import", tmp_path / evil, *source]):
->>>>>>> wa
         code, out, err = harness(*words)
         assert (code, out) == (2, "")
         assert not hidden(err), words
