@@ -488,7 +488,7 @@ def test_places_are_taken_out_of_records_that_were_stored_before(lab):
 def test_a_run_with_absolute_paths_stores_none_of_them(sweep_lab):
     sweep_lab.method("base", 0.5)
     sweep_lab.method("fails", 0.5, trouble=f"raise OSError(2, 'gone', '{HOME}/my data.jsonl')")
-    code, out, err = sweep_lab.call("methods: [base, fails]\nbaseline: base\nseeds: [0]\n", "--quiet")
+    code, _, err = sweep_lab.call("methods: [base, fails]\nbaseline: base\nseeds: [0]\n", "--quiet")
     assert code == 2, err
     records = [path.read_text() for path in sweep_lab.runs.glob("*/run.json")]
     assert len(records) == 2
