@@ -184,7 +184,7 @@ def predict(study, prompts):
 
 
 def test_a_failing_plugin_is_stored_as_failed_with_its_error(lab):
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(PluginError, match=r"'broken', predict: broken\.py:\d+: ZeroDivisionError"):
         lab.run("broken", BARE + "@hookimpl\ndef predict(study, prompts):\n    return [1 / 0]\n")
     failed = [r for r in all_runs(lab.folder / "runs") if r.record.method == "broken"]
     assert [r.record.status for r in failed] == ["failed"]

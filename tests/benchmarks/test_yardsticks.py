@@ -179,7 +179,7 @@ def with_base_rate(run, shift):
     moved = entry.model_copy(update={"sum": tuple(x + shift * n for x, n in zip(entry.sum, entry.n, strict=True))})
     own = sums.model_copy(update={"metrics": {**sums.metrics, "similarity": moved}})
     one = Yardstick(name="the base rate", knows="itself", base_rate=True, scores={"similarity": 0.5}, per_persona=own)
-    return replace(run, record=run.record.amended(yardsticks=(one,)))
+    return replace(run, head=run.record.amended(yardsticks=(one,)))
 
 
 @pytest.mark.parametrize(("shift", "words"), [(-0.1, "m beats the base rate"), (0.1, "m does not beat the base rate")])

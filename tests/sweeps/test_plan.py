@@ -186,7 +186,7 @@ bands: [{from: 80, to: 85, name: good}]
     assert code == 2, "a run failed"
     first, second = found["phases"]
     assert [t["label"] for t in first["tries"]] == ["weak", "broken", "plain"]
-    assert first["tries"][1]["runs"][0]["error"] == "ValueError: no"
+    assert first["tries"][1]["runs"][0]["error"] == "method 'broken', fit: broken.py:21: ValueError: no"
     assert first["tries"][2]["gates"][0]["text"] == "this is plain itself"
     assert first["status"] == "not passed"
     assert (second["status"], second["why"]) == ("not reached", "not reached: nothing passed 'first'")

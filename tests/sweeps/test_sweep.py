@@ -291,13 +291,14 @@ def test_a_method_that_fails_gets_a_flagged_row_and_the_others_go_on(sweep_lab):
     assert code == 2
     rows = {row["label"]: row for row in found["rows"]}
     assert rows["broken"]["status"] == "failed"
-    assert rows["broken"]["errors"] == [{"seed": 0, "error": "ZeroDivisionError: one by none"}]
+    why = "method 'broken', fit: broken.py:21: ZeroDivisionError: one by none"
+    assert rows["broken"]["errors"] == [{"seed": 0, "error": why}]
     assert "changed the frozen backbone" in rows["vandal"]["flags"][0]
     assert rows["sharp"]["verdict"].startswith("better than plain")
     assert rows["sharp"]["comparison"]["family_size"] == 1
     code, out, _ = sweep_lab.call(text, "--quiet")
     assert code == 2
-    assert "failed: broken, seed 0: ZeroDivisionError: one by none" in out
+    assert f"failed: broken, seed 0: {why}" in out
     assert sweep_lab.fits("broken") == ["0", "0"], "what failed is tried again"
     assert sweep_lab.fits("sharp") == ["0"]
 
