@@ -45,7 +45,7 @@ from tests.attack.mutations import HOME, HOSTILE, RECORDS, Mutation, mutations, 
 BASE = np.linspace(0.5, 0.8, 12)
 NOISE = np.random.default_rng(3).normal(0, 0.02, len(BASE))
 BAD = "bad-000000000001"
-PAIRS = {"persona_prefix-70c3b9262b6b": "unified-547b24967bb8", "persona_prefix-6c57df398cfa": "unified-6336122c3c2c"}
+PAIRS = {"persona_prefix-70c3b9262b6b": "unified-547b24967bb8", "persona_prefix-79059047fbd9": "unified-eb3f1af63ec1"}
 COMMANDS = ("list", "show", "compare", "diff", "md", "csv", "json", "latex", "publish", "power")
 SHOWING = ("list", "show", "compare", "diff", "power")
 Call = tuple[int, str, str]
