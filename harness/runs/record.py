@@ -434,8 +434,9 @@ def _parsed(kind: type[_Kind], value: Any, path: Path) -> _Kind:
         found = kind.model_validate_json(value) if isinstance(value, str) else kind.model_validate(value)
         faults = list(_faults(found))
     except ValidationError as error:
+        found = None
         faults = [f"{_where(f['loc'])}: {f['msg']}" for f in error.errors(include_url=False)]
-    if faults:
+    if found is None or faults:
         more = [f"and {len(faults) - 5} more faults"] if len(faults) > 5 else []
         raise StoreError(f"{path}: {'; '.join([*(one_line(fault)[:300] for fault in faults[:5]), *more])}")
     return found
