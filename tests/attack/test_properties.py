@@ -66,7 +66,8 @@ def cases(strategy: st.SearchStrategy[Any], check: Callable[[Any], object], coun
 
     @settings(
         max_examples=count, deadline=None, database=None, derandomize=count <= SAMPLE,
-        suppress_health_check=[*HealthCheck.__members__.values()], print_blob=True,
+        print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )  # fmt: skip
     @given(strategy)
     def holds(case: Any) -> None:
