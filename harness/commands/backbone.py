@@ -28,10 +28,10 @@ def backbone_get_command(
     What is downloaded is checked by digest where the catalogue has one, and never imported.
     """
     from harness.model import fetch
+    from harness.store import size_bytes
 
     what = fetch(name, output, progress(quiet).note)
-    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    typer.echo(f"{output}: {what}; {size / 1e6:,.0f} MB; use it as --backbone {output}")
+    typer.echo(f"{output}: {what}; {size_bytes(output) / 1e6:,.0f} MB; use it as --backbone {output}")
 
 
 @backbone_app.command("train")

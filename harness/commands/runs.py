@@ -77,8 +77,8 @@ def runs_gc_command(
 
     Runs, their replies and adapters stay. A fit that is needed again is made again.
     """
-    from harness.runs import remove_all, size_bytes, unused
-    from harness.store import Store
+    from harness.runs import remove_all, unused
+    from harness.store import Store, size_bytes
 
     check_runs_dir(runs_dir)
     folders: list[Path] = unused(Store(runs_dir), days)

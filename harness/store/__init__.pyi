@@ -2,10 +2,10 @@
 from .disk import (
     Store as Store,
     canonical_hash as canonical_hash,
-    clean_json as clean_json,
     copy_sealed as copy_sealed,
     dump_json as dump_json,
     read_json as read_json,
+    size_bytes as size_bytes,
     write_atomically as write_atomically,
 )
 from .machine import (

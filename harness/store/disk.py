@@ -12,11 +12,10 @@ import contextlib
 import functools
 import hashlib
 import json
-import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +25,13 @@ from harness.contract import read_file, read_json_text
 from harness.errors import StoreError
 from harness.store.seal import SEAL, damage, seal
 from harness.store.temporary import new_file, new_folder
+from harness.text import clean_json
 
 
 def canonical_hash(value: Any) -> str:
     """SHA-256 (hex) of a JSON value; equal values have equal hashes whatever the order of their keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def clean_json(value: Any) -> Any:
-    """The value with NaN and infinities as null: strict JSON, readable by every tool."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(k): clean_json(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean_json(v) for v in value]
-    return value
 
 
 def dump_json(value: Any, path: Path) -> None:
@@ -156,3 +145,8 @@ def copy_sealed(source: Path, target: Path) -> str:
     """Copy a folder, so that an edit of the copy reaches nothing else, and seal it; returns the seal's digest."""
     shutil.copytree(source, target)
     return seal(target)
+
+
+def size_bytes(folder: Path) -> int:
+    """Of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -41,13 +41,14 @@ def new_file(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(target: Path, place: Path) -> Iterator[Path]:
+def new_folder(target: Path, place: Path | None = None) -> Iterator[Path]:
     """A folder to fill; it takes the target's place when the block ends well, and goes otherwise.
 
     place   where it lies meanwhile, on the target's file system; no reader looks there. What no living process holds
-            there is removed.
+            there is removed. None: a hidden folder beside the target
     Raises OSError.
     """
+    place = place or target.with_name(f".{target.name}.part")
     abandoned(place, remove=True)
     work = place / uuid.uuid4().hex[:12]
     lock = work.with_name(work.name + _LOCK)

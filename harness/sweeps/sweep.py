@@ -121,10 +121,11 @@ class Workshop:
         Raises StoreError: where nothing can be written, no other run would fare better.
         """
         _, before = self.stored(order)
+        stored = before if before and before.complete else None  # whole: its files have just been read
         session = self.session(order.seed, order.scope)
         started = time.perf_counter()
         try:
-            run = session.run(order.entry.config.recipe)
+            run = stored or session.run(order.entry.config.recipe)
         except StoreError:
             raise
         except Exception as error:  # a plugin may raise anything
@@ -133,9 +134,8 @@ class Workshop:
             self._root = None
             self._sessions.clear()
             return Made(order, None, error=_one_line(error))
-        stored = before is not None and before.complete
         self._seconds.append(_cost_seconds(run) if stored else time.perf_counter() - started)
-        return Made(order, run, stored)
+        return Made(order, run, stored is not None)
 
     def make_all(self, orders: Sequence[Order]) -> list[Made]:
         """All of them in order, telling which of how many it is and about how long the rest will take."""

@@ -1,6 +1,7 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
 from .escaping import (
     as_lines as as_lines,
+    clean_json as clean_json,
     code as code,
     csv_cell as csv_cell,
     fenced as fenced,

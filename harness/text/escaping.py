@@ -92,7 +92,7 @@ def csv_cell(text: object) -> str:
 
 def json_text(value: Any, indent: int | None = None) -> str:
     """Strict JSON that shows what no reader can see as escapes of its own; NaN and infinities are null."""
-    return visible_json(json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False))
+    return visible_json(json.dumps(clean_json(value), indent=indent, ensure_ascii=False, allow_nan=False))
 
 
 def visible_json(text: str) -> str:
@@ -102,22 +102,25 @@ def visible_json(text: str) -> str:
 
 def script_json(value: Any) -> str:
     """JSON that may stand inside a script element: no character in it can end or open one."""
-    text = json.dumps(_finite(value, terminal), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(clean_json(value, terminal), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
 
-def _finite(value: Any, shown: Any = str) -> Any:
-    """Plain data with NaN and infinities as None; `shown` is applied to every text."""
+def clean_json(value: Any, shown: Any = str) -> Any:
+    """Plain data with NaN and infinities as null: strict JSON, readable by every tool.
+
+    shown   is applied to every text, keys included
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
         return shown(value)
     if isinstance(value, Mapping):
-        return {shown(str(k)): _finite(v, shown) for k, v in value.items()}
+        return {shown(str(k)): clean_json(v, shown) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v, shown) for v in value]
+        return [clean_json(v, shown) for v in value]
     return value
 
 

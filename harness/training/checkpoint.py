@@ -97,5 +97,5 @@ def _digest(tensors: Mapping[str, Tensor], facts: str, identity: str) -> str:
     digest = hashlib.sha256(f"{identity}\n{facts}\n".encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
