@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -190,9 +191,12 @@ def _within_the_limit(here: str, file: str | None) -> Iterator[None]:
     if _limit is None or _under_way:
         yield
         return
-    seconds, caller = _limit, threading.current_thread()
+    seconds, caller, told = _limit, threading.current_thread(), threading.Lock()
 
     def end(*_: Any) -> None:
+        if not told.acquire(blocking=False):  # thread and signal both come here: the other one is writing the line
+            time.sleep(1)
+            os._exit(FAILED)
         frame = sys._current_frames().get(caller.ident or 0)
         line = f"harness: {here}: {_standing(frame, file)}has not ended after {seconds:g} s; see --timeout\n"
         os.write(2, line.encode("utf-8", "replace"))  # a stuck thread may hold the locks of sys.stderr
