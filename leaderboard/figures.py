@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
@@ -21,6 +22,7 @@ from .rows import Group, Line
 from .text import short
 
 Kind = Literal["forest", "personas", "yardsticks", "cost"]
+MOST_ROWS = 40  # methods in a plot; the tables have all
 MOST_PANELS = 12  # methods in the plot of personas: the best of the group
 FILE_NAME = re.compile(r"[a-z0-9_-]+-[0-9a-f]{8}-(forest|personas|yardsticks|cost)\.svg")
 
@@ -103,6 +105,7 @@ def _forest(group: Group, compared: list[Line]) -> Figure:
     more = f"; and {len(compared) - 6} more in the table" if len(compared) > 6 else ""
     title = f"Difference from {base}"
     caption = "Each line is a method: its difference from the baseline with the simultaneous 95 % interval."
+    caption += _left_out(len(compared), MOST_ROWS)
     return Figure("forest", group, _name(group, "forest"), title, f"{title}: {'; '.join(parts)}{more}", caption)
 
 
@@ -115,10 +118,13 @@ def _personas(group: Group, compared: list[Line]) -> Figure:
         parts.append(f"{short(line.name)} {line.comparison.share_improved:.0%}")
     side = "above" if group.lines[0].row.higher_is_better else "below"
     caption = f"Each dot is a persona; {side} the line it is better off than with {base}."
-    if len(compared) > MOST_PANELS:
-        caption += f" The first {MOST_PANELS} of {len(compared)} methods by rank."
+    caption += _left_out(len(compared), MOST_PANELS)
     title = f"Every persona under each method and under {base}"
     return Figure("personas", group, _name(group, "personas"), title, f"{title}; improved: {', '.join(parts)}", caption)
+
+
+def _left_out(count: int, most: int) -> str:
+    return f" The first {most} of {count} methods by rank." if count > most else ""
 
 
 @dataclass(frozen=True)
@@ -137,12 +143,12 @@ def rung_metric(group: Group) -> str | None:
 
 
 def rungs(group: Group) -> list[Rung]:
-    """Methods and yardsticks, best first; empty for a benchmark without yardsticks."""
+    """The first methods by rank and the yardsticks, best first; empty for a benchmark without yardsticks."""
     metric, record = rung_metric(group), group.record
     if metric is None:
         return []
     found = []
-    for line in group.lines:
+    for line in group.lines[:MOST_ROWS]:
         values = [shown(run.record, metric, run.record.scores.get(metric)) for run in line.family.runs]
         known = [value for value in values if value is not None]
         if known:
@@ -163,7 +169,7 @@ def _yardsticks(group: Group) -> Figure:
     more = f", and {len(found) - 8} more" if len(found) > 8 else ""
     caption = (
         "Filled marks are methods, hollow ones predictors without a model; of these, triangles have seen what others "
-        "replied to the test items. The line is the person's base rate."
+        "replied to the test items. The line is the person's base rate." + _left_out(len(group.lines), MOST_ROWS)
     )
     return Figure("yardsticks", group, _name(group, "yardsticks"), title, f"{title}: {parts}{more}", caption)
 
@@ -178,6 +184,11 @@ def _cost(group: Group) -> Figure:
         "Filled marks are the Pareto front: nothing at most as dear scores better. Costs are the method's own and "
         "those of the adapters that it stands on, each as its own run measured it. Crosses are controls: no "
         "candidates. Dashed: ceilings and the published score, where they are near."
+        + (
+            f" {MOST_ROWS} of {len(group.lines)} methods, those of the fronts first."
+            if len(group.lines) > MOST_ROWS
+            else ""
+        )
     )
     return Figure(
         "cost", group, _name(group, "cost"), title, f"{title}. On the Pareto front by {'; by '.join(fronts)}", caption
@@ -220,6 +231,13 @@ def points(group: Group, cost: str) -> list[Point]:
         front = not control and not beaten
         found.append(Point(rank, line.name, score, price, whole, control, line.is_baseline, front))
     return found
+
+
+def marked(panels: Sequence[Sequence[Point]]) -> set[int]:
+    """The ranks of the methods that the plot of costs has room for: the baseline's, those on a front, the best."""
+    front = {point.rank for points in panels for point in points if point.on_front}
+    order = sorted(panels[0], key=lambda p: (not p.is_baseline, p.rank not in front, p.rank))
+    return {point.rank for point in order[:MOST_ROWS]}
 
 
 def _whole_cost(line: Line, cost: str) -> tuple[float, bool]:

@@ -15,7 +15,7 @@ from matplotlib.path import Path as Outline
 from harness.show import interval, number
 
 from . import svg
-from .figures import Figure, Point, compared_lines, pairs, points, rung_metric, rungs, unit_words
+from .figures import MOST_ROWS, Figure, Point, compared_lines, marked, pairs, points, rung_metric, rungs, unit_words
 from .svg import BLUE, GREY, INK, MUTED, ORANGE
 from .tables import others
 from .text import columns, short
@@ -41,7 +41,7 @@ def _up(figure: Figure) -> bool:
 
 
 def _forest(figure: Figure) -> str:
-    lines = compared_lines(figure.group)
+    lines = compared_lines(figure.group)[:MOST_ROWS]
     names = [short(line.name, 36) for line in lines]
     rows = []
     for line in lines:
@@ -173,11 +173,15 @@ def _yardsticks(figure: Figure) -> str:
 
 def _cost(figure: Figure) -> str:
     group = figure.group
-    count = len(group.lines)
-    in_key = math.ceil(count / 2)
+    costs = (("trained parameters, base included", "trainable_parameters", 0.0),
+             ("fit seconds, base included", "fit_seconds", 1.0))  # fmt: skip
+    panels = [points(group, cost) for _, cost, _ in costs]
+    kept = marked(panels)
+    panels = [[point for point in found if point.rank in kept] for found in panels]
+    in_key = math.ceil(len(kept) / 2)
     top, side, tall = 36, 310, 270
     canvas = svg.canvas(WIDTH, top + tall + 74 + 18 * in_key)
-    scores = [round(line.row.score_micro_pts, 4) for line in group.lines]
+    scores = [point.score for point in panels[0]]
     span = max(max(scores) - min(scores), 0.02 * abs(max(scores)), 1e-3)
     low, high = min(scores) - 0.12 * span, max(scores) + 0.12 * span
     known = [(other.name, round(other.score, 4)) for other in others(group)]
@@ -185,14 +189,10 @@ def _cost(figure: Figure) -> str:
     low, high = min([low, *(x - 0.04 * span for x in near)]), max([high, *(x + 0.04 * span for x in near)])
     inside = [(name, score) for name, score in known if low <= score <= high]
     lefts = (62, 62 + side + 34)
-    found: list[Point] = []
-    costs = (("trained parameters, base included", "trainable_parameters", 0.0),
-             ("fit seconds, base included", "fit_seconds", 1.0))  # fmt: skip
-    for left, (words, cost, least) in zip(lefts, costs, strict=True):
+    for left, found, (words, _, least) in zip(lefts, panels, costs, strict=True):
         axes = svg.panel(canvas, left, top, side, tall)
         for _, score in inside:
             axes.axhline(score, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        found = points(group, cost)
         axes.set_ylim(low, high)
         _scatter(axes, found, least)
         axes.set_xlabel(words, labelpad=6, parse_math=False)
@@ -206,8 +206,8 @@ def _cost(figure: Figure) -> str:
         svg.write(
             canvas, edge + 16, spread, f"{short(name, 16)} {number(score)}", va="center", color=MUTED, fontsize=10
         )
-    for point in found:
-        column, row = divmod(point.rank - 1, in_key)
+    for place, point in enumerate(panels[1]):
+        column, row = divmod(place, in_key)
         words = f"{point.rank}  {short(point.name, 44)}" + (", baseline" if point.is_baseline else "")
         words += "" if point.is_whole else ", without its base"
         svg.write(canvas, 62 + column * 400, top + tall + 66 + 18 * row, words, va="center")

@@ -13,6 +13,7 @@ from harness.statistics.estimands import NO_SPREAD, mean_and_se
 
 EXACT_PERSONAS = 15
 FLIPS = 9_999
+BLOCK = 256  # columns that are flipped together
 # Flipped and observed statistics that are equal in exact arithmetic must count as equal.
 TOLERANCE = 1e-9
 _STEPS = 60  # bisections: the bound is exact to 2^-60 of its distance
@@ -31,6 +32,11 @@ def sign_matrix(personas: int, flips: int = FLIPS, seed: int = 0) -> np.ndarray:
     return 1.0 - 2.0 * bits
 
 
+def _blocks(columns: int) -> list[slice]:
+    """Columns in parts of BLOCK, at least one: the memory of flips does not grow with the number of methods."""
+    return [slice(i, i + BLOCK) for i in range(0, max(columns, 1), BLOCK)]
+
+
 def sign_flip_p(values: np.ndarray, signs: np.ndarray) -> np.ndarray:
     """Two-sided p-value of sum(values) under independent sign changes of the personas.
 
@@ -41,9 +47,9 @@ def sign_flip_p(values: np.ndarray, signs: np.ndarray) -> np.ndarray:
     """
     values = np.asarray(values, dtype=float)
     columns = values.reshape(values.shape[0], -1)
-    flipped = np.abs(signs @ columns)
     reach = np.abs(columns.sum(0)) - TOLERANCE * np.abs(columns).sum(0)
-    k = (flipped >= reach).sum(0)
+    parts = [(np.abs(signs @ columns[:, part]) >= reach[part]).sum(0) for part in _blocks(columns.shape[1])]
+    k = np.concatenate(parts)
     rounds, personas = signs.shape
     p = k / rounds if rounds == 2**personas and personas <= EXACT_PERSONAS else (k + 1) / (rounds + 1)
     return np.asarray(p).reshape(values.shape[1:])
@@ -108,7 +114,10 @@ def adjusted(observed: np.ndarray, maxima: np.ndarray, alpha: float) -> tuple[np
     """
     rounds = maxima.shape[0]
     inflated = maxima * (1 + TOLERANCE)
-    k = (inflated[..., None] >= observed[None]).sum(0)
+    if maxima.ndim == 1:
+        k = rounds - np.searchsorted(np.sort(inflated), observed)
+    else:
+        k = (inflated[..., None] >= observed[None]).sum(0)
     p = (k + 1) / (rounds + 1)
     # The number of k = 0, 1, ... that still reject, by the same division and comparison as p < alpha.
     rejecting = int(np.count_nonzero(np.arange(1, rounds + 2) / (rounds + 1) < alpha))
@@ -140,7 +149,8 @@ def max_t(
     """
     centre = (w * d).sum(-1) / w.sum()
     residuals = (w * (d - centre[:, None])).T
-    maxima = studentised(residuals, w, signs).max(1)
+    parts = [studentised(residuals[:, part], w, signs).max(1) for part in _blocks(residuals.shape[1])]
+    maxima = np.max(parts, axis=0)
     unit = se * np.broadcast_to(np.asarray(scale, dtype=float), delta.shape)
     t = ratio(delta, unit)
     p, c = adjusted(np.abs(t), maxima, alpha)

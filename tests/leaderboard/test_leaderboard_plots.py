@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from harness.leaderboard import board_of, render
-from harness.leaderboard.figures import MOST_PANELS, figures, points
+from harness.leaderboard.figures import MOST_PANELS, MOST_ROWS, figures, points
 from harness.leaderboard.files import write_board
 from harness.leaderboard.plots import _apart, draw
 from harness.leaderboard.rows import Group
@@ -233,6 +233,17 @@ def test_a_crowd_shows_its_first_methods_by_rank_and_says_so(make):
     assert f"The first {MOST_PANELS} of 20 methods" in figure.caption
     shown = [text for text in texts(draw([figure])[figure.file]) if re.fullmatch(r"m\d\d", text)]
     assert shown == [f"m{k:02d}" for k in range(20, 20 - MOST_PANELS, -1)]
+
+
+def test_a_hundred_methods_leave_a_plot_that_can_be_read(make):
+    runs = [make("base"), *(make(f"m{k:03d}", 0.001 * k, id=f"r{k}") for k in range(1, 100))]
+    for figure in figures(only(runs)):
+        svg = texts(draw([figure])[figure.file])
+        of_methods = [text for text in svg if re.fullmatch(r"(\d+  )?m\d{3}", text)]
+        assert 0 < len(of_methods) <= MOST_ROWS
+        assert re.search(r"\d+ of (99|100) methods", figure.caption)
+        if figure.kind == "cost":
+            assert "100  base, baseline" in svg  # it is the last by rank
 
 
 def test_close_labels_are_moved_apart_in_order():

@@ -11,7 +11,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from harness import statistics
-from harness.statistics.flips import adjusted, studentised
+from harness.statistics.flips import BLOCK, adjusted, sign_flip_p, sign_matrix, studentised
 
 
 def family(personas: int, methods: int, seed: int, spread: float = 0.02):
@@ -154,6 +154,20 @@ def test_twelve_methods_two_hundred_personas_take_well_under_a_second():
     start = time.process_time()  # not the wall clock: other work on the machine is no fault of this code
     statistics.family_comparison(methods, baseline, n, "micro")
     assert time.process_time() - start < 1.0
+
+
+def test_more_methods_than_are_flipped_together_are_one_family():
+    rng, methods = np.random.default_rng(3), 2 * BLOCK + 5
+    d, w = rng.normal(0.01, 0.03, (methods, 24)), rng.integers(3, 9, 24).astype(float)
+    signs = sign_matrix(24, 999, 0)
+    found = statistics.family_comparison(list((d + 0.5) * w), 0.5 * w, w, "micro", signs=signs)
+    delta = (w * d).sum(1) / w.sum()
+    se = np.array([s.se for s in found])
+    maxima = studentised((w * (d - delta[:, None])).T, w, signs).max(1)
+    wanted = [(1 + np.sum(maxima >= abs(t))) / 1000 for t in delta / se]
+    assert [s.p_adj for s in found] == pytest.approx(wanted, abs=1e-12)
+    one = [float(sign_flip_p(w * row, signs)) for row in d]
+    assert sign_flip_p((w * d).T, signs) == pytest.approx(one, abs=1e-12)
 
 
 def test_columns_with_their_own_weights_equal_one_by_one():
