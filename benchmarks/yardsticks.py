@@ -80,7 +80,8 @@ class _World:
         return {one.prompt: label(one) for one in self.test}
 
     def coverage(self) -> str:
-        return f"of {self.shared} of {len(self.test)} test answers, whose items others answered, too"
+        known = "all" if self.shared == len(self.test) else f"{self.shared} of"
+        return f"others answered the items of {known} {len(self.test)} test answers"
 
 
 # ---- the decisions: labels by prompt id ----
@@ -108,7 +109,7 @@ def _ratings(world: _World) -> list[tuple[str, str, Labels]]:
         (OWN, "the median of the person's train answers", world.each(lambda one: own.get(one.person, every))),
         (
             CONSENSUS,
-            f"the median of what all others answered to the item ({world.coverage()})",
+            f"the median of what all others answered to the item; {world.coverage()}",
             world.each(lambda one: _median(o.label for o in world.others(one)) or every),
         ),
         (OFFSET, "their mean, and how far the person lies from others, shrunken", world.each(with_offset)),
@@ -151,7 +152,7 @@ def _choices(world: _World) -> list[tuple[str, str, Labels]]:
         ),
         (
             CONSENSUS,
-            f"the most frequent choice of all others for the item ({world.coverage()})",
+            f"the most frequent choice of all others for the item; {world.coverage()}",
             world.each(lambda one: most_frequent(world.others(one))),
         ),
         (OFFSET, "its frequencies times the person's own, against everybody's", world.each(both)),
