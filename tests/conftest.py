@@ -22,6 +22,9 @@ from harness.store.disk import Store
 
 TINY_VOCABULARY = 64
 
+# Read when torch is loaded, here and in processes that tests start: threads that wait leave the cores to other tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
