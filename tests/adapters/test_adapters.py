@@ -326,5 +326,5 @@ def test_files_written_before_kinds_had_names_of_their_own_are_read(base, tmp_pa
 
 
 def test_what_is_no_spec_is_refused_with_the_known_ones(base):
-    with pytest.raises(HarnessError, match=r"is the spec of no kind of adapter; known: GatedPrefix, LoRA,.* SoftPrompt"):
+    with pytest.raises(HarnessError, match=r"is the spec of no kind of adapter; known: GatedPrefix, LoRA,.*Prompt"):
         create_bank(base, {"rank": 3}, ("a",), seed=0)
