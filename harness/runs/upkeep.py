@@ -53,8 +53,8 @@ def faults(store: Store) -> Iterator[Fault]:
 
 def _cached_faults(store: Store) -> Iterator[tuple[Path, str]]:
     """(what to remove, what is wrong) for each thing in the cache; nothing is wrong with most."""
-    for seal in sorted(store.cache.glob(f"*/*/{SEAL}")):
-        yield seal.parent, damage(seal.parent)
+    for folder in store.cached_folders():
+        yield folder, damage(folder)
     for path in sorted((store.cache / "partial").glob("*/state")):
         yield path, checkpoint_damage(path)
     for path in sorted((store.cache / "embeddings").glob("*.vectors")):
@@ -81,7 +81,8 @@ def remove_runs(store: Store, names: Sequence[str]) -> list[Path]:
 def unused(store: Store, days: float) -> list[Path]:
     """What can go so that space is free: what is cached and was not used for so many days, and leftovers."""
     before = time.time() - days * DAY_SECONDS
-    sealed = [seal.parent for seal in sorted(store.cache.glob(f"*/*/{SEAL}")) if seal.stat().st_mtime < before]
+    used = {folder: folder / SEAL if (folder / SEAL).is_file() else folder for folder in store.cached_folders()}
+    sealed = [folder for folder, seen in used.items() if seen.stat().st_mtime < before]
     partial = [path for path in sorted((store.cache / "partial").glob("*")) if path.stat().st_mtime < before]
     return [*sealed, *partial, *leftovers(store)]
 

@@ -28,6 +28,9 @@ from harness.store.temporary import new_file, new_folder
 from harness.text import clean_json
 
 
+_NOT_SEALED = ("embeddings", "locks", "partial", "tmp")  # they are growing, or hold nothing
+
+
 def canonical_hash(value: Any) -> str:
     """SHA-256 (hex) of a JSON value; equal values have equal hashes whatever the order of their keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
@@ -94,6 +97,11 @@ class Store:
 
                 self._write(folder, fill)
         return folder
+
+    def cached_folders(self) -> list[Path]:
+        """All folders that `cached` made, whole or damaged."""
+        kinds = (kind for kind in self.cache.glob("*") if kind.name not in _NOT_SEALED and kind.is_dir())
+        return sorted(folder for kind in kinds for folder in kind.iterdir() if folder.is_dir())
 
     def _sound(self, folder: Path) -> bool:
         """Whether a cached folder is there as it was made; damage is said."""

@@ -53,6 +53,7 @@ def scores(folder: Path) -> dict[str, object]:
 def check_case(runs, tmp_path, harness, name, how):
     folder = Path(shutil.copytree(runs, tmp_path / "runs"))
     harm(folder / name, how)
+    print(f"case: {name}, {how}")
     code, out, _ = harness("runs", "check", "--runs-dir", folder)
     if name.endswith(".vectors") and how in ("cut", "remove"):
         assert code in (0, 2)  # fewer vectors are no damage: those that are there are whole
