@@ -27,7 +27,6 @@ from harness.store.seal import SEAL, damage, seal
 from harness.store.temporary import new_file, new_folder
 from harness.text import clean_json
 
-
 _NOT_SEALED = ("embeddings", "locks", "partial", "tmp")  # they are growing, or hold nothing
 
 

@@ -164,11 +164,12 @@ class Trials:
         import optuna
 
         options = fill(self.defaults, {name: self._suggest(trial, name) for name in self.tuned.space})
-        fits: list[int] = []
+        fits = [0]  # the last epoch of each
 
         def watch(epoch: int, loss: float) -> None:
-            if epoch == 1:
-                fits.append(epoch)
+            if epoch <= fits[-1]:
+                fits.append(0)
+            fits[-1] = epoch
             if math.isfinite(loss):
                 trial.report(loss, (len(fits) - 1) * EPOCHS_OF_A_FIT + epoch)
                 if trial.should_prune():

@@ -116,17 +116,18 @@ def _to_the_end(
 
 
 def _train(fit: FitLoop, file: Checkpoint | None, progress: OnProgress | None, watch: Watch | None) -> None:
-    seen = 0
     if file and (state := file.read(fit.backbone.device)):
         fit.restore(*state)
+        for epoch, loss in fit.watched if watch else ():  # whoever watches now may be another one than before
+            watch(epoch, loss)
     elif fit.options.keep_start:
         fit.validate_start()
     while fit.learning():
         note = fit.one_step()
+        made_epoch = fit.watch()
         if file and file.due():
             file.save(*fit.state())
         if progress:
             progress(*fit.dialogues_done_and_total(), note)
-        if watch and (epoch := fit.whole_epochs()) > seen:
-            seen = epoch
-            watch(epoch, fit.mean_validation_loss())
+        if watch and made_epoch:
+            watch(*fit.watched[-1])

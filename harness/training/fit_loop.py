@@ -44,6 +44,7 @@ class FitLoop:
         seed: int,
     ) -> None:
         self.started = time.monotonic()
+        self.watched: list[tuple[int, float]] = []  # epochs that all adapters have made, with the mean of their losses
         self.backbone, self.bank, self.options, self.seed = backbone, bank, options, seed
         self.train_rows = rows_of_data(backbone, bank, train, "train")
         self.validation_rows = rows_of_data(backbone, bank, validation or [()] * len(bank), "validation")
@@ -156,6 +157,13 @@ class FitLoop:
         """Epochs that every adapter has made which still learns; all of them once none does."""
         made = [len(state.train_loss) for state in self.adapters if not state.done]
         return min(made) if made else max(len(state.train_loss) for state in self.adapters)
+
+    def watch(self) -> bool:
+        """Whether all adapters have made another epoch; `watched` has it then."""
+        if (epoch := self.whole_epochs()) <= (self.watched[-1][0] if self.watched else 0):
+            return False
+        self.watched.append((epoch, self.mean_validation_loss()))
+        return True
 
     def mean_validation_loss(self) -> float:
         """Mean over the adapters of their latest validation losses; nan without any."""
@@ -280,6 +288,7 @@ class FitLoop:
             "rewaved": self.waves.rewaved,
             "seconds": time.monotonic() - self.started,
             "adapters": [asdict(state) for state in self.adapters],
+            "watched": [[epoch, loss if math.isfinite(loss) else None] for epoch, loss in self.watched],
         }
         return tensors, facts
 
@@ -293,6 +302,7 @@ class FitLoop:
         self.waves.padded_tokens, self.waves.rewaved = facts["padded_tokens"], facts["rewaved"]
         self.started = time.monotonic() - facts["seconds"]
         self.adapters = [AdapterState(**state) for state in facts["adapters"]]
+        self.watched = [(epoch, math.nan if loss is None else loss) for epoch, loss in facts["watched"]]
 
     def dialogues_done_and_total(self) -> tuple[int, int]:
         """Training dialogues seen, and seen plus those still to come as things stand."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import Trial
 
 from harness.cli import main
 from harness.compare import joint
@@ -21,6 +22,7 @@ from harness.progress import Progress
 from harness.runs.stored import all_runs
 from harness.sweeps import load_tuning, open_reader, parts_of, trials
 from harness.sweeps.tuning import run_tuning
+from harness.training.checkpoint import Checkpoint
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STUDY = """
@@ -176,6 +178,27 @@ def test_interrupted_it_goes_on_to_the_same_end(outcome, tmp_path, monkeypatch):
     more = outcome_of(tmp_path, "runs", trials=5)
     assert losses(more)[0][:4] == losses(undisturbed)[0]
     assert len(calls) == made + 2  # one more trial of each method that has something to tune
+
+
+def test_interrupted_within_a_fit_it_goes_on_to_the_same_end(tmp_path, monkeypatch):
+    text = STUDY.replace("method.epochs: 2", "method.epochs: 3").replace("trials: 4", "trials: 2")
+    undisturbed = outcome_of(tmp_path, "undisturbed", text)
+    real, reports = Trial.report, []
+
+    def report(trial, loss, step):
+        reports.append(step)
+        if step == 2 and reports.count(2) == 1:
+            raise KeyboardInterrupt
+        real(trial, loss, step)
+
+    monkeypatch.setattr(Trial, "report", report)
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    with pytest.raises(KeyboardInterrupt):
+        outcome_of(tmp_path, "runs", text)
+    assert list((tmp_path / "runs" / ".cache" / "partial").glob("*/state"))
+    again = outcome_of(tmp_path, "runs", text)
+    assert losses(again) == losses(undisturbed)
+    assert reports.count(2) > 1
 
 
 def test_damaged_trials_are_said_and_made_again(outcome, tmp_path, capsys):

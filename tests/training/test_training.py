@@ -405,6 +405,30 @@ def test_a_resumed_fit_gives_the_same_bits(base, tmp_path, spec, stop_after):
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_resumed_fit_tells_who_watches_all_epochs(base, tmp_path):
+    train, validation = data()
+    path = tmp_path / "state.safetensors"
+    told: dict[str, list[tuple[int, float]]] = {name: [] for name in ("stopped", "resumed", "undisturbed")}
+
+    def stop(epoch, loss):
+        told["stopped"].append((epoch, loss))
+        if epoch == 2:
+            raise InterruptionError
+
+    def watched(name):
+        return lambda epoch, loss: told[name].append((epoch, loss))
+
+    with pytest.raises(InterruptionError):
+        fitted(base, LoRA(rank=2), train, validation, watch=stop, checkpoint=path, checkpoint_seconds=0)
+    fitted(base, LoRA(rank=2), train, validation, watch=watched("resumed"), checkpoint=path, checkpoint_seconds=0)
+    fitted(base, LoRA(rank=2), train, validation, watch=watched("undisturbed"))
+    epochs = [epoch for epoch, _ in told["undisturbed"]]
+    assert epochs == sorted(set(epochs))
+    assert len(epochs) > 2
+    assert told["resumed"] == told["undisturbed"]
+    assert told["stopped"] == told["undisturbed"][:2]
+
+
 def test_another_fits_checkpoint_is_refused_and_a_damaged_one_is_put_aside(base, tmp_path):
     train, validation = data({"a": 3})
     path = tmp_path / "state.safetensors"
