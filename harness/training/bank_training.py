@@ -118,8 +118,9 @@ def _to_the_end(
 def _train(fit: FitLoop, file: Checkpoint | None, progress: OnProgress | None, watch: Watch | None) -> None:
     if file and (state := file.read(fit.backbone.device)):
         fit.restore(*state)
-        for epoch, loss in fit.watched if watch else ():  # whoever watches now may be another one than before
-            watch(epoch, loss)
+        if watch:  # it may be another one than before
+            for epoch, loss in fit.watched:
+                watch(epoch, loss)
     elif fit.options.keep_start:
         fit.validate_start()
     while fit.learning():
