@@ -7,21 +7,20 @@ run, and what it requires on the way. What a method sees is `harness.study`; how
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.adapters import kind_sources
 from harness.compare import Family, comparison_rows, row_name
 from harness.config import Recipe, RunConfig, held_out, scope_of, with_config
-from harness.contract import Method, changes, extensions_of, in_words, load_benchmark, load_with_required
-from harness.engines import Fitted, engine_for, engines_used
+from harness.contract import Method, changes, extensions_of, in_words, load_benchmark, load_method, load_with_required
+from harness.engines import engine_for
 from harness.errors import ConfigError, HarnessError, StoreError, did_you_mean
 from harness.model import (
-    Backbone,
     example_set_hash,
     load_backbone,
     protocol_hash,
@@ -47,7 +46,16 @@ from harness.runs import (
 from harness.scoring import Evaluation, metric_sources
 from harness.statistics import ComparisonRow, ScoreRow
 from harness.store import Store, canonical_hash, copy_sealed, numerics, plugin_hash, source_hash
-from harness.study import Study, check_adapters, check_backbone, fit_method, make_study, predict_in_order
+from harness.workers import (
+    Answer,
+    LocalWorker,
+    RemoteWorker,
+    chain_of,
+    kinds_of,
+    options_of,
+    read_card,
+    trusted_files,
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Session:
 
     def __init__(self, config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> None:
         self.config = config
-        self.files = tuple(plugin_files)
+        self.files = files = tuple(plugin_files)
         self.progress = progress
         self.store = Store(config.runs_dir, progress.warn)
         # Everything that can be wrong with names and data is found before anything slow begins.
@@ -74,12 +82,12 @@ class Session:
         self.load(config.recipe)
         if config.baseline:
             self.load(config.plain(config.baseline))
-        self.benchmark = load_benchmark(config.benchmark, self.files)
+        self.benchmark = load_benchmark(config.benchmark, trusted_files(files) if config.isolate else files)
         loaded = self.benchmark.load(config.benchmark_options)
         self.dataset = with_config(loaded, config, self.benchmark.card.options)
         self._choose()
         self.evaluation = Evaluation(self.dataset, config.scorer, self.store, progress)
-        self.backbone = _backbone(config, progress)
+        self.backbone = load_backbone(**_loading(config), note=progress.note)
         self.hashes = {
             "protocol": protocol_hash(self.dataset, template_text(self.backbone.tokenizer)),
             "examples": example_set_hash(self.examples),
@@ -87,11 +95,12 @@ class Session:
             "backbone": self.backbone.fingerprint,
             "scorer": self.evaluation.scorer_digest,
         }
-        self._fitted: dict[str, tuple[Fitted, dict[str, Any]]] = {}
+        self._start()
 
     def load(self, recipe: Recipe) -> None:
         """Make a method, and all that it requires, known to this session and its twins."""
-        self.methods |= load_with_required(recipe.method, self.files, recipe.options, recipe.others)
+        load = read_card if self.config.isolate else load_method
+        self.methods |= load_with_required(recipe.method, self.files, recipe.options, recipe.others, load=load)
 
     def check_required(self, recipes: Sequence[Recipe]) -> None:
         """Raises ConfigError for options of a method that nothing here stands on."""
@@ -112,7 +121,7 @@ class Session:
         other.config = replace(self.config, seed=seed, persona=persona, cluster=cluster)
         other._choose()
         other.hashes = {**self.hashes, "examples": example_set_hash(other.examples)}
-        other._fitted = {}
+        other._start()
         return other
 
     def among(self, personas: Collection[str]) -> Session:
@@ -122,7 +131,7 @@ class Session:
         dialogues = tuple(d for d in self.dataset.dialogues if d.persona in personas)
         other.dataset = replace(self.dataset, personas=people, dialogues=dialogues)
         other._choose()
-        other._fitted = {}
+        other._start()
         return other
 
     def _choose(self) -> None:
@@ -135,6 +144,23 @@ class Session:
         if not self.seen:
             why = "they are held out" if self.unseen else "check its splits"
             raise HarnessError(f"{self.dataset.name} has no test replies for the chosen personas; {why}")
+
+    def _start(self) -> None:
+        """Where methods fit and reply: in this process, or each in one of its own."""
+        config, store, progress = self.config, self.store, self.progress
+        data = self.methods, self.dataset, self.scope
+        shared: dict[str, Any] = {"store": store, "progress": progress, "seed": config.seed, "scorer": config.scorer}
+        self.local = LocalWorker(*data, backbone=self.backbone, **shared)
+        self.worker: LocalWorker | RemoteWorker = self.local
+        if config.isolate:
+            loading = {**_loading(config), "fingerprint": self.backbone.fingerprint}
+            self.worker = RemoteWorker(
+                *data, backbone=self.backbone, loading=loading, files=self._own_files, threads=config.threads, **shared
+            )
+
+    def close(self) -> None:
+        """End the processes of methods."""
+        self.worker.close()
 
     # ---- one run ----
 
@@ -177,13 +203,11 @@ class Session:
                 raise
 
     def _make(self, recipe: Recipe, record: RunRecord) -> StoredRun:
-        method, study = self.methods[recipe.method], self.study(recipe)
-        fitted, notes = self._fit(recipe, study)
-        started = time.perf_counter()
-        predicted = predict_in_order(method, study, fitted, [e.prompt for e in self.examples])
-        predict_seconds = time.perf_counter() - started
-        check_backbone(method.name, study.backbone, "predict")  # the session's next run stands on it too
-        check_adapters(method.name, fitted, "predict")
+        with self.worker.answer(recipe, [e.prompt for e in self.examples]) as answer:
+            return self._scored(record, answer)
+
+    def _scored(self, record: RunRecord, answer: Answer) -> StoredRun:
+        predicted, facts = answer.predicted, answer.facts
         started = time.perf_counter()
         columns = self.evaluation.columns(self.examples, predicted)
         score_seconds = time.perf_counter() - started
@@ -195,29 +219,30 @@ class Session:
             scores=self.evaluation.figures(sums),
             per_persona=sums,
             unseen=self._unseen(columns),
-            notes=plain(notes),
+            notes=plain(answer.notes),
             cut_prompts=predicted.cut,
-            adds_text=fitted.adds_text,
-            cost=cost_of(fitted, predict_seconds, score_seconds),
+            adds_text=facts.adds_text,
+            cost=cost_of(facts, answer.seconds, score_seconds, answer.memory_bytes),
             ceilings=self.ceilings(),
             yardsticks=self.yardsticks(),
-            flags=flags_of(fitted, predicted.replies, self._changed(recipe)),
-            base=fitted.backbone.fingerprint,  # what the adapters stand on
-            numerics={**record.numerics, **engines_used(fitted.all_adapters)},
+            flags=flags_of(facts, predicted.replies, self._changed(answer)),
+            base=facts.base,
+            numerics={**record.numerics, **answer.engines},
         )
 
         def fill(folder: Path) -> None:
             write_replies(folder, self.examples, predicted.replies, columns, self.config.texts)
-            if fitted.folder:
-                copy_sealed(fitted.folder, folder / "adapters")
+            if facts.folder:
+                copy_sealed(facts.folder, folder / "adapters")
 
         return write_run(self.store, record, fill)
 
-    def _changed(self, recipe: Recipe) -> tuple[str, ...]:
-        """What the plugins that a run needs have left changed in the process up to now."""
-        files = {method.source.file for method, _ in self._chain(recipe).values()} | {self.benchmark.source.file}
-        files |= {found.source.file for kind in ("metric", "adapter") for found in extensions_of(kind)}
-        return in_words(changes(among=files))
+    def _changed(self, answer: Answer) -> tuple[str, ...]:
+        """What the plugins that a run needs have left changed in their processes up to now."""
+        kinds = ("metric",) if self.config.isolate else ("metric", "adapter")
+        files = {found.source.file for kind in kinds for found in extensions_of(kind)}
+        own = in_words(changes(among=files | {self.benchmark.source.file}))
+        return tuple(dict.fromkeys([*answer.changed, *own]))
 
     def _unseen(self, columns: Mapping[str, Sequence[float]]) -> Unseen | None:
         """Scores with personas that were held out of all training; None without any."""
@@ -231,72 +256,31 @@ class Session:
             per_persona=sums,
         )
 
-    def _fit(self, recipe: Recipe, study: Study, keep: bool = False) -> tuple[Fitted, dict[str, Any]]:
-        """What the method has fitted, and its notes; `keep`: others stand on it, so it stays in memory."""
-        key = canonical_hash([*self._options(recipe), recipe.control, self.config.seed])
-        if key not in self._fitted:
-            method = self.methods[recipe.method]
-            fitted = fit_method(method, study)
-            check_backbone(method.name, study.backbone)
-            check_adapters(method.name, fitted)
-            if not keep:
-                return fitted, study.notes
-            self._fitted[key] = fitted, study.notes
-        return self._fitted[key]
-
     # ---- the pieces of a run ----
 
     def _needed_files(self, recipe: Recipe) -> list[str | Path]:
         """The loose files but for those of methods that neither this one nor the baseline needs."""
-        needed = set(self._chain(recipe))
-        if self.config.baseline:
-            needed |= set(self._chain(self.config.plain(self.config.baseline)))
+        recipes = [recipe, *([self.config.plain(self.config.baseline)] if self.config.baseline else [])]
+        return self._files_of({name for one in recipes for name in self._chain(one)})
+
+    def _own_files(self, recipe: Recipe) -> list[str | Path]:
+        """The loose files but for those of methods that it does not stand on."""
+        return self._files_of(self._chain(recipe))
+
+    def _files_of(self, needed: Collection[str]) -> list[str | Path]:
+        """The loose files but for those of other methods."""
         others = {other.source.file for name, other in self.methods.items() if name not in needed}
         return [file for file in self.files if str(Path(file).expanduser().resolve()) not in others]
 
     def _chain(self, recipe: Recipe) -> dict[str, tuple[Method, Any]]:
-        """A method and all that it stands on, deepest last, each with its options."""
-        method = self.methods[recipe.method]
-        options = method.card.options() if recipe.options is None else recipe.options
-        found = {recipe.method: (method, options)}
-        for name in method.requires(options):
-            found |= self._chain(_below(recipe, name))
-        return found
-
-    def _options(self, recipe: Recipe) -> list[Any]:
-        """The options of a method and of all that it stands on, for hashes."""
-        return [[name, plain(options)] for name, (_, options) in self._chain(recipe).items()]
-
-    def study(
-        self, recipe: Recipe, base: Callable[[Recipe], Fitted] | None = None, study_type: Callable[..., Study] = Study
-    ) -> Study:
-        """A method's view of this session.
-
-        base   gives what a required method has fitted; by default it is fitted, once a session
-        """
-        method, options = self._chain(recipe)[recipe.method]
-        base = base or (lambda below: self._fit(below, self.study(below), keep=True)[0])
-        return make_study(
-            method,
-            self.dataset,
-            self.scope,
-            backbone=self.backbone,
-            options=options,
-            seed=self.config.seed,
-            required={name: base(_below(recipe, name)) for name in method.requires(options)},
-            store=self.store,
-            progress=self.progress,
-            control=recipe.control,
-            scorer=self.config.scorer,
-            study_type=study_type,
-        )
+        return chain_of(self.methods, recipe)
 
     def identity(self, recipe: Recipe) -> dict[str, Any]:
         """Everything that decides on a run's scores."""
         sources = {name: method.source for name, (method, _) in self._chain(recipe).items()}
         return {
             "methods": {name: plugin_hash(source) for name, source in sources.items()},
-            "options": self._options(recipe),
+            "options": options_of(self._chain(recipe)),
             "control": recipe.control,
             "tuning": recipe.tuning,
             "seed": self.config.seed,
@@ -305,7 +289,7 @@ class Session:
             "code": source_hash("harness.study", "harness.scoring.evaluation"),
             "benchmark": plugin_hash(self.benchmark.source),  # its schema is in no other hash
             "metrics": metric_sources(self.evaluation.names),
-            "adapters": kind_sources(sources.values()),
+            "adapters": kinds_of([method for method, _ in self._chain(recipe).values()]),
         }
 
     def ceilings(self) -> list[Ceiling]:
@@ -335,9 +319,9 @@ def open_session(config: RunConfig, plugin_files: Sequence[str | Path], progress
 
 def execute(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Outcome:
     """The command `run`: the method, then the baseline if there is no such run yet, then the test."""
-    session = open_session(config, plugin_files, progress)
-    session.check_required(config.compared)
-    return judge(session, session.run(config.recipe))
+    with contextlib.closing(open_session(config, plugin_files, progress)) as session:
+        session.check_required(config.compared)
+        return judge(session, session.run(config.recipe))
 
 
 def judge(session: Session, run: StoredRun) -> Outcome:
@@ -353,24 +337,19 @@ def judge(session: Session, run: StoredRun) -> Outcome:
 # ---- small steps ----
 
 
-def _below(recipe: Recipe, name: str) -> Recipe:
-    """A method that the recipe's stands on, without its control."""
-    return Recipe(name, recipe.others.get(name), recipe.others)
-
-
-def _backbone(config: RunConfig, progress: Progress) -> Backbone:
+def _loading(config: RunConfig) -> dict[str, Any]:
+    """The arguments of `load_backbone`."""
     device = config.device
     if device == "auto":
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_backbone(
-        config.backbone,
-        device=device,
-        dtype=config.dtype,
-        engine=config.engine,
-        attention=config.attn_implementation,
-        load_in=config.load_in,
-        chat_template=config.chat_template,
-        note=progress.note,
-    )
+    return {
+        "name": config.backbone,
+        "device": device,
+        "dtype": config.dtype,
+        "engine": config.engine,
+        "attention": config.attn_implementation,
+        "load_in": config.load_in,
+        "chat_template": config.chat_template,
+    }

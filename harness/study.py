@@ -471,16 +471,30 @@ def check_adapters(name: str, fitted: Fitted, hook: str = "fit") -> None:
             )
 
 
+def by_depth(prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Places of prompts by turn depth, in which order they are asked: no history shows what is still asked."""
+    return [[i for i, p in enumerate(prompts) if p.depth == depth] for depth in sorted({p.depth for p in prompts})]
+
+
+def replies_to(method: Method, study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
+    """A method's replies to prompts of one depth."""
+    with keeping(_models(study)):
+        return method.predict(study, fitted, prompts)
+
+
 def predict_in_order(method: Method, study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> Predicted:
-    """Replies in the order of the prompts, asked for turn depth by turn depth: no history shows what is still asked.
+    """Replies in the order of the prompts, asked for turn depth by turn depth.
 
     How the fitted model was asked is known only where every reply is what `study.generate` made with it.
     """
     replies: dict[int, str] = {}
     study._transcript.clear()
-    for depth in sorted({p.depth for p in prompts}):
-        places = [i for i, p in enumerate(prompts) if p.depth == depth]
-        with keeping(_models(study)):
-            given = method.predict(study, fitted, [prompts[i] for i in places])
+    for places in by_depth(prompts):
+        given = replies_to(method, study, fitted, [prompts[i] for i in places])
         replies.update(zip(places, given, strict=True))
-    return study._transcript.predicted(fitted, prompts, [replies[i] for i in range(len(prompts))])
+    return asked_for(study, fitted, prompts, [replies[i] for i in range(len(prompts))])
+
+
+def asked_for(study: Study, fitted: Fitted, prompts: Sequence[Prompt], replies: list[str]) -> Predicted:
+    """Replies to all prompts with how they came about, as far as the study knows."""
+    return study._transcript.predicted(fitted, prompts, replies)

@@ -40,8 +40,8 @@ def _settings(record: RunRecord) -> list[str]:
     narrowed = bool(config.persona) or config.cluster is not None
     for name, value in sorted(config.model_dump(mode="json").items()):
         elsewhere = name == "method" or name not in SETTINGS or (name == "personas" and narrowed)
-        if name == "texts":
-            words += [] if value else ["--no-texts"]
+        if isinstance(value, bool):
+            words += [] if value == defaults.get(name) else [f"--{'' if value else 'no-'}{name.replace('_', '-')}"]
         elif not elsewhere and value not in (None, []) and value != defaults.get(name):
             words += [f"--{name.replace('_', '-')}", _text(value)]
     size = record.benchmark.options.get("personas")

@@ -31,7 +31,7 @@ FLOORS = (
     "scoring",
     "runs",
     "study",
-    "compare",
+    "compare workers",
     "runner",
     "show",
     "sweeps testkit bench",

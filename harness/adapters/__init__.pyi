@@ -11,9 +11,9 @@ from .discrete_prompt import DiscretePromptBank as DiscretePromptBank
 from .kinds import (
     AdapterSpec as AdapterSpec,
     create_bank as create_bank,
+    is_core as is_core,
     key_seed as key_seed,
     kind_source as kind_source,
-    kind_sources as kind_sources,
     list_adapters as list_adapters,
     load_bank as load_bank,
     save_bank as save_bank,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,10 +22,10 @@ from torch import Tensor
 
 from harness.adapters import discrete_prompt, gated_prefix, kv_prefix, lora, soft_prompt, steering_vector
 from harness.adapters.bank import Bank
-from harness.contract import AdapterKind, Listing, Source, extensions_of, list_extensions, of_the_core
+from harness.contract import AdapterKind, Listing, extensions_of, list_extensions, of_the_core
 from harness.errors import HarnessError, StoreError, did_you_mean
 from harness.model import Backbone
-from harness.store import own_files, plugin_hash
+from harness.store import plugin_hash
 
 AdapterSpec: TypeAlias = Any  # an instance of the spec of a kind: SoftPrompt, LoRA, ..., or a plugin's
 _MODULES = (soft_prompt, kv_prefix, discrete_prompt, gated_prefix, lora, steering_vector)
@@ -88,12 +88,9 @@ def kind_source(spec: AdapterSpec) -> str | None:
     return next((plugin_hash(found.source) for found in extensions_of("adapter") if found.item is kind), None)
 
 
-def kind_sources(methods: Iterable[Source]) -> list[str]:
-    """Hashes of the code of the plugins whose specs are named in the code of these methods."""
-    brought = extensions_of("adapter")
-    texts = [path.read_text("utf-8") for source in methods for path in own_files(source)] if brought else []
-    used = (one for one in brought if any(re.search(rf"\b{one.item.spec.__name__}\b", text) for text in texts))
-    return sorted({plugin_hash(one.source) for one in used})
+def is_core(spec: AdapterSpec) -> bool:
+    """Whether the harness itself applies adapters of this shape, and no plugin."""
+    return any(type(spec) is kind.spec for kind in CORE)
 
 
 def _kinds() -> list[AdapterKind]:

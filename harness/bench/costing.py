@@ -108,7 +108,7 @@ class DryRun:
 
 def dry_run(config: RunConfig, files: Sequence[str | Path], progress: Progress) -> DryRun:
     """Cost the configured run and its baseline. Raises HarnessError as a run does before it begins."""
-    session, notes = _session(config, files, progress)
+    session, notes = _session(replace(config, isolate=False), files, progress)  # plans are made by a study of its own
     compared = config.compared
     session.check_required(compared)
     plans: dict[str, _Planned] = {}
@@ -182,7 +182,7 @@ def _plan(session: Session, recipe: Recipe, plans: dict[str, _Planned]) -> Fitte
         def study_type(**given: Any) -> Study:
             return _DryStudy(name, made, plans, **given)
 
-        study = session.study(recipe, lambda base: _plan(session, base, plans), study_type)
+        study = session.local.study(recipe, lambda base: _plan(session, base, plans), study_type)
         fitted = session.methods[name].fit(study)
         plans[name] = _Planned(fitted, made)
     return plans[name].fitted

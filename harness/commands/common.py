@@ -63,11 +63,23 @@ def shown(name: str) -> str:
     return f" [default: {value}]" if value is not None else ""
 
 
-def options_of(files: list[Path]) -> Any:
-    """(kind, plugin name) -> its options dataclass, as `load_config` wants it."""
+def options_of(files: list[Path], isolate: bool | None = False) -> Any:
+    """(kind, plugin name) -> its options dataclass, as `load_config` wants it.
+
+    isolate  no method's code is imported here; None: as the default is
+    """
     from harness.contract import load_plugin
 
-    return lambda kind, name: load_plugin(kind, name, files).card.options
+    if not (DEFAULTS.get("isolate") if isolate is None else isolate):
+        return lambda kind, name: load_plugin(kind, name, files).card.options
+    from harness.workers import read_card, trusted_files
+
+    def options(kind: Any, name: str) -> Any:
+        if kind == "method":
+            return read_card(name, files).card.options
+        return load_plugin(kind, name, trusted_files(files)).card.options
+
+    return options
 
 
 def progress(quiet: bool) -> Any:

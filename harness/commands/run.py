@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from harness.sweeps import Reader
 
 
+Isolate = Annotated[
+    bool | None,
+    typer.Option(
+        "--isolate/--no-isolate",
+        help=f"Each method in a process of its own, which knows no reference.{shown('isolate')}",
+    ),
+]
+Persona = Annotated[str | None, typer.Option(help="Fit and score only these ids (comma-separated) of the full world.")]
+Cluster = Annotated[int | None, typer.Option(help="Fit and score only this cluster of the full world.")]
 Backbone = Annotated[
     str | None, typer.Option(help=f"Name (`harness list backbones`), folder, GGUF file, Hub id.{shown('backbone')}")
 ]
@@ -51,10 +60,8 @@ def run_command(
     personas: Annotated[
         str | None, typer.Option(help=f"Size of the world, a number or `all`.{shown('personas')}")
     ] = None,
-    persona: Annotated[
-        str | None, typer.Option(help="Fit and score only these ids (comma-separated) of the full world.")
-    ] = None,
-    cluster: Annotated[int | None, typer.Option(help="Fit and score only this cluster of the full world.")] = None,
+    persona: Persona = None,
+    cluster: Cluster = None,
     control: Annotated[
         str | None,
         typer.Option(help="global: one shared adapter in as many steps; swapped: another persona's."),
@@ -69,6 +76,7 @@ def run_command(
     engine: Annotated[str | None, typer.Option(help=f"auto, transformers, llama_cpu.{shown('engine')}")] = None,
     scorer: Annotated[str | None, typer.Option(help="Folder of all-MiniLM-L6-v2, if it is not installed.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file, or the name of a ready-made run.")] = None,
+    isolate: Isolate = None,
     texts: Texts = None,
     margin: Annotated[
         float | None, typer.Option(help="Equivalence margin in points, stated before the scores are seen.")
@@ -85,11 +93,12 @@ def run_command(
         "method": method, "benchmark": benchmark, "backbone": backbone, "baseline": baseline, "personas": personas,
         "persona": persona, "cluster": cluster, "control": control, "seed": seed, "threads": threads, "dtype": dtype,
         "device": device, "attn_implementation": attn_implementation, "load_in": load_in,
-        "chat_template": chat_template, "engine": engine, "scorer": scorer, "texts": texts, "margin": margin,
-        "runs_dir": str(runs_dir) if runs_dir else None,
+        "chat_template": chat_template, "engine": engine, "scorer": scorer, "isolate": isolate,
+        "texts": texts, "margin": margin, "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
     files = plugin or []
-    settings = load_config(options_of=options_of(files), file=config, flags=flags, sets=sets or [])
+    separate = False if only_cost else isolate
+    settings = load_config(options_of=options_of(files, separate), file=config, flags=flags, sets=sets or [])
     if only_cost:
         from harness.bench import dry_run
 

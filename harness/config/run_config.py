@@ -78,6 +78,7 @@ class RunConfig:
     backbone   an embedded model, a name of the catalogue, a folder, a GGUF file or a Hub id
     attn_implementation, load_in, chat_template   how the backbone is loaded, see `harness.model.load_backbone`
     threads    CPU threads of torch: part of the result's last bits, therefore part of the configuration
+    isolate    each method in a process of its own, which knows no reference
     texts      whether the run keeps the texts of prompts and references beside the replies
     control    a control in place of the method itself: one shared adapter, or each persona gets another's
     margin     of equivalence in the deciding metric's unit (points for pt), stated before the scores are seen
@@ -103,6 +104,7 @@ class RunConfig:
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
     load_in: Literal["4bit", "8bit"] | None = None
     chat_template: Path | None = None
+    isolate: bool = False
     texts: bool = True
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "cpu"
     control: Literal["global", "swapped"] | None = None

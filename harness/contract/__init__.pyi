@@ -72,8 +72,10 @@ from .plugins import (
     list_plugins as list_plugins,
     load_benchmark as load_benchmark,
     load_extensions as load_extensions,
+    load_method as load_method,
     load_plugin as load_plugin,
     load_with_required as load_with_required,
+    read_loose as read_loose,
 )
 from .process_state import (
     BACKBONE as BACKBONE,
@@ -96,4 +98,5 @@ from .specs import (
     SteeringVector as SteeringVector,
     Subspace as Subspace,
     TrainOptions as TrainOptions,
+    specs_by_name as specs_by_name,
 )

@@ -6,7 +6,7 @@ No plugin has privileges: ours are found by their entry points as a stranger's a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -143,18 +143,20 @@ def load_with_required(
     options: Any = None,
     others: Mapping[str, Any] | None = None,
     above: tuple[str, ...] = (),
+    load: Callable[[str, Sequence[str | Path]], Method] = load_method,
 ) -> dict[str, Method]:
     """A method and all that it requires under its options (None: the defaults), by name.
 
     others   method -> options of methods that are required; one that is not named has its defaults
+    load     (name, files) -> a method
     Raises PluginError for a circle (`above`: who asks) or a typo.
     """
     if name in above:
         raise PluginError(f"methods require each other in a circle: {' -> '.join((*above, name))}")
-    found = {name: load_method(name, files)}
+    found = {name: load(name, files)}
     method = found[name]
     for required in method.requires(method.card.options() if options is None else options):
-        found |= load_with_required(required, files, (others or {}).get(required), others, (*above, name))
+        found |= load_with_required(required, files, (others or {}).get(required), others, (*above, name), load)
     return found
 
 
@@ -165,9 +167,35 @@ def load_benchmark(name: str, files: Sequence[str | Path] = ()) -> Benchmark:
     return plugin
 
 
+def read_loose(file: str | Path) -> tuple[Method | Benchmark | None, list[Extension]]:
+    """What a loose file holds: at most one method or benchmark, and any metrics and kinds of adapters.
+
+    Hooks tell which; the file's stem is the name. Raises PluginError.
+    """
+    path = user_path(file)
+    if not path.is_file() or path.suffix != ".py":
+        near = [item.name for item in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        problem = "is not a Python file" if path.exists() else "does not exist"
+        raise PluginError(f"--plugin {file} {problem}; {did_you_mean(path.name, near)}")
+    module, source = import_file(path.resolve())
+    brought: list[ExtensionKind] = [kind for kind in EXTENSIONS if hook_names_near(module, HOOKS[kind], marked=True)]
+    means = {kind: hook_names_near(module, HOOKS[kind]) - {"card"} for kind in _CARD}
+    if not brought and not any(means.values()):
+        wanted = "a method has card and fit, a benchmark card and load; metrics and adapters have a hook of that name"
+        raise PluginError(f"{file}: no hooks found; {wanted}")
+    plugin = None
+    if any(means.values()):
+        kind: PluginKind = "benchmark" if len(means["benchmark"]) > len(means["method"]) else "method"
+        for point in points_of(kind):
+            if point.name == path.stem:
+                raise PluginError(f"{file}: the name '{path.stem}' is taken by {origin(point)}; rename the file")
+        plugin = _checked(kind, path.stem, module, source)
+    return plugin, [item for kind in brought for item in read_extensions(kind, path.stem, module, source)]
+
+
 def load_file(file: str | Path) -> Method | Benchmark:
-    """The method or benchmark in a loose file: hooks tell which, its stem is the name. Raises PluginError."""
-    plugin, _ = _read_file(file)
+    """The method or benchmark in a loose file. Raises PluginError."""
+    plugin, _ = read_loose(file)
     if plugin is None:
         raise PluginError(f"{file}: no hooks of a method or benchmark found")
     return plugin
@@ -189,7 +217,7 @@ def list_plugins(kind: PluginKind, files: Sequence[str | Path] = ()) -> list[Lis
                 listings.append(broken(kind, point, error))
     for path in _resolved(files):
         try:
-            plugin, _ = _read_file(path)
+            plugin, _ = read_loose(path)
             if plugin is not None and isinstance(plugin, Method) == (kind == "method"):
                 listings.append(Listing(path.stem, kind, plugin.card.summary, None, None, str(path)))
         except HarnessError as error:
@@ -204,7 +232,7 @@ def load_extensions(files: Sequence[str | Path]) -> None:
 
 def _load_loose(files: Sequence[str | Path]) -> list[Method | Benchmark]:
     """The methods and benchmarks in loose files; what else they bring becomes known to this process."""
-    read = [_read_file(path) for path in _resolved(files)]
+    read = [read_loose(path) for path in _resolved(files)]
     first: dict[tuple[str, str], Extension] = {}
     for _, found in read:
         for item in found:
@@ -215,29 +243,6 @@ def _load_loose(files: Sequence[str | Path]) -> list[Method | Benchmark]:
     for path, (_, found) in zip(_resolved(files), read, strict=True):
         keep_loose(str(path), found)
     return [plugin for plugin, _ in read if plugin is not None]
-
-
-def _read_file(file: str | Path) -> tuple[Method | Benchmark | None, list[Extension]]:
-    """What a loose file holds: at most one method or benchmark, and any metrics and kinds of adapters."""
-    path = user_path(file)
-    if not path.is_file() or path.suffix != ".py":
-        near = [item.name for item in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        problem = "is not a Python file" if path.exists() else "does not exist"
-        raise PluginError(f"--plugin {file} {problem}; {did_you_mean(path.name, near)}")
-    module, source = import_file(path.resolve())
-    brought: list[ExtensionKind] = [kind for kind in EXTENSIONS if hook_names_near(module, HOOKS[kind], marked=True)]
-    means = {kind: hook_names_near(module, HOOKS[kind]) - {"card"} for kind in _CARD}
-    if not brought and not any(means.values()):
-        wanted = "a method has card and fit, a benchmark card and load; metrics and adapters have a hook of that name"
-        raise PluginError(f"{file}: no hooks found; {wanted}")
-    plugin = None
-    if any(means.values()):
-        kind: PluginKind = "benchmark" if len(means["benchmark"]) > len(means["method"]) else "method"
-        for point in points_of(kind):
-            if point.name == path.stem:
-                raise PluginError(f"{file}: the name '{path.stem}' is taken by {origin(point)}; rename the file")
-        plugin = _checked(kind, path.stem, module, source)
-    return plugin, [item for kind in brought for item in read_extensions(kind, path.stem, module, source)]
 
 
 def _from_entry_points(kind: PluginKind, name: str, points: Sequence[Any]) -> Method | Benchmark:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal
 
 from harness.errors import ConfigError, did_you_mean
@@ -274,3 +274,8 @@ class Clusters:
             (self.by in SOURCES, f"clusters by {self.by!r} are unknown; {did_you_mean(self.by, SOURCES)}"),
             (self.k == 0 or self.k >= 2, f"the number of clusters must be at least 2, or 0 to choose it, not {self.k}"),
         )
+
+
+def specs_by_name() -> dict[str, type]:
+    """Class name -> dataclass, of all that plugins use in their options."""
+    return {name: item for name, item in globals().items() if isinstance(item, type) and is_dataclass(item)}

@@ -10,11 +10,19 @@ from .batching import (
 )
 from .choice import engine_for as engine_for, engines_used as engines_used
 from .decoding import BATCH_TOKENS as BATCH_TOKENS
-from .fitted import Adapters as Adapters, FitCost as FitCost, Fitted as Fitted, Grouping as Grouping
+from .fitted import (
+    Adapters as Adapters,
+    FitCost as FitCost,
+    FitFacts as FitFacts,
+    Fitted as Fitted,
+    Grouping as Grouping,
+    Replier as Replier,
+)
 from .head import rows_of_logits as rows_of_logits
 from .llama_cpu.attention import BLOCK as BLOCK, LONGEST as LONGEST
 from .parallel import THREAD_NAME as THREAD_NAME, Each as Each, side_by_side as side_by_side
 from .serve import (
+    Asked as Asked,
     Predicted as Predicted,
     Transcript as Transcript,
     reply_nll as reply_nll,

@@ -69,7 +69,7 @@ class Adapters:
     def merged(self) -> Backbone:
         """The backbone with a single LoRA folded in, made once: both fits and replies use it."""
         assert self.bank is not None
-        made = merged(self.backbone, self.bank, 0)
+        made = replace(merged(self.backbone, self.bank, 0), below=self.backbone, folder=self.folder)
         keep_too(made.model)
         return made
 
@@ -93,6 +93,27 @@ class Adapters:
 
 def _equal(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one, other) or torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+@dataclass(frozen=True)
+class FitFacts:
+    """What is known of a `Fitted` without its tensors: plain data, as far as a record needs it.
+
+    adapters             of the method's own, so many;  numbers_per_adapter, stored_bytes: of one, of all
+    folder               where they lie in PEFT format; None: there are none
+    base                 fingerprint of the model below them
+    cost, stands_on, report, adds_text   as in `Fitted`
+    """
+
+    cost: FitCost
+    stands_on: Mapping[str, FitCost]
+    report: Mapping[str, Any]
+    adapters: int
+    numbers_per_adapter: int
+    stored_bytes: int
+    folder: Path | None
+    base: str
+    adds_text: bool
 
 
 class Replier(NamedTuple):
@@ -188,6 +209,21 @@ class Fitted:
     def adds_text(self) -> bool:
         """Whether any persona's prompts are shown with other messages than they have."""
         return any(replier.messages is not as_asked for replier in (self.others, *self.repliers.values()))
+
+    def facts(self) -> FitFacts:
+        """What a record says of it."""
+        bank = self.bank
+        return FitFacts(
+            cost=self.cost,
+            stands_on=self.stands_on,
+            report=self.report,
+            adapters=len(bank) if bank else 0,
+            numbers_per_adapter=bank.trainable_per_adapter if bank else 0,
+            stored_bytes=bank.stored_bytes if bank else 0,
+            folder=self.folder,
+            base=self.backbone.fingerprint,
+            adds_text=self.adds_text,
+        )
 
     def with_messages(self, messages: Messages) -> Fitted:
         """The same, with prompts shown as `messages(prompt)`, whoever replies.

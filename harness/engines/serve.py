@@ -52,12 +52,14 @@ class Predicted:
     asked             the prompts as the fitted model got them; None where a reply is not what that model generated
     choice_log_probs  [n, C] of the protocol's choices, where there are any and `asked` is known
     cut               how many prompts lost old turns to fit
+    likelihood        references -> (summed nats, tokens) of each, where another process knows how it was asked
     """
 
     replies: list[str]
     asked: list[Asked] | None = None
     choice_log_probs: NDArray[np.float64] | None = None
     cut: int = 0
+    likelihood: Callable[[Sequence[str]], list[tuple[float, int]]] | None = None
 
 
 class _Answer(NamedTuple):

@@ -42,6 +42,7 @@ class Backbone:
     fingerprint  sha256 (hex) over weights, config and tokenizer; equal fingerprints compute the same
     engine       what is to run it: "auto", or the name of one of harness.engines
     attention    the implementation of attention that was asked for; "auto": none
+    below, folder  where a LoRA is merged into the model: the backbone below it, and where it is stored
     memo         the engines of this backbone by name, with its weights as they lay them out, or why there is none
     """
 
@@ -51,6 +52,8 @@ class Backbone:
     fingerprint: str
     engine: str = "auto"
     attention: str = "auto"
+    below: Backbone | None = field(default=None, repr=False)
+    folder: Path | None = field(default=None, repr=False)
     memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.config import Recipe, RunConfig
 from harness.contract import Benchmark, Dataset, Method
-from harness.engines import FitCost, Fitted, engine_for
+from harness.engines import FitCost, FitFacts, engine_for
 from harness.model import Backbone
 from harness.runs.record import (
     AdaptersWithoutData,
@@ -101,15 +101,17 @@ def opening(
     )
 
 
-def cost_of(fitted: Fitted, predict: float, score: float) -> Cost:
-    """What the method's own fits and replies cost, and apart what it stands on; times of replies as measured here."""
-    bank = fitted.bank
+def cost_of(fitted: FitFacts, predict: float, score: float, memory: int = 0) -> Cost:
+    """What the method's own fits and replies cost, and apart what it stands on; times of replies as measured here.
+
+    memory  bytes that another process, which fitted, took at its peak
+    """
     adapters = fitted.report.get("adapters", {}).values()
     return Cost(
         trainable_parameters=fitted.cost.parameters,
-        parameters_per_adapter=fitted.report.get("personal_numbers", bank.trainable_per_adapter if bank else 0),
-        adapters=len(bank) if bank else 0,
-        stored_bytes=bank.stored_bytes if bank else 0,
+        parameters_per_adapter=fitted.report.get("personal_numbers", fitted.numbers_per_adapter),
+        adapters=fitted.adapters,
+        stored_bytes=fitted.stored_bytes,
         fits=fitted.cost.fits,
         fit_seconds=round(fitted.cost.seconds, 2),
         predict_seconds=round(predict, 2),
@@ -118,7 +120,7 @@ def cost_of(fitted: Fitted, predict: float, score: float) -> Cost:
         epochs=max((a["epochs"] for a in adapters), default=0),
         tokens=fitted.cost.tokens,
         validation_loss=_validation_loss(adapters),
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=max(peak_memory_bytes(), memory),
         stands_on=_base_of(fitted.stands_on) if fitted.stands_on else None,
     )
 
@@ -173,7 +175,7 @@ def _differences(given: Mapping[str, Any], default: Mapping[str, Any], leave_out
     return found
 
 
-def flags_of(fitted: Fitted, replies: Sequence[str], changed: Sequence[str] = ()) -> list[Flag]:
+def flags_of(fitted: FitFacts, replies: Sequence[str], changed: Sequence[str] = ()) -> list[Flag]:
     """What a reader of the run's figures should know of its fit and replies.
 
     changed  what its plugins left changed in the process, as `harness.contract.in_words` has it

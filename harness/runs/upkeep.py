@@ -55,7 +55,7 @@ def _cached_faults(store: Store) -> Iterator[tuple[Path, str]]:
     """(what to remove, what is wrong) for each thing in the cache; nothing is wrong with most."""
     for folder in store.cached_folders():
         yield folder, damage(folder)
-    for path in sorted((store.cache / "partial").glob("*/state")):
+    for path in sorted((store.cache / "partial").rglob("state")):
         yield path, checkpoint_damage(path)
     for path in sorted((store.cache / "embeddings").glob("*.vectors")):
         yield path, vectors_damage(path, WIDTH)

@@ -50,8 +50,11 @@ class Evaluation:
     def columns(self, examples: Sequence[Example], predicted: Predicted) -> dict[str, list[float]]:
         """Column -> one value an example; no likelihood for replies that the fitted model did not generate."""
         nll = None
+        references = [example.reference for example in examples]
         if predicted.asked is not None:
-            nll = reply_nll(predicted.asked, [example.reference for example in examples], self.progress)
+            nll = reply_nll(predicted.asked, references, self.progress)
+        elif predicted.likelihood is not None:
+            nll = predicted.likelihood(references)
         with self.progress.task("score", 0, "texts") as self._advance:
             found = score_replies(
                 self.dataset, examples, predicted.replies, self._embedder, nll, predicted.choice_log_probs

@@ -30,8 +30,14 @@ from .seal import (
 )
 from .sources import (
     imported_sources as imported_sources,
-    own_files as own_files,
+    kind_sources as kind_sources,
     plugin_hash as plugin_hash,
     source_hash as source_hash,
 )
-from .temporary import abandoned as abandoned, lock_file as lock_file, new_file as new_file, new_folder as new_folder
+from .temporary import (
+    abandoned as abandoned,
+    lock_file as lock_file,
+    new_file as new_file,
+    new_folder as new_folder,
+    passing_folder as passing_folder,
+)

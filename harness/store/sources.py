@@ -9,10 +9,11 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from harness.contract import Source
+from harness.contract import Source, extensions_of
 from harness.errors import HarnessError
 
 
@@ -43,6 +44,14 @@ def own_files(source: Source) -> list[Path]:
     parts = source.module.split(".")
     own = ".".join(parts[:2]) if parts[0] == "harness" else parts[0]
     return [path for name, path in imported_sources([source.module]).items() if f"{name}.".startswith(f"{own}.")]
+
+
+def kind_sources(methods: Iterable[Source]) -> list[str]:
+    """Hashes of the code of the plugins whose specs are named in the code of these methods."""
+    brought = extensions_of("adapter")
+    texts = [path.read_text("utf-8") for source in methods for path in own_files(source)] if brought else []
+    used = (one for one in brought if any(re.search(rf"\b{one.item.spec.__name__}\b", text) for text in texts))
+    return sorted({plugin_hash(one.source) for one in used})
 
 
 def imported_sources(modules: Iterable[str]) -> dict[str, Path]:

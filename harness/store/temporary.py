@@ -48,22 +48,31 @@ def new_folder(target: Path, place: Path | None = None) -> Iterator[Path]:
             there is removed. None: a hidden folder beside the target
     Raises OSError.
     """
-    place = place or target.with_name(f".{target.name}.part")
+    with passing_folder(place or target.with_name(f".{target.name}.part")) as work:
+        part = work / "new"
+        part.mkdir()
+        yield part
+        for path in [*part.rglob("*"), part]:
+            _sync(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            target.replace(work / "old")
+        part.replace(target)
+        _sync(target.parent)
+
+
+@contextlib.contextmanager
+def passing_folder(place: Path) -> Iterator[Path]:
+    """A new folder at a place, which goes when the block ends, or its process. What no living process holds there is
+    removed. Raises OSError.
+    """
     abandoned(place, remove=True)
     work = place / uuid.uuid4().hex[:12]
     lock = work.with_name(work.name + _LOCK)
     with _held(lock):
         try:
-            part = work / "new"
-            part.mkdir(parents=True)
-            yield part
-            for path in [*part.rglob("*"), part]:
-                _sync(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.exists():
-                target.replace(work / "old")
-            part.replace(target)
-            _sync(target.parent)
+            work.mkdir(parents=True)
+            yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
             lock.unlink(missing_ok=True)

@@ -213,7 +213,7 @@ class Trials:
 def validation_loss(session: Session, recipe: Recipe, watch: Callable[[int, float], None]) -> float:
     """Nats a token of a method on the validation replies of a session's personas; nothing of the test is looked at."""
     method = session.methods[recipe.method]
-    study = session.study(recipe, study_type=functools.partial(Study, watch=watch))
+    study = session.local.study(recipe, study_type=functools.partial(Study, watch=watch))
     fitted = fit_method(method, study)
     pairs = study.validation_losses(fitted).values()
     nats, tokens = (sum(float(own[:, column].sum()) for own in pairs) for column in (0, 1))

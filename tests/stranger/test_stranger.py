@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from harness.adapters import create_bank, load_bank, save_bank
-from harness.adapters.kinds import kind_sources
 from harness.contract import MetricBatch, load_plugin
 from harness.errors import HarnessError, StoreError
 from harness.model import split_examples
 from harness.scoring.registry import score_columns
+from harness.store import kind_sources
 from harness.testkit import tiny_backbone, tiny_dataset, tiny_trial
 from harness.testkit.conformance import check_method
 

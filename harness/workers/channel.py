@@ -1,0 +1,71 @@
+"""Messages between a driver and a worker: JSON with arrays beside it. Nothing is pickled.
+
+A message is two lengths, a JSON header and safetensors bytes. What comes is checked as the content of a file is.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from harness.errors import HarnessError
+
+_HEAD = struct.Struct(">QQ")  # bytes of the header and of the arrays
+MOST_BYTES = 2**36
+
+
+@dataclass(frozen=True)
+class Message:
+    """kind: what is asked or told; fields: JSON; arrays: by name."""
+
+    kind: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Closed(Exception):  # noqa: N818 (an outcome, not an error)
+    """The other side is gone."""
+
+
+def write(stream: BinaryIO, message: Message) -> None:
+    """Send a message. Raises Closed."""
+    header = json.dumps([message.kind, message.fields]).encode()
+    body = save({name: np.ascontiguousarray(values) for name, values in message.arrays.items()})
+    try:
+        stream.write(_HEAD.pack(len(header), len(body)) + header + body)
+        stream.flush()
+    except (BrokenPipeError, ValueError) as error:
+        raise Closed from error
+
+
+def read(stream: BinaryIO) -> Message:
+    """Wait for the next message. Raises Closed at the end, HarnessError for what is no message."""
+    header_bytes, body_bytes = _HEAD.unpack(_exactly(stream, _HEAD.size))
+    if header_bytes + body_bytes > MOST_BYTES:
+        raise HarnessError("a worker sent something that is no message")
+    header, body = _exactly(stream, header_bytes), _exactly(stream, body_bytes)
+    try:
+        kind, fields = json.loads(header)
+        if not isinstance(kind, str) or not isinstance(fields, dict):
+            raise TypeError(kind)
+        return Message(kind, fields, load(body))
+    except (ValueError, TypeError, RecursionError, SafetensorError) as error:
+        raise HarnessError("a worker sent something that is no message") from error
+
+
+def _exactly(stream: BinaryIO, count: int) -> bytes:
+    parts = []
+    while count:
+        part = stream.read(min(count, 2**24))
+        if not part:
+            raise Closed
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)

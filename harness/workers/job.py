@@ -1,0 +1,100 @@
+"""What a worker is told before it begins, and what it tells of what it has learnt: plain data, as JSON.
+
+No reference to a test reply is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from harness.contract import Dialogue, Persona, Prompt, Protocol
+from harness.engines import FitCost
+
+
+@dataclass(frozen=True)
+class BackboneJob:
+    """How the frozen model is loaded, see `harness.model.load_backbone`; fingerprint: of the driver's."""
+
+    name: str
+    device: str
+    dtype: str
+    engine: str
+    attention: str
+    load_in: str | None
+    chat_template: Path | None
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method over one data set.
+
+    method, files   its name, and the loose plugin files that may be imported for it
+    options         method -> options, of the method and of all that it stands on
+    dialogues       train and validation
+    scratch         folder that the worker may write to
+    unfinished      folder of the checkpoints of these fits, which outlives the worker
+    threads         of torch
+    """
+
+    method: str
+    files: tuple[str, ...]
+    options: Mapping[str, Any]
+    control: Literal["global", "swapped"] | None
+    seed: int
+    dataset: str
+    personas: tuple[Persona, ...]
+    dialogues: tuple[Dialogue, ...]
+    protocol: Protocol
+    scope: tuple[str, ...]
+    backbone: BackboneJob
+    scorer: str | None
+    scratch: str
+    unfinished: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`engines.FitFacts` with the notes and what the worker's process was; folder: below its scratch."""
+
+    cost: FitCost
+    stands_on: Mapping[str, FitCost]
+    report: Mapping[str, Any]
+    adapters: int
+    numbers_per_adapter: int
+    stored_bytes: int
+    folder: str | None
+    base: str
+    adds_text: bool
+    notes: Mapping[str, Any]
+    engines: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Adapters that answered: their folder below the scratch (None: none), and which of these is merged into the model
+    below them (-1: none is)."""
+
+    folder: str | None
+    below: int
+
+
+JOB = TypeAdapter(Job)
+FACTS = TypeAdapter(Facts)
+PROMPTS = TypeAdapter(tuple[Prompt, ...])
+PLACES = TypeAdapter(tuple[Place, ...])
+TEXTS = TypeAdapter(tuple[str, ...])
+
+
+def inside(folder: Path, place: str) -> Path:
+    """A path that a worker named, which must lie in its folder. Raises ValueError."""
+    found = (folder / place).resolve()
+    if not found.is_relative_to(folder.resolve()):
+        raise ValueError(place)
+    return found

@@ -1,0 +1,143 @@
+"""Fits and replies of methods over one data set, in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from harness.config import Recipe
+from harness.contract import Dataset, Method, Prompt, changes, in_words
+from harness.engines import FitFacts, Fitted, Predicted, engines_used
+from harness.model import Backbone
+from harness.progress import Progress
+from harness.store import Store, canonical_hash
+from harness.study import Study, check_adapters, check_backbone, fit_method, make_study, predict_in_order
+from harness.workers.chain import below, chain_of, options_of
+from harness.workers.owned import OwnedStore, owners_of
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method has learnt, and its replies.
+
+    notes         what the method wants recorded
+    seconds       that all replies took
+    engines       what computed them, for the record
+    changed       what the plugins of the chain left changed in their process, in words
+    memory_bytes  peak of a process of its own; 0: it was this process
+    """
+
+    facts: FitFacts
+    notes: Mapping[str, Any]
+    predicted: Predicted
+    seconds: float
+    engines: Mapping[str, str]
+    changed: tuple[str, ...]
+    memory_bytes: int = 0
+
+
+class Fit(NamedTuple):
+    """A method, its view of the data, and what it has learnt of it."""
+
+    method: Method
+    study: Study
+    fitted: Fitted
+
+
+class LocalWorker:
+    """The methods of one session, and what they are run with.
+
+    methods  by name, with all that they stand on
+    dataset  its test dialogues are left out here
+    scope    ids of the personas that are asked for
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        dataset: Dataset,
+        scope: Collection[str],
+        *,
+        backbone: Backbone,
+        store: Store,
+        progress: Progress,
+        seed: int,
+        scorer: str | None,
+    ) -> None:
+        self.methods = methods
+        self.dataset = replace(dataset, dialogues=tuple(d for d in dataset.dialogues if d.split != "test"))
+        self.scope = scope
+        self.backbone, self.store, self.progress = backbone, store, progress
+        self.seed, self.scorer = seed, scorer
+        self._fitted: dict[str, Fitted] = {}  # what others stand on
+
+    @contextlib.contextmanager
+    def answer(self, recipe: Recipe, prompts: Sequence[Prompt]) -> Iterator[Answer]:
+        """Fit, then reply to the prompts, asked for turn depth by turn depth."""
+        fit = self.fit(recipe)
+        started = time.perf_counter()
+        predicted = predict_in_order(fit.method, fit.study, fit.fitted, prompts)
+        yield self.answered(recipe, fit, predicted, time.perf_counter() - started)
+
+    def close(self) -> None:
+        """Forget what others stand on."""
+        self._fitted.clear()
+
+    def fit(self, recipe: Recipe) -> Fit:
+        """What the method of a recipe has learnt."""
+        method, study = self.methods[recipe.method], self.study(recipe)
+        return Fit(method, study, _fitted(method, study))
+
+    def answered(self, recipe: Recipe, fit: Fit, predicted: Predicted, seconds: float) -> Answer:
+        """What there is to tell of a fit and its replies. Raises PluginError where replying has changed the fit."""
+        check_backbone(fit.method.name, fit.study.backbone, "predict")  # the next run stands on it too
+        check_adapters(fit.method.name, fit.fitted, "predict")
+        files = {method.source.file for method, _ in chain_of(self.methods, recipe).values()}
+        engines = engines_used(fit.fitted.all_adapters)
+        changed = in_words(changes(among=files))
+        return Answer(fit.fitted.facts(), fit.study.notes, predicted, seconds, engines, changed)
+
+    def study(
+        self, recipe: Recipe, base: Callable[[Recipe], Fitted] | None = None, study_type: Callable[..., Study] = Study
+    ) -> Study:
+        """A method's view of this data set.
+
+        base   gives what a required method has fitted; by default it is fitted, once
+        """
+        chain = chain_of(self.methods, recipe)
+        method, options = chain[recipe.method]
+        base = base or self._base
+        return make_study(
+            method,
+            self.dataset,
+            self.scope,
+            backbone=self.backbone,
+            options=options,
+            seed=self.seed,
+            required={name: base(below(recipe, name)) for name in method.requires(options)},
+            store=self._store_of([method for method, _ in chain.values()]),
+            progress=self.progress,
+            control=recipe.control,
+            scorer=self.scorer,
+            study_type=study_type,
+        )
+
+    def _store_of(self, chain: Sequence[Method]) -> Store:
+        return OwnedStore(self.store, owners_of(chain))
+
+    def _base(self, recipe: Recipe) -> Fitted:
+        """What others stand on, made once: it stays in memory."""
+        key = canonical_hash(options_of(chain_of(self.methods, recipe)))
+        if key not in self._fitted:
+            self._fitted[key] = self.fit(recipe).fitted
+        return self._fitted[key]
+
+
+def _fitted(method: Method, study: Study) -> Fitted:
+    fitted = fit_method(method, study)
+    check_backbone(method.name, study.backbone)
+    check_adapters(method.name, fitted)
+    return fitted

@@ -1,0 +1,41 @@
+"""Fitted adapters in the store by who has fitted them: no plugin can fill the place of another's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness.contract import Method
+from harness.store import Store, canonical_hash, damage, plugin_hash
+
+ADAPTERS = "adapters"
+
+
+def owners_of(chain: Sequence[Method]) -> list[str]:
+    """Who may have fitted what a method gets: its own plugin first, then those that it stands on."""
+    return [plugin_hash(method.source) for method in chain]
+
+
+def place_of(owner: str, key: str) -> str:
+    """The name of the folder in which an owner's adapters lie."""
+    return canonical_hash([owner, key])
+
+
+def found(store: Store, owners: Sequence[str], key: str) -> Path | None:
+    """The folder of whole adapters that one of the owners has fitted."""
+    folders = (store.cache / ADAPTERS / place_of(owner, key) for owner in owners)
+    return next((folder for folder in folders if folder.is_dir() and not damage(folder)), None)
+
+
+class OwnedStore(Store):
+    """A store as one method's fits see it: adapters that its bases have fitted are found, too."""
+
+    def __init__(self, store: Store, owners: Sequence[str]) -> None:
+        super().__init__(store.root, store.note)
+        self._owners = owners
+
+    def cached(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
+        if kind != ADAPTERS:
+            return super().cached(kind, key, make)
+        below = found(self, self._owners[1:], key)
+        return below or super().cached(kind, place_of(self._owners[0], key), make)

@@ -1,0 +1,307 @@
+"""A worker's own process: `python -m harness.workers.process`. It fits and replies as a driver asks it to.
+
+It reads messages on stdin and answers on what was its stdout; what plugins print goes to stderr. It knows no reference
+before all replies are in, has no scorer of a run, and writes to its scratch folder alone. When the driver is gone, it
+ends.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from harness.adapters import is_core
+from harness.config import Recipe
+from harness.contract import Dataset, Method, load_method, load_with_required
+from harness.engines import Adapters, Predicted, reply_nll
+from harness.errors import HarnessError
+from harness.model import Backbone, load_backbone, set_repeatable
+from harness.progress import Advance, Progress
+from harness.store import Store, peak_memory_bytes
+from harness.study import asked_for, replies_to
+from harness.workers.chain import own_options
+from harness.workers.channel import Closed, Message, read, write
+from harness.workers.job import FACTS, JOB, PLACES, PROMPTS, TEXTS, Facts, Job, Place
+from harness.workers.local import Answer, Fit, LocalWorker
+
+INTERRUPTED = 130  # exit code
+AT_MOST_EVERY = 0.1  # seconds between two messages on the standing of a task
+
+
+class Driver:
+    """The other side, as a worker sees it."""
+
+    def __init__(self, inbound: BinaryIO, outbound: BinaryIO) -> None:
+        self._outbound = outbound
+        self._lock = threading.Lock()
+        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, args=(inbound,), daemon=True, name="harness-worker").start()
+
+    def _listen(self, inbound: BinaryIO) -> None:
+        """Take messages as they come, also while a plugin computes: a driver that is gone is seen at once."""
+        try:
+            while True:
+                self._messages.put(read(inbound))
+        except Closed:
+            os._exit(0)
+
+    def next(self) -> Message:
+        return self._messages.get()
+
+    def tell(self, kind: str, fields: Mapping[str, Any] | None = None, **arrays: np.ndarray) -> None:
+        with self._lock:
+            write(self._outbound, Message(kind, fields or {}, arrays))
+
+
+class RelayedProgress(Progress):
+    """Tasks and lines that the driver shows."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__("silent")
+        self._driver, self._tasks = driver, 0
+
+    @contextmanager
+    def task(self, title: str, total: int, unit: str = "") -> Iterator[Advance]:
+        self._tasks += 1
+        number, told = self._tasks, 0.0
+
+        def show(done: int, total: int, note: str) -> None:
+            nonlocal told
+            if done >= total or time.monotonic() - told > AT_MOST_EVERY:
+                told = time.monotonic()
+                self._driver.tell("standing", {"task": number, "done": done, "total": total, "note": note})
+
+        self._driver.tell("task", {"task": number, "title": title, "total": total, "unit": unit})
+        try:
+            yield Advance(total, show)
+        finally:
+            self._driver.tell("end of task", {"task": number})
+
+    def note(self, text: str) -> None:
+        self._driver.tell("note", {"text": text})
+
+    def warn(self, text: str) -> None:
+        self._driver.tell("warn", {"text": text})
+
+
+class ScratchStore(Store):
+    """A store of the worker's own; what is not in it the driver may have."""
+
+    def __init__(self, job: Job, driver: Driver, note: Callable[[str], None]) -> None:
+        super().__init__(Path(job.scratch), note)
+        self._driver, self._unfinished = driver, Path(job.unfinished)
+
+    def partial(self, key: str) -> Path:
+        return self._unfinished / key
+
+    def cached(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
+        if not (self.cache / kind / key).is_dir():
+            self._driver.tell("wanted", {"kind": kind, "key": key})
+            assert self._driver.next().kind == "brought"
+        return super().cached(kind, key, make)
+
+
+class _Worker(LocalWorker):
+    """The driver knows who has fitted what."""
+
+    def _store_of(self, chain: Sequence[Method]) -> Store:
+        return self.store
+
+
+class Serving:
+    """One job from its fit to the end."""
+
+    def __init__(self, job: Job, driver: Driver) -> None:
+        set_repeatable(job.threads)
+        self.driver, self.scratch = driver, Path(job.scratch)
+        self.progress = RelayedProgress(driver)
+        methods, options = self._methods(job)
+        self.recipe = Recipe(job.method, options[job.method], options, job.control)
+        self.local = _Worker(
+            methods,
+            Dataset(job.dataset, job.personas, job.dialogues, job.protocol, ()),
+            frozenset(job.scope),
+            backbone=_backbone(job, self.progress),
+            store=ScratchStore(job, driver, self.progress.warn),
+            progress=self.progress,
+            seed=job.seed,
+            scorer=job.scorer,
+        )
+        self.fit: Fit | None = None
+        self.predicted: Predicted | None = None
+        self.seconds = 0.0
+
+    def _methods(self, job: Job) -> tuple[dict[str, Method], dict[str, Any]]:
+        """The methods of the job, and their options as the cards type them."""
+        options = {name: own_options(load_method(name, job.files), values) for name, values in job.options.items()}
+        return load_with_required(job.method, job.files, options[job.method], options), options
+
+    def learn(self) -> None:
+        """Fit, and tell what came of it."""
+        self.fit = self.local.fit(self.recipe)
+        self.driver.tell("learnt", {"folders": self._made()})
+
+    def reply(self, message: Message) -> None:
+        """To prompts of one turn depth."""
+        assert self.fit
+        prompts = PROMPTS.validate_python(message.fields["prompts"])
+        started = time.perf_counter()
+        replies = replies_to(self.fit.method, self.fit.study, self.fit.fitted, prompts)
+        self.seconds += time.perf_counter() - started
+        self.driver.tell("replies", {"replies": replies})
+
+    def finish(self, message: Message) -> None:
+        """How all replies came about, and what a record says of the fit."""
+        assert self.fit
+        prompts = PROMPTS.validate_python(message.fields["prompts"])
+        replies = list(TEXTS.validate_python(message.fields["replies"]))
+        self.predicted = asked_for(self.fit.study, self.fit.fitted, prompts, replies)
+        answer = self.local.answered(self.recipe, self.fit, self.predicted, self.seconds)
+        fields: dict[str, Any] = {
+            "facts": FACTS.dump_python(self._facts(answer), mode="json"),
+            "seconds": answer.seconds,
+            "changed": list(answer.changed),
+            "memory": peak_memory_bytes(),
+            "cut": self.predicted.cut,
+            "asked": self.predicted.asked is not None,
+            "folders": self._made(),
+        }
+        arrays: dict[str, np.ndarray] = {}
+        if (asked := self.predicted.asked) is not None:
+            used = [one.replier.adapters for one in asked]
+            own = list(dict.fromkeys(used))
+            if (places := self._places(own)) is not None:
+                fields["places"] = PLACES.dump_python(places, mode="json")
+                arrays = {
+                    "adapters": np.array([own.index(adapters) for adapters in used], dtype=np.int64),
+                    "rows": np.array([one.replier.row for one in asked], dtype=np.int64),
+                    "cut": np.array([one.cut for one in asked], dtype=np.uint8),
+                    "lengths": np.array([len(one.ids) for one in asked], dtype=np.int64),
+                    "ids": np.concatenate([np.array(one.ids, dtype=np.int32) for one in asked]),
+                }
+            if self.predicted.choice_log_probs is not None:
+                arrays["choices"] = self.predicted.choice_log_probs
+        self.driver.tell("finished", fields, **arrays)
+
+    def likelihood(self, message: Message) -> None:
+        """Of references, now that all replies are in: for adapters of a kind that only a plugin can apply."""
+        assert self.predicted
+        assert self.predicted.asked is not None
+        found = reply_nll(self.predicted.asked, TEXTS.validate_python(message.fields["references"]), self.progress)
+        self.driver.tell("likelihoods", {}, found=np.array(found, dtype=np.float64).reshape(-1, 2))
+
+    # ---- inside ----
+
+    def _made(self) -> list[str]:
+        """Keys of the adapters in the scratch."""
+        return sorted(path.name for path in (self.scratch / ".cache" / "adapters").glob("*") if path.is_dir())
+
+    def _relative(self, folder: Path) -> str:
+        return folder.resolve().relative_to(self.scratch.resolve()).as_posix()
+
+    def _facts(self, answer: Answer) -> Facts:
+        facts = answer.facts
+        return Facts(
+            cost=facts.cost,
+            stands_on=facts.stands_on,
+            report=facts.report,
+            adapters=facts.adapters,
+            numbers_per_adapter=facts.numbers_per_adapter,
+            stored_bytes=facts.stored_bytes,
+            folder=self._relative(facts.folder) if facts.folder else None,
+            base=facts.base,
+            adds_text=facts.adds_text,
+            notes=answer.notes,
+            engines=answer.engines,
+        )
+
+    def _places(self, own: Sequence[Adapters]) -> tuple[Place, ...] | None:
+        """Where the driver finds adapters, `own` first; None: it cannot, or a plugin would have to apply them."""
+        if any(one.bank is not None and (one.folder is None or not is_core(one.bank.spec)) for one in own):
+            return None
+        places: list[Place] = []
+        waiting: list[tuple[Path | None, Backbone]] = [(one.folder, one.backbone) for one in own]
+        while len(places) < len(waiting):
+            folder, backbone = waiting[len(places)]
+            below = -1
+            if backbone.below is not None:
+                if backbone.folder is None:
+                    return None
+                below = len(waiting)
+                waiting.append((backbone.folder, backbone.below))
+            places.append(Place(self._relative(folder) if folder else None, below))
+        return tuple(places)
+
+
+def _backbone(job: Job, progress: Progress) -> Backbone:
+    asked = job.backbone
+    loading = {name: value for name, value in vars(asked).items() if name != "fingerprint"}
+    backbone = load_backbone(**loading, note=lambda _: None)  # the driver has said it
+    if backbone.fingerprint != asked.fingerprint:
+        raise HarnessError(f"the backbone {asked.name} has changed since this command began; start it again")
+    return backbone
+
+
+def serve(driver: Driver) -> None:
+    """Answer until the driver is gone."""
+    serving: Serving | None = None
+    while True:
+        message = driver.next()
+        try:
+            if message.kind == "open":
+                serving = Serving(JOB.validate_python(message.fields), driver)
+                serving.learn()
+            elif serving is not None:
+                {"reply": serving.reply, "finish": serving.finish, "likelihood": serving.likelihood}[message.kind](
+                    message
+                )
+        except HarnessError as error:
+            driver.tell("error", {"type": type(error).__name__, "text": str(error)})
+
+
+class _NoBenchmarks(MetaPathFinder):
+    """Refuses to import benchmarks: they make or read the references."""
+
+    def __init__(self) -> None:
+        self._modules = {point.module for point in entry_points(group="harness.benchmarks")}
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        if fullname in self._modules:
+            raise ImportError(f"a method's process imports no benchmark, and {fullname} is one")
+
+
+def _streams() -> tuple[BinaryIO, BinaryIO]:
+    """The channel, taken from stdin and stdout, which plugins then find empty and leading to stderr."""
+    inbound, outbound = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    return inbound, outbound
+
+
+def main() -> None:
+    """Serve one driver."""
+    sys.meta_path.insert(0, _NoBenchmarks())
+    try:
+        serve(Driver(*_streams()))
+    except Closed:
+        os._exit(0)
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()
+    sys.exit(0)

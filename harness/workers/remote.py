@@ -1,0 +1,337 @@
+"""Fits and replies of methods in processes of their own, one for each method: the driver's side.
+
+The driver holds references, scorer and store, and alone writes to the store. A worker gets train and validation data
+and prompts, turn depth by turn depth; what it has fitted is copied out of its scratch folder once it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+from array import array
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from pydantic import ValidationError
+
+from harness import errors
+from harness.adapters import load_bank
+from harness.config import Recipe
+from harness.contract import Dataset, Method, Prompt, is_text
+from harness.engines import Adapters, Asked, FitFacts, Predicted, Replier
+from harness.errors import HarnessError, PluginError
+from harness.model import Backbone
+from harness.progress import Advance, Progress
+from harness.runs import plain
+from harness.store import SEAL, Store, canonical_hash, damage, passing_folder
+from harness.study import by_depth
+from harness.workers.chain import below, chain_of, options_of
+from harness.workers.channel import Closed, Message, read, write
+from harness.workers.job import FACTS, JOB, PLACES, PROMPTS, BackboneJob, Facts, Job, inside
+from harness.workers.local import Answer
+from harness.workers.owned import ADAPTERS, found, owners_of, place_of
+
+SECONDS_TO_END = 10  # that a process has after it was asked to
+
+
+class WorkerProcess:
+    """A worker that is running, and what it says."""
+
+    def __init__(self, name: str, folder: Path, progress: Progress) -> None:
+        self._name, self._progress = name, progress
+        self._tasks: dict[int, tuple[contextlib.ExitStack, Advance]] = {}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "harness.workers.process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=folder,
+        )
+
+    def ask(self, kind: str, fields: Mapping[str, Any], answer: str, bring: Callable[[str, str], None]) -> Message:
+        """Send a message and wait for its answer. What the worker raises is raised here.
+
+        bring  (kind, key) of something cached, which the worker wants in its scratch
+        Raises PluginError where the process has ended.
+        """
+        try:
+            write(self._stream(self._process.stdin), Message(kind, fields))
+            while (message := read(self._stream(self._process.stdout))).kind != answer:
+                self._heard(message, bring)
+            return message
+        except Closed:
+            code = self._process.wait()
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            raise PluginError(f"{self._name}: its process ended with {how}; a plugin returns or raises") from None
+
+    def close(self) -> None:
+        """End the process: it is asked to, then made to."""
+        for stack, _ in self._tasks.values():
+            stack.close()
+        self._tasks.clear()
+        for stream in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                self._stream(stream).close()
+        try:
+            self._process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _heard(self, message: Message, bring: Callable[[str, str], None]) -> None:
+        """Anything but the answer."""
+        fields = message.fields
+        try:
+            match message.kind:
+                case "task":
+                    stack = contextlib.ExitStack()
+                    shown = self._progress.task(str(fields["title"]), int(fields["total"]), str(fields["unit"]))
+                    self._tasks[fields["task"]] = stack, stack.enter_context(shown)
+                case "standing":
+                    self._tasks[fields["task"]][1].to(int(fields["done"]), int(fields["total"]), str(fields["note"]))
+                case "end of task":
+                    self._tasks.pop(fields["task"])[0].close()
+                case "note":
+                    self._progress.note(str(fields["text"]))
+                case "warn":
+                    self._progress.warn(str(fields["text"]))
+                case "wanted":
+                    bring(str(fields["kind"]), str(fields["key"]))
+                    write(self._stream(self._process.stdin), Message("brought"))
+                case "error":
+                    raise _raised(str(fields["type"]), str(fields["text"]))
+                case other:
+                    raise HarnessError(f"{self._name}: its worker sent '{other}', which was not asked for")
+        except (KeyError, TypeError, ValueError) as error:
+            raise PluginError(f"{self._name}: its worker sent something that is no message") from error
+
+    @staticmethod
+    def _stream(stream: Any) -> BinaryIO:
+        assert stream is not None
+        return stream
+
+
+class RemoteWorker:
+    """What `LocalWorker` does, in processes of their own. `close` ends them.
+
+    loading  the arguments of `load_backbone`, and the fingerprint of `backbone`
+    files    recipe -> the loose plugin files that may be imported for it
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        dataset: Dataset,
+        scope: Collection[str],
+        *,
+        backbone: Backbone,
+        loading: Mapping[str, Any],
+        files: Callable[[Recipe], Sequence[str | Path]],
+        store: Store,
+        progress: Progress,
+        seed: int,
+        scorer: str | None,
+        threads: int,
+    ) -> None:
+        self._methods, self._dataset, self._scope = methods, dataset, scope
+        self._backbone, self._loading, self._files = backbone, loading, files
+        self._store, self._progress = store, progress
+        self._seed, self._scorer, self._threads = seed, scorer, threads
+        self._open: dict[str, _Task] = {}  # bases that have been fitted, and may be asked for replies yet
+
+    @contextlib.contextmanager
+    def answer(self, recipe: Recipe, prompts: Sequence[Prompt]) -> Iterator[Answer]:
+        """Fit, then reply to the prompts, asked for turn depth by turn depth."""
+        self._fit_bases(recipe)
+        key = self._key(recipe)
+        with contextlib.closing(self._open.pop(key, None) or self._task(recipe, key)) as task:
+            yield task.answer(prompts)
+
+    def close(self) -> None:
+        """End all processes."""
+        for task in self._open.values():
+            task.close()
+        self._open.clear()
+
+    def _fit_bases(self, recipe: Recipe) -> None:
+        """All that a recipe stands on is fitted by its own worker, so that no other plugin can have touched it."""
+        chain = chain_of(self._methods, recipe)
+        for name in [*chain][:0:-1]:
+            base = below(recipe, name)
+            key = self._key(base)
+            if key not in self._open:
+                self._fit_bases(base)
+                self._open[key] = self._task(base, key)
+
+    def _key(self, recipe: Recipe) -> str:
+        chain = chain_of(self._methods, recipe)
+        code = owners_of([method for method, _ in chain.values()])
+        people = [sorted(self._scope), self._dataset.name, self._backbone.fingerprint]
+        return canonical_hash([options_of(chain), code, recipe.control, self._seed, people])
+
+    def _task(self, recipe: Recipe, key: str) -> _Task:
+        chain = chain_of(self._methods, recipe)
+        job = Job(
+            method=recipe.method,
+            files=tuple(str(Path(file).expanduser().resolve()) for file in self._files(recipe)),
+            options={name: plain(options) for name, (_, options) in chain.items()},
+            control=recipe.control,
+            seed=self._seed,
+            dataset=self._dataset.name,
+            personas=self._dataset.personas,
+            dialogues=tuple(d for d in self._dataset.dialogues if d.split != "test"),
+            protocol=self._dataset.protocol,
+            scope=tuple(sorted(self._scope)),
+            backbone=BackboneJob(**self._loading),
+            scorer=self._scorer,
+            scratch="",
+            unfinished=str((self._store.cache / "partial" / key).absolute()),
+            threads=self._threads,
+        )
+        owners = owners_of([method for method, _ in chain.values()])
+        return _Task(job, key, owners, self._backbone, self._store, self._progress)
+
+
+class _Task:
+    """One method's process, from its fit to its replies."""
+
+    def __init__(
+        self, job: Job, key: str, owners: Sequence[str], backbone: Backbone, store: Store, progress: Progress
+    ) -> None:
+        self._owners, self._backbone, self._store = owners, backbone, store
+        self._held = contextlib.ExitStack()
+        try:
+            self._scratch = self._held.enter_context(passing_folder(store.cache / "tmp")).absolute()
+            self._job = replace(job, scratch=str(self._scratch))
+            self._process = WorkerProcess(f"method '{job.method}'", self._scratch, progress)
+            self._held.callback(self._process.close)
+            with store.lock(f"worker-{key}"):  # two commands that fit the same have one place for what is unfinished
+                learnt = self._ask("open", JOB.dump_python(self._job, mode="json"), "learnt")
+                self._adopt(learnt.fields["folders"])
+                shutil.rmtree(job.unfinished, ignore_errors=True)
+        except BaseException:
+            self._held.close()
+            raise
+
+    def answer(self, prompts: Sequence[Prompt]) -> Answer:
+        replies = self._replies(prompts)
+        shown = PROMPTS.dump_python(tuple(prompts), mode="json")
+        done = self._ask("finish", {"prompts": shown, "replies": replies}, "finished")
+        self._adopt(done.fields["folders"])
+        try:
+            facts = FACTS.validate_python(done.fields["facts"])
+            predicted = self._predicted(replies, done)
+            answer = Answer(
+                self._facts(facts), facts.notes, predicted, float(done.fields["seconds"]), facts.engines,
+                tuple(map(str, done.fields["changed"])), int(done.fields["memory"]),
+            )  # fmt: skip
+        except (ValidationError, KeyError, ValueError, TypeError, IndexError) as error:
+            raise PluginError(f"method '{self._job.method}': its worker sent something that is no answer") from error
+        return answer
+
+    def close(self) -> None:
+        """End the process; what it has written goes."""
+        self._held.close()
+
+    def _ask(self, kind: str, fields: Mapping[str, Any], answer: str) -> Message:
+        return self._process.ask(kind, fields, answer, self._bring)
+
+    def _replies(self, prompts: Sequence[Prompt]) -> list[str]:
+        found: dict[int, str] = {}
+        for places in by_depth(prompts):
+            asked = PROMPTS.dump_python(tuple(prompts[i] for i in places), mode="json")
+            given = self._ask("reply", {"prompts": asked}, "replies").fields["replies"]
+            if len(given) != len(places) or not all(isinstance(text, str) and is_text(text) for text in given):
+                raise PluginError(f"method '{self._job.method}', predict: one text per prompt is wanted")
+            found.update(zip(places, given, strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+    # ---- what lies on the disk ----
+
+    def _bring(self, kind: str, key: str) -> None:
+        """Copy what the worker's method or its bases have fitted into the scratch."""
+        if kind != ADAPTERS or not key.isalnum():
+            return
+        if folder := found(self._store, self._owners, key):
+            target = self._scratch / ".cache" / kind / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(folder, target)
+
+    def _adopt(self, keys: Sequence[str]) -> None:
+        """Copy into the store what the worker has fitted."""
+        for key in keys:
+            source = inside(self._scratch / ".cache" / ADAPTERS, key)
+
+            def fill(part: Path, source: Path = source) -> None:
+                if fault := damage(source):
+                    raise HarnessError(f"method '{self._job.method}': {fault}")
+                shutil.copytree(source, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SEAL))
+
+            if not found(self._store, self._owners, key):
+                self._store.cached(ADAPTERS, place_of(self._owners[0], key), fill)
+
+    def _kept(self, folder: str) -> Path:
+        """Where a folder of the scratch lies in the store. Raises ValueError."""
+        _, kind, key, *rest = Path(folder).parts
+        kept = found(self._store, self._owners, key)
+        if kind != ADAPTERS or kept is None:
+            raise ValueError(folder)
+        return inside(kept, "/".join(rest))
+
+    # ---- what came back ----
+
+    def _facts(self, facts: Facts) -> FitFacts:
+        return FitFacts(
+            cost=facts.cost,
+            stands_on=facts.stands_on,
+            report=facts.report,
+            adapters=facts.adapters,
+            numbers_per_adapter=facts.numbers_per_adapter,
+            stored_bytes=facts.stored_bytes,
+            folder=self._kept(facts.folder) if facts.folder else None,
+            base=facts.base,
+            adds_text=facts.adds_text,
+        )
+
+    def _predicted(self, replies: list[str], done: Message) -> Predicted:
+        """Replies with how they came about; the adapters are read from the store."""
+        fields, arrays = done.fields, done.arrays
+        if not fields["asked"]:
+            return Predicted(replies, cut=int(fields["cut"]))
+        choices = arrays.get("choices")
+        if "places" not in fields:
+            return Predicted(replies, None, choices, int(fields["cut"]), self._likelihood)
+        places = PLACES.validate_python(fields["places"])
+        made: dict[int, Adapters] = {}
+
+        def adapters(number: int) -> Adapters:
+            if number not in made:
+                place = places[number]
+                backbone = self._backbone if place.below < 0 else adapters(place.below).merged
+                folder = self._kept(place.folder) if place.folder else None
+                made[number] = Adapters(backbone, load_bank(folder, backbone) if folder else None, folder)
+            return made[number]
+
+        asked, start = [], 0
+        columns = (arrays[name].tolist() for name in ("adapters", "rows", "cut", "lengths"))
+        for number, row, cut, length in zip(*columns, strict=True):
+            ids = array("i", arrays["ids"][start : start + length].tolist())
+            asked.append(Asked(Replier(adapters(number), row), ids, bool(cut)))
+            start += length
+        if len(asked) != len(replies):
+            raise ValueError("asked")
+        return Predicted(replies, asked, choices, int(fields["cut"]))
+
+    def _likelihood(self, references: Sequence[str]) -> list[tuple[float, int]]:
+        found = self._ask("likelihood", {"references": list(references)}, "likelihoods").arrays["found"]
+        return [(float(nats), int(tokens)) for nats, tokens in np.asarray(found)]
+
+
+def _raised(kind: str, text: str) -> HarnessError:
+    """An error of a worker, as the class that it was there."""
+    known = getattr(errors, kind, HarnessError)
+    return known(text) if isinstance(known, type) and issubclass(known, HarnessError) else HarnessError(text)
