@@ -33,6 +33,12 @@ class StoreError(HarnessError):
     """A stored run or adapter that cannot be read or written."""
 
 
+def error_named(kind: str, text: str) -> HarnessError:
+    """An error of another process, as the class that it was there."""
+    known = globals().get(kind)
+    return (known if isinstance(known, type) and issubclass(known, HarnessError) else HarnessError)(text)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that helps after a typo: the nearest known name, else the whole list.
 

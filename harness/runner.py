@@ -17,7 +17,16 @@ from typing import Any
 
 from harness.compare import Family, comparison_rows, row_name
 from harness.config import Recipe, RunConfig, held_out, scope_of, with_config
-from harness.contract import Method, changes, extensions_of, in_words, load_benchmark, load_method, load_with_required
+from harness.contract import (
+    Method,
+    changes,
+    extensions_of,
+    in_words,
+    load_benchmark,
+    load_method,
+    load_with_required,
+    plain,
+)
 from harness.engines import engine_for
 from harness.errors import ConfigError, HarnessError, StoreError, did_you_mean
 from harness.model import (
@@ -38,7 +47,6 @@ from harness.runs import (
     cost_of,
     flags_of,
     opening,
-    plain,
     read_run,
     write_replies,
     write_run,
@@ -48,6 +56,7 @@ from harness.statistics import ComparisonRow, ScoreRow
 from harness.store import Store, canonical_hash, copy_sealed, numerics, plugin_hash, source_hash
 from harness.workers import (
     Answer,
+    Given,
     LocalWorker,
     RemoteWorker,
     chain_of,
@@ -147,16 +156,15 @@ class Session:
 
     def _start(self) -> None:
         """Where methods fit and reply: in this process, or each in one of its own."""
-        config, store, progress = self.config, self.store, self.progress
-        data = self.methods, self.dataset, self.scope
-        shared: dict[str, Any] = {"store": store, "progress": progress, "seed": config.seed, "scorer": config.scorer}
-        self.local = LocalWorker(*data, backbone=self.backbone, **shared)
+        config = self.config
+        given = Given(
+            self.methods, self.dataset, self.scope, self.backbone, self.store, self.progress, config.seed, config.scorer
+        )
+        self.local = LocalWorker(given)
         self.worker: LocalWorker | RemoteWorker = self.local
         if config.isolate:
             loading = {**_loading(config), "fingerprint": self.backbone.fingerprint}
-            self.worker = RemoteWorker(
-                *data, backbone=self.backbone, loading=loading, files=self._own_files, threads=config.threads, **shared
-            )
+            self.worker = RemoteWorker(given, loading, self.files, config.threads)
 
     def close(self) -> None:
         """End the processes of methods."""
@@ -260,15 +268,9 @@ class Session:
 
     def _needed_files(self, recipe: Recipe) -> list[str | Path]:
         """The loose files but for those of methods that neither this one nor the baseline needs."""
-        recipes = [recipe, *([self.config.plain(self.config.baseline)] if self.config.baseline else [])]
-        return self._files_of({name for one in recipes for name in self._chain(one)})
-
-    def _own_files(self, recipe: Recipe) -> list[str | Path]:
-        """The loose files but for those of methods that it does not stand on."""
-        return self._files_of(self._chain(recipe))
-
-    def _files_of(self, needed: Collection[str]) -> list[str | Path]:
-        """The loose files but for those of other methods."""
+        needed = set(self._chain(recipe))
+        if self.config.baseline:
+            needed |= set(self._chain(self.config.plain(self.config.baseline)))
         others = {other.source.file for name, other in self.methods.items() if name not in needed}
         return [file for file in self.files if str(Path(file).expanduser().resolve()) not in others]
 
@@ -289,7 +291,7 @@ class Session:
             "code": source_hash("harness.study", "harness.scoring.evaluation"),
             "benchmark": plugin_hash(self.benchmark.source),  # its schema is in no other hash
             "metrics": metric_sources(self.evaluation.names),
-            "adapters": kinds_of([method for method, _ in self._chain(recipe).values()]),
+            "adapters": kinds_of(self._chain(recipe)),
         }
 
     def ceilings(self) -> list[Ceiling]:

@@ -26,6 +26,7 @@ from .data import (
     ReferenceScore as ReferenceScore,
     Role as Role,
     Split as Split,
+    ValidationUse as ValidationUse,
     Yardstick as Yardstick,
 )
 from .extensions import (
@@ -61,6 +62,7 @@ from .options import (
     Plain as Plain,
     fill as fill,
     option_types as option_types,
+    plain as plain,
     read_value as read_value,
     resolve as resolve,
     search_space as search_space,

@@ -8,6 +8,7 @@ a time.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import typing
@@ -46,6 +47,12 @@ def resolve(value: Any) -> Any:
     if _FLOAT.fullmatch(text):
         return float(text)
     return str(value)
+
+
+def plain(value: Any) -> Any:
+    """Options, or anything else, as JSON types; what JSON has no type for becomes its text."""
+    value = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+    return json.loads(json.dumps(value, default=str))
 
 
 def option_types(options: type) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from .making import (
     cost_of as cost_of,
     flags_of as flags_of,
     opening as opening,
-    plain as plain,
 )
 from .record import (
     Base as Base,

@@ -5,15 +5,13 @@ What the fields mean is `record`. No decisions here.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.config import Recipe, RunConfig
-from harness.contract import Benchmark, Dataset, Method
+from harness.contract import Benchmark, Dataset, Method, plain
 from harness.engines import FitCost, FitFacts, engine_for
 from harness.model import Backbone
 from harness.runs.record import (
@@ -157,11 +155,6 @@ def _changed(config: RunConfig, chain: Mapping[str, tuple[Method, Any]], benchma
     )
     found["protocol"] = plain(dict(config.protocol))
     return {target: values for target, values in found.items() if values}
-
-
-def plain(value: Any) -> Any:
-    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-    return json.loads(json.dumps(plain, default=str))
 
 
 def _differences(given: Mapping[str, Any], default: Mapping[str, Any], leave_out: str = "") -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Where plugins of methods run: fits and replies over one data set, without its references.
 
-`local` does it in this process.
+`local` does it in this process; `remote` asks one `process` for each method, whose card `cards` reads.
 """
 
 import lazy_loader

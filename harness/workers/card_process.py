@@ -23,7 +23,7 @@ def _file(file: str) -> dict[str, Any]:
     method = describe(plugin, kind_sources([plugin.source])) if isinstance(plugin, Method) else None
     kind = None if plugin is None else "method" if method else "benchmark"
     metrics = [one.item.name for one in brought if one.kind == "metric"]
-    return {"file": file, "kind": kind, "method": method, "metrics": metrics}
+    return {"kind": kind, "method": method, "metrics": metrics}
 
 
 def main() -> None:

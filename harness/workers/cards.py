@@ -13,22 +13,23 @@ import subprocess
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import annotated_types
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from harness import errors
-from harness.contract import Method, MethodCard, Search, Source, specs_by_name, user_path
-from harness.errors import HarnessError, PluginError
+from harness.contract import Method, MethodCard, Search, Source, ValidationUse, plain, specs_by_name, user_path
+from harness.errors import PluginError, error_named
 from harness.store import kind_sources
+from harness.workers.chain import Chain
 
+T = TypeVar("T")
 _PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None), "Any": Any}
-_BOUNDS = {kind.__name__: kind for kind in (
-    annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_types.Lt, annotated_types.MultipleOf,
+_NOTES = {kind.__name__: kind for kind in (
+    Search, annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_types.Lt, annotated_types.MultipleOf,
     annotated_types.MinLen, annotated_types.MaxLen,
 )}  # fmt: skip
 
@@ -42,11 +43,11 @@ class DescribedMethod(Method):
 
 @dataclass(frozen=True)
 class LooseFile:
-    """What a loose plugin file holds. method: its description; kind: None for metrics and kinds of adapters alone."""
+    """What a loose plugin file holds. kind: None for metrics and kinds of adapters alone."""
 
     file: str
     kind: Literal["method", "benchmark"] | None
-    method: Mapping[str, Any] | None
+    method: DescribedMethod | None
     metrics: tuple[str, ...]
 
 
@@ -71,7 +72,7 @@ def describe(method: Method, kinds: Sequence[str]) -> dict[str, Any]:
 
 def _dataclass(options: type) -> dict[str, Any]:
     hints = typing.get_type_hints(options, include_extras=True)
-    values = asdict(options())  # pyright: ignore[reportCallIssue]
+    values = plain(options())
     fields = [[item.name, _type(hints[item.name]), values[item.name]] for item in dataclasses.fields(options)]
     return {"name": options.__name__, "fields": fields}
 
@@ -79,10 +80,8 @@ def _dataclass(options: type) -> dict[str, Any]:
 def _type(hint: Any) -> Any:
     """A type as JSON. What is unknown becomes Any: the worker, which knows it, checks the value."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if hint is type(None):
-        return "None"
-    if isinstance(hint, type) and hint.__name__ in _PLAIN and origin is None:
-        return hint.__name__
+    if name := next((name for name, kind in _PLAIN.items() if hint is kind), None):
+        return name
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         known = specs_by_name().get(hint.__name__) is hint
         return {"spec": hint.__name__} if known else {"dataclass": _dataclass(hint)}
@@ -95,38 +94,27 @@ def _type(hint: Any) -> Any:
     if origin is tuple:
         return {"tuple": [_type(part) for part in parts]}
     if origin is Annotated:
-        more = [_note(item) for note in parts[1:] for item in getattr(note, "metadata", None) or [note]]
-        return {"annotated": _type(parts[0]), "notes": [item for item in more if item]}
+        notes = [item for note in parts[1:] for item in getattr(note, "metadata", None) or [note]]
+        known = [[type(item).__name__, asdict(item)] for item in notes if type(item) in _NOTES.values()]
+        return {"annotated": _type(parts[0]), "notes": known}
     return "Any"
-
-
-def _note(item: Any) -> Any:
-    if isinstance(item, Search):
-        return ["Search", asdict(item)]
-    name = type(item).__name__
-    return [name, asdict(item)] if name in _BOUNDS else None
 
 
 # ---- in the driver ----
 
 
 def described(fields: Mapping[str, Any]) -> DescribedMethod:
-    """The method of a description. Raises PluginError for what is none."""
-    try:
-        card = MethodCard(
-            summary=str(fields["summary"]),
-            options=_made(fields["options"]),
-            requires=tuple(map(str, fields["requires"])),
-            shares=TypeAdapter(Literal["persona", "cluster", "all"]).validate_python(fields["shares"]),
-            trials=int(fields["trials"]),
-            validation=TypeAdapter(Literal["early_stopping", "selection", "training"]).validate_python(
-                fields["validation"]
-            ),
-        )
-        source = TypeAdapter(Source).validate_python(fields["source"])
-        return DescribedMethod(str(fields["name"]), card, source, None, tuple(map(str, fields["kinds"])))
-    except (KeyError, TypeError, ValueError) as error:
-        raise PluginError(f"the process that read a plugin's card sent something that is no card: {error}") from error
+    """The method of a description. Raises KeyError, TypeError or ValueError for what is none."""
+    card = MethodCard(
+        summary=str(fields["summary"]),
+        options=_made(fields["options"]),
+        requires=tuple(map(str, fields["requires"])),
+        shares=TypeAdapter(Literal["persona", "cluster", "all"]).validate_python(fields["shares"]),
+        trials=int(fields["trials"]),
+        validation=TypeAdapter(ValidationUse).validate_python(fields["validation"]),
+    )
+    source = TypeAdapter(Source).validate_python(fields["source"])
+    return DescribedMethod(str(fields["name"]), card, source, None, tuple(map(str, fields["kinds"])))
 
 
 def _made(fields: Mapping[str, Any]) -> type:
@@ -159,9 +147,7 @@ def _hint(kind: Any) -> Any:
         case "tuple":
             return tuple[tuple(map(_hint, value))]
         case "annotated":
-            notes = [
-                Search(**note) if name == "Search" else _BOUNDS[name](**note) for name, note in dict(more)["notes"]
-            ]
+            notes = [_NOTES[name](**note) for name, note in dict(more)["notes"]]
             return functools.reduce(lambda hint, note: Annotated[hint, note], notes, _hint(value))
         case _:
             raise ValueError(form)
@@ -170,32 +156,23 @@ def _hint(kind: Any) -> Any:
 # ---- asking ----
 
 
-@functools.cache
-def read_file_card(file: str) -> LooseFile:
-    """What a loose plugin file holds. Raises PluginError."""
-    return TypeAdapter(LooseFile).validate_python(_asked("file", file))
-
-
 def read_card(name: str, files: Sequence[str | Path] = ()) -> DescribedMethod:
     """The method of that name, from an entry point or one of the loose files. Raises PluginError."""
-    return _card(name, tuple(str(user_path(file).resolve()) for file in files))
+    return _card(name, files_for([name], files))
 
 
-def kinds_of(methods: Sequence[Method]) -> list[str]:
+def kinds_of(chain: Chain) -> list[str]:
     """Hashes of the code of the kinds of adapters that these methods use."""
+    methods = [method for method, _ in chain.values()]
     told = [kind for method in methods if isinstance(method, DescribedMethod) for kind in method.kinds]
     return sorted({*told, *kind_sources(m.source for m in methods if not isinstance(m, DescribedMethod))})
 
 
-@functools.cache
-def _card(name: str, files: tuple[str, ...]) -> DescribedMethod:
-    kinds = []
-    for file in files:
-        found = read_file_card(file)
-        if found.method and found.method["name"] == name:
-            return described(found.method)
-        kinds += [] if found.kind else [file]
-    return described(_asked("method", name, *kinds))
+def files_for(methods: Collection[str], files: Sequence[str | Path]) -> tuple[str, ...]:
+    """Those of loose files that a process of these methods imports: theirs, and metrics and kinds of adapters."""
+    return tuple(
+        one.file for one in _loose(files) if one.kind is None or (one.method is not None and one.method.name in methods)
+    )
 
 
 def trusted_files(files: Sequence[str | Path]) -> tuple[str, ...]:
@@ -203,7 +180,7 @@ def trusted_files(files: Sequence[str | Path]) -> tuple[str, ...]:
 
     Raises PluginError for a method in one file with them.
     """
-    found = [read_file_card(str(user_path(file).resolve())) for file in files]
+    found = _loose(files)
     for one in found:
         if one.method and one.metrics:
             raise PluginError(
@@ -213,7 +190,28 @@ def trusted_files(files: Sequence[str | Path]) -> tuple[str, ...]:
     return tuple(one.file for one in found if one.kind == "benchmark" or (one.metrics and not one.method))
 
 
-def _asked(*words: str) -> Any:
+def _loose(files: Sequence[str | Path]) -> list[LooseFile]:
+    return [_loose_file(str(user_path(file).resolve())) for file in dict.fromkeys(files)]
+
+
+@functools.cache
+def _loose_file(file: str) -> LooseFile:
+    def read(found: Any) -> LooseFile:
+        method = described(found["method"]) if found["method"] else None
+        kind = TypeAdapter(Literal["method", "benchmark"] | None).validate_python(found["kind"])
+        return LooseFile(file, kind, method, tuple(map(str, found["metrics"])))
+
+    return _asked(read, "file", file)
+
+
+@functools.cache
+def _card(name: str, files: tuple[str, ...]) -> DescribedMethod:
+    own = next((one.method for one in _loose(files) if one.method), None)
+    return own or _asked(described, "method", name, *files)
+
+
+def _asked(read: Callable[[Any], T], *words: str) -> T:
+    """What a process that imports the plugin answers. Raises PluginError, and what that process raised."""
     done = subprocess.run(
         [sys.executable, "-P", "-m", "harness.workers.card_process", *words],
         stdin=subprocess.DEVNULL,
@@ -223,11 +221,9 @@ def _asked(*words: str) -> Any:
     try:
         found = json.loads(done.stdout)
         if "error" in found:
-            known = getattr(errors, str(found["error"]), HarnessError)
-            raise (known if issubclass(known, HarnessError) else HarnessError)(str(found["text"]))
-    except (ValueError, TypeError, ValidationError) as error:
+            raise error_named(str(found["error"]), str(found["text"]))
+        return read(found)
+    except (KeyError, TypeError, ValueError) as error:
         raise PluginError(
             f"the card of {words[1]} cannot be read: its process ended with exit code {done.returncode}"
         ) from error
-    else:
-        return found

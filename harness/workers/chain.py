@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from harness.config import Recipe
-from harness.contract import Method
+from harness.contract import Method, plain
 from harness.errors import ConfigError
-from harness.runs import plain
+
+Chain = Mapping[str, tuple[Method, Any]]  # a method and all that it stands on, each with its options
 
 
 def below(recipe: Recipe, name: str) -> Recipe:
@@ -42,6 +43,6 @@ def own_options(method: Method, options: Any) -> Any:
         raise ConfigError("\n".join(f"method '{method.name}': {fault}" for fault in faults)) from error
 
 
-def options_of(chain: Mapping[str, tuple[Method, Any]]) -> list[Any]:
+def options_of(chain: Chain) -> list[Any]:
     """The options of a chain as JSON, for hashes."""
     return [[name, plain(options)] for name, (_, options) in chain.items()]

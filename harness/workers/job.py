@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from harness.contract import Dialogue, Persona, Prompt, Protocol
-from harness.engines import FitCost
+from harness.engines import FitFacts
 
 
 @dataclass(frozen=True)
@@ -60,23 +60,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """`engines.FitFacts` with the notes and what the worker's process was; folder: below its scratch."""
-
-    cost: FitCost
-    stands_on: Mapping[str, FitCost]
-    report: Mapping[str, Any]
-    adapters: int
-    numbers_per_adapter: int
-    stored_bytes: int
-    folder: str | None
-    base: str
-    adds_text: bool
-    notes: Mapping[str, Any]
-    engines: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class Place:
     """Adapters that answered: their folder below the scratch (None: none), and which of these is merged into the model
     below them (-1: none is)."""
@@ -86,10 +69,12 @@ class Place:
 
 
 JOB = TypeAdapter(Job)
-FACTS = TypeAdapter(Facts)
+FACTS = TypeAdapter(FitFacts)
 PROMPTS = TypeAdapter(tuple[Prompt, ...])
 PLACES = TypeAdapter(tuple[Place, ...])
 TEXTS = TypeAdapter(tuple[str, ...])
+NOTES = TypeAdapter(dict[str, Any])
+ENGINES = TypeAdapter(dict[str, str])
 
 
 def inside(folder: Path, place: str) -> Path:

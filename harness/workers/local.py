@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness.config import Recipe
@@ -15,7 +15,7 @@ from harness.model import Backbone
 from harness.progress import Progress
 from harness.store import Store, canonical_hash
 from harness.study import Study, check_adapters, check_backbone, fit_method, make_study, predict_in_order
-from harness.workers.chain import below, chain_of, options_of
+from harness.workers.chain import Chain, below, chain_of, options_of
 from harness.workers.owned import OwnedStore, owners_of
 
 
@@ -47,55 +47,54 @@ class Fit(NamedTuple):
     fitted: Fitted
 
 
-class LocalWorker:
-    """The methods of one session, and what they are run with.
+@dataclass(frozen=True)
+class Given:
+    """What the methods of one session are run with.
 
     methods  by name, with all that they stand on
-    dataset  its test dialogues are left out here
+    dataset  of which no method gets a test dialogue
     scope    ids of the personas that are asked for
     """
 
-    def __init__(
-        self,
-        methods: Mapping[str, Method],
-        dataset: Dataset,
-        scope: Collection[str],
-        *,
-        backbone: Backbone,
-        store: Store,
-        progress: Progress,
-        seed: int,
-        scorer: str | None,
-    ) -> None:
-        self.methods = methods
-        self.dataset = replace(dataset, dialogues=tuple(d for d in dataset.dialogues if d.split != "test"))
-        self.scope = scope
-        self.backbone, self.store, self.progress = backbone, store, progress
-        self.seed, self.scorer = seed, scorer
-        self._fitted: dict[str, Fitted] = {}  # what others stand on
+    methods: Mapping[str, Method]
+    dataset: Dataset
+    scope: Collection[str]
+    backbone: Backbone
+    store: Store
+    progress: Progress
+    seed: int
+    scorer: str | None
+
+
+class LocalWorker:
+    """Fits and replies in this process."""
+
+    def __init__(self, given: Given) -> None:
+        self.given = given
+        self._bases: dict[str, Fit] = {}  # what others stand on
 
     @contextlib.contextmanager
     def answer(self, recipe: Recipe, prompts: Sequence[Prompt]) -> Iterator[Answer]:
         """Fit, then reply to the prompts, asked for turn depth by turn depth."""
-        fit = self.fit(recipe)
+        fit = self._bases.get(self._key(recipe)) or self.fit(recipe)
         started = time.perf_counter()
         predicted = predict_in_order(fit.method, fit.study, fit.fitted, prompts)
         yield self.answered(recipe, fit, predicted, time.perf_counter() - started)
 
     def close(self) -> None:
         """Forget what others stand on."""
-        self._fitted.clear()
+        self._bases.clear()
 
     def fit(self, recipe: Recipe) -> Fit:
         """What the method of a recipe has learnt."""
-        method, study = self.methods[recipe.method], self.study(recipe)
+        method, study = self.given.methods[recipe.method], self.study(recipe)
         return Fit(method, study, _fitted(method, study))
 
     def answered(self, recipe: Recipe, fit: Fit, predicted: Predicted, seconds: float) -> Answer:
         """What there is to tell of a fit and its replies. Raises PluginError where replying has changed the fit."""
         check_backbone(fit.method.name, fit.study.backbone, "predict")  # the next run stands on it too
         check_adapters(fit.method.name, fit.fitted, "predict")
-        files = {method.source.file for method, _ in chain_of(self.methods, recipe).values()}
+        files = {method.source.file for method, _ in chain_of(self.given.methods, recipe).values()}
         engines = engines_used(fit.fitted.all_adapters)
         changed = in_words(changes(among=files))
         return Answer(fit.fitted.facts(), fit.study.notes, predicted, seconds, engines, changed)
@@ -107,33 +106,37 @@ class LocalWorker:
 
         base   gives what a required method has fitted; by default it is fitted, once
         """
-        chain = chain_of(self.methods, recipe)
+        chain = chain_of(self.given.methods, recipe)
         method, options = chain[recipe.method]
         base = base or self._base
+        given = self.given
         return make_study(
             method,
-            self.dataset,
-            self.scope,
-            backbone=self.backbone,
+            given.dataset,
+            given.scope,
+            backbone=given.backbone,
             options=options,
-            seed=self.seed,
+            seed=given.seed,
             required={name: base(below(recipe, name)) for name in method.requires(options)},
-            store=self._store_of([method for method, _ in chain.values()]),
-            progress=self.progress,
+            store=self._store_of(chain),
+            progress=given.progress,
             control=recipe.control,
-            scorer=self.scorer,
+            scorer=given.scorer,
             study_type=study_type,
         )
 
-    def _store_of(self, chain: Sequence[Method]) -> Store:
-        return OwnedStore(self.store, owners_of(chain))
+    def _store_of(self, chain: Chain) -> Store:
+        return OwnedStore(self.given.store, owners_of(chain))
 
     def _base(self, recipe: Recipe) -> Fitted:
         """What others stand on, made once: it stays in memory."""
-        key = canonical_hash(options_of(chain_of(self.methods, recipe)))
-        if key not in self._fitted:
-            self._fitted[key] = self.fit(recipe).fitted
-        return self._fitted[key]
+        key = self._key(recipe)
+        if key not in self._bases:
+            self._bases[key] = self.fit(recipe)
+        return self._bases[key].fitted
+
+    def _key(self, recipe: Recipe) -> str:
+        return canonical_hash([options_of(chain_of(self.given.methods, recipe)), recipe.control])
 
 
 def _fitted(method: Method, study: Study) -> Fitted:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.contract import Method
 from harness.store import Store, canonical_hash, damage, plugin_hash
+from harness.workers.chain import Chain
 
 ADAPTERS = "adapters"
 
 
-def owners_of(chain: Sequence[Method]) -> list[str]:
+def owners_of(chain: Chain) -> list[str]:
     """Who may have fitted what a method gets: its own plugin first, then those that it stands on."""
-    return [plugin_hash(method.source) for method in chain]
+    return [plugin_hash(method.source) for method, _ in chain.values()]
 
 
 def place_of(owner: str, key: str) -> str:

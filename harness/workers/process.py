@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.abc import MetaPathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -30,10 +31,10 @@ from harness.model import Backbone, load_backbone, set_repeatable
 from harness.progress import Advance, Progress
 from harness.store import Store, peak_memory_bytes
 from harness.study import asked_for, replies_to
-from harness.workers.chain import own_options
+from harness.workers.chain import Chain, own_options
 from harness.workers.channel import Closed, Message, read, write
-from harness.workers.job import FACTS, JOB, PLACES, PROMPTS, TEXTS, Facts, Job, Place
-from harness.workers.local import Answer, Fit, LocalWorker
+from harness.workers.job import FACTS, JOB, PLACES, PROMPTS, TEXTS, BackboneJob, Job, Place
+from harness.workers.local import Fit, Given, LocalWorker
 
 INTERRUPTED = 130  # exit code
 AT_MOST_EVERY = 0.1  # seconds between two messages on the standing of a task
@@ -115,8 +116,8 @@ class ScratchStore(Store):
 class _Worker(LocalWorker):
     """The driver knows who has fitted what."""
 
-    def _store_of(self, chain: Sequence[Method]) -> Store:
-        return self.store
+    def _store_of(self, chain: Chain) -> Store:
+        return self.given.store
 
 
 class Serving:
@@ -128,16 +129,17 @@ class Serving:
         self.progress = RelayedProgress(driver)
         methods, options = self._methods(job)
         self.recipe = Recipe(job.method, options[job.method], options, job.control)
-        self.local = _Worker(
-            methods,
-            Dataset(job.dataset, job.personas, job.dialogues, job.protocol, ()),
-            frozenset(job.scope),
-            backbone=_backbone(job, self.progress),
+        given = Given(
+            methods=methods,
+            dataset=Dataset(job.dataset, job.personas, job.dialogues, job.protocol, ()),
+            scope=frozenset(job.scope),
+            backbone=_backbone(job.backbone),
             store=ScratchStore(job, driver, self.progress.warn),
             progress=self.progress,
             seed=job.seed,
             scorer=job.scorer,
         )
+        self.local = _Worker(given)
         self.fit: Fit | None = None
         self.predicted: Predicted | None = None
         self.seconds = 0.0
@@ -168,8 +170,12 @@ class Serving:
         replies = list(TEXTS.validate_python(message.fields["replies"]))
         self.predicted = asked_for(self.fit.study, self.fit.fitted, prompts, replies)
         answer = self.local.answered(self.recipe, self.fit, self.predicted, self.seconds)
+        facts = answer.facts
+        place = Path(self._relative(facts.folder)) if facts.folder else None
         fields: dict[str, Any] = {
-            "facts": FACTS.dump_python(self._facts(answer), mode="json"),
+            "facts": FACTS.dump_python(replace(facts, folder=place), mode="json"),
+            "notes": answer.notes,
+            "engines": answer.engines,
             "seconds": answer.seconds,
             "changed": list(answer.changed),
             "memory": peak_memory_bytes(),
@@ -210,22 +216,6 @@ class Serving:
     def _relative(self, folder: Path) -> str:
         return folder.resolve().relative_to(self.scratch.resolve()).as_posix()
 
-    def _facts(self, answer: Answer) -> Facts:
-        facts = answer.facts
-        return Facts(
-            cost=facts.cost,
-            stands_on=facts.stands_on,
-            report=facts.report,
-            adapters=facts.adapters,
-            numbers_per_adapter=facts.numbers_per_adapter,
-            stored_bytes=facts.stored_bytes,
-            folder=self._relative(facts.folder) if facts.folder else None,
-            base=facts.base,
-            adds_text=facts.adds_text,
-            notes=answer.notes,
-            engines=answer.engines,
-        )
-
     def _places(self, own: Sequence[Adapters]) -> tuple[Place, ...] | None:
         """Where the driver finds adapters, `own` first; None: it cannot, or a plugin would have to apply them."""
         if any(one.bank is not None and (one.folder is None or not is_core(one.bank.spec)) for one in own):
@@ -244,8 +234,7 @@ class Serving:
         return tuple(places)
 
 
-def _backbone(job: Job, progress: Progress) -> Backbone:
-    asked = job.backbone
+def _backbone(asked: BackboneJob) -> Backbone:
     loading = {name: value for name, value in vars(asked).items() if name != "fingerprint"}
     backbone = load_backbone(**loading, note=lambda _: None)  # the driver has said it
     if backbone.fingerprint != asked.fingerprint:

@@ -10,8 +10,9 @@ import contextlib
 import shutil
 import subprocess
 import sys
+import weakref
 from array import array
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,21 +20,19 @@ from typing import Any, BinaryIO
 import numpy as np
 from pydantic import ValidationError
 
-from harness import errors
 from harness.adapters import load_bank
 from harness.config import Recipe
-from harness.contract import Dataset, Method, Prompt, is_text
-from harness.engines import Adapters, Asked, FitFacts, Predicted, Replier
-from harness.errors import HarnessError, PluginError
-from harness.model import Backbone
+from harness.contract import Prompt, is_text
+from harness.engines import Adapters, Asked, Predicted, Replier
+from harness.errors import HarnessError, PluginError, error_named
 from harness.progress import Advance, Progress
-from harness.runs import plain
-from harness.store import SEAL, Store, canonical_hash, damage, passing_folder
+from harness.store import SEAL, canonical_hash, damage, passing_folder
 from harness.study import by_depth
-from harness.workers.chain import below, chain_of, options_of
+from harness.workers.cards import files_for
+from harness.workers.chain import Chain, below, chain_of, options_of
 from harness.workers.channel import Closed, Message, read, write
-from harness.workers.job import FACTS, JOB, PLACES, PROMPTS, BackboneJob, Facts, Job, inside
-from harness.workers.local import Answer
+from harness.workers.job import ENGINES, FACTS, JOB, NOTES, PLACES, PROMPTS, BackboneJob, Job, inside
+from harness.workers.local import Answer, Given
 from harness.workers.owned import ADAPTERS, found, owners_of, place_of
 
 SECONDS_TO_END = 10  # that a process has after it was asked to
@@ -103,7 +102,7 @@ class WorkerProcess:
                     bring(str(fields["kind"]), str(fields["key"]))
                     write(self._stream(self._process.stdin), Message("brought"))
                 case "error":
-                    raise _raised(str(fields["type"]), str(fields["text"]))
+                    raise error_named(str(fields["type"]), str(fields["text"]))
                 case other:
                     raise HarnessError(f"{self._name}: its worker sent '{other}', which was not asked for")
         except (KeyError, TypeError, ValueError) as error:
@@ -119,29 +118,13 @@ class RemoteWorker:
     """What `LocalWorker` does, in processes of their own. `close` ends them.
 
     loading  the arguments of `load_backbone`, and the fingerprint of `backbone`
-    files    recipe -> the loose plugin files that may be imported for it
+    files    all loose plugin files; a worker imports those that it needs
     """
 
-    def __init__(
-        self,
-        methods: Mapping[str, Method],
-        dataset: Dataset,
-        scope: Collection[str],
-        *,
-        backbone: Backbone,
-        loading: Mapping[str, Any],
-        files: Callable[[Recipe], Sequence[str | Path]],
-        store: Store,
-        progress: Progress,
-        seed: int,
-        scorer: str | None,
-        threads: int,
-    ) -> None:
-        self._methods, self._dataset, self._scope = methods, dataset, scope
-        self._backbone, self._loading, self._files = backbone, loading, files
-        self._store, self._progress = store, progress
-        self._seed, self._scorer, self._threads = seed, scorer, threads
+    def __init__(self, given: Given, loading: Mapping[str, Any], files: Sequence[str | Path], threads: int) -> None:
+        self._given, self._loading, self._files, self._threads = given, loading, files, threads
         self._open: dict[str, _Task] = {}  # bases that have been fitted, and may be asked for replies yet
+        self.close = weakref.finalize(self, _close_all, self._open)  # at the latest when this process ends
 
     @contextlib.contextmanager
     def answer(self, recipe: Recipe, prompts: Sequence[Prompt]) -> Iterator[Answer]:
@@ -151,65 +134,64 @@ class RemoteWorker:
         with contextlib.closing(self._open.pop(key, None) or self._task(recipe, key)) as task:
             yield task.answer(prompts)
 
-    def close(self) -> None:
-        """End all processes."""
-        for task in self._open.values():
-            task.close()
-        self._open.clear()
-
     def _fit_bases(self, recipe: Recipe) -> None:
         """All that a recipe stands on is fitted by its own worker, so that no other plugin can have touched it."""
-        chain = chain_of(self._methods, recipe)
-        for name in [*chain][:0:-1]:
-            base = below(recipe, name)
+        method, options = self._chain(recipe)[recipe.method]
+        for base in (below(recipe, name) for name in method.requires(options)):
+            self._fit_bases(base)
             key = self._key(base)
             if key not in self._open:
-                self._fit_bases(base)
                 self._open[key] = self._task(base, key)
 
+    def _chain(self, recipe: Recipe) -> Chain:
+        return chain_of(self._given.methods, recipe)
+
     def _key(self, recipe: Recipe) -> str:
-        chain = chain_of(self._methods, recipe)
-        code = owners_of([method for method, _ in chain.values()])
-        people = [sorted(self._scope), self._dataset.name, self._backbone.fingerprint]
-        return canonical_hash([options_of(chain), code, recipe.control, self._seed, people])
+        chain, given = self._chain(recipe), self._given
+        people = [sorted(given.scope), given.dataset.name, given.backbone.fingerprint]
+        return canonical_hash([options_of(chain), owners_of(chain), recipe.control, given.seed, people])
 
     def _task(self, recipe: Recipe, key: str) -> _Task:
-        chain = chain_of(self._methods, recipe)
+        chain, given = self._chain(recipe), self._given
+        dataset = given.dataset
         job = Job(
             method=recipe.method,
-            files=tuple(str(Path(file).expanduser().resolve()) for file in self._files(recipe)),
-            options={name: plain(options) for name, (_, options) in chain.items()},
+            files=files_for(chain, self._files),
+            options=dict(options_of(chain)),
             control=recipe.control,
-            seed=self._seed,
-            dataset=self._dataset.name,
-            personas=self._dataset.personas,
-            dialogues=tuple(d for d in self._dataset.dialogues if d.split != "test"),
-            protocol=self._dataset.protocol,
-            scope=tuple(sorted(self._scope)),
+            seed=given.seed,
+            dataset=dataset.name,
+            personas=dataset.personas,
+            dialogues=tuple(d for d in dataset.dialogues if d.split != "test"),
+            protocol=dataset.protocol,
+            scope=tuple(sorted(given.scope)),
             backbone=BackboneJob(**self._loading),
-            scorer=self._scorer,
+            scorer=given.scorer,
             scratch="",
-            unfinished=str((self._store.cache / "partial" / key).absolute()),
+            unfinished=str((given.store.cache / "partial" / key).absolute()),
             threads=self._threads,
         )
-        owners = owners_of([method for method, _ in chain.values()])
-        return _Task(job, key, owners, self._backbone, self._store, self._progress)
+        return _Task(job, key, owners_of(chain), given)
+
+
+def _close_all(tasks: dict[str, _Task]) -> None:
+    for task in tasks.values():
+        task.close()
+    tasks.clear()
 
 
 class _Task:
     """One method's process, from its fit to its replies."""
 
-    def __init__(
-        self, job: Job, key: str, owners: Sequence[str], backbone: Backbone, store: Store, progress: Progress
-    ) -> None:
-        self._owners, self._backbone, self._store = owners, backbone, store
+    def __init__(self, job: Job, key: str, owners: Sequence[str], given: Given) -> None:
+        self._owners, self._backbone, self._store = owners, given.backbone, given.store
         self._held = contextlib.ExitStack()
         try:
-            self._scratch = self._held.enter_context(passing_folder(store.cache / "tmp")).absolute()
+            self._scratch = self._held.enter_context(passing_folder(given.store.cache / "tmp")).absolute()
             self._job = replace(job, scratch=str(self._scratch))
-            self._process = WorkerProcess(f"method '{job.method}'", self._scratch, progress)
+            self._process = WorkerProcess(f"method '{job.method}'", self._scratch, given.progress)
             self._held.callback(self._process.close)
-            with store.lock(f"worker-{key}"):  # two commands that fit the same have one place for what is unfinished
+            with given.store.lock(f"worker-{key}"):  # commands that fit the same have one place for what is unfinished
                 learnt = self._ask("open", JOB.dump_python(self._job, mode="json"), "learnt")
                 self._adopt(learnt.fields["folders"])
                 shutil.rmtree(job.unfinished, ignore_errors=True)
@@ -223,11 +205,14 @@ class _Task:
         done = self._ask("finish", {"prompts": shown, "replies": replies}, "finished")
         self._adopt(done.fields["folders"])
         try:
-            facts = FACTS.validate_python(done.fields["facts"])
-            predicted = self._predicted(replies, done)
+            told = done.fields
+            facts = FACTS.validate_python(told["facts"])
+            if facts.folder:
+                facts = replace(facts, folder=self._kept(facts.folder))
+            notes, predicted = NOTES.validate_python(told["notes"]), self._predicted(replies, done)
             answer = Answer(
-                self._facts(facts), facts.notes, predicted, float(done.fields["seconds"]), facts.engines,
-                tuple(map(str, done.fields["changed"])), int(done.fields["memory"]),
+                facts, notes, predicted, float(told["seconds"]),
+                ENGINES.validate_python(told["engines"]), tuple(map(str, told["changed"])), int(told["memory"]),
             )  # fmt: skip
         except (ValidationError, KeyError, ValueError, TypeError, IndexError) as error:
             raise PluginError(f"method '{self._job.method}': its worker sent something that is no answer") from error
@@ -274,28 +259,15 @@ class _Task:
             if not found(self._store, self._owners, key):
                 self._store.cached(ADAPTERS, place_of(self._owners[0], key), fill)
 
-    def _kept(self, folder: str) -> Path:
+    def _kept(self, folder: Path) -> Path:
         """Where a folder of the scratch lies in the store. Raises ValueError."""
-        _, kind, key, *rest = Path(folder).parts
+        _, kind, key, *rest = folder.parts
         kept = found(self._store, self._owners, key)
         if kind != ADAPTERS or kept is None:
             raise ValueError(folder)
         return inside(kept, "/".join(rest))
 
     # ---- what came back ----
-
-    def _facts(self, facts: Facts) -> FitFacts:
-        return FitFacts(
-            cost=facts.cost,
-            stands_on=facts.stands_on,
-            report=facts.report,
-            adapters=facts.adapters,
-            numbers_per_adapter=facts.numbers_per_adapter,
-            stored_bytes=facts.stored_bytes,
-            folder=self._kept(facts.folder) if facts.folder else None,
-            base=facts.base,
-            adds_text=facts.adds_text,
-        )
 
     def _predicted(self, replies: list[str], done: Message) -> Predicted:
         """Replies with how they came about; the adapters are read from the store."""
@@ -312,7 +284,7 @@ class _Task:
             if number not in made:
                 place = places[number]
                 backbone = self._backbone if place.below < 0 else adapters(place.below).merged
-                folder = self._kept(place.folder) if place.folder else None
+                folder = self._kept(Path(place.folder)) if place.folder else None
                 made[number] = Adapters(backbone, load_bank(folder, backbone) if folder else None, folder)
             return made[number]
 
@@ -329,9 +301,3 @@ class _Task:
     def _likelihood(self, references: Sequence[str]) -> list[tuple[float, int]]:
         found = self._ask("likelihood", {"references": list(references)}, "likelihoods").arrays["found"]
         return [(float(nats), int(tokens)) for nats, tokens in np.asarray(found)]
-
-
-def _raised(kind: str, text: str) -> HarnessError:
-    """An error of a worker, as the class that it was there."""
-    known = getattr(errors, kind, HarnessError)
-    return known(text) if isinstance(known, type) and issubclass(known, HarnessError) else HarnessError(text)
