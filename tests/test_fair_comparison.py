@@ -180,9 +180,9 @@ def test_row_08_replies_are_whole_and_many_empty_ones_are_flagged(tiny):
     alone = [generate(tiny, bank, [0], [ids], max_new_tokens=8, stop_id=never)[0] for ids in asked]
     assert together == alone
     assert [len(reply) for reply in together] == [8, 8, 8]
-    fitted = Fitted.of(Adapters(tiny))
-    assert [str(flag) for flag in flags_of(fitted, ["yes"] * 94 + [""] * 6)] == ["6% empty replies"]
-    assert flags_of(fitted, ["yes"] * 95 + [""] * 5) == []
+    facts = Fitted.of(Adapters(tiny)).facts()
+    assert [str(flag) for flag in flags_of(facts, ["yes"] * 94 + [""] * 6)] == ["6% empty replies"]
+    assert flags_of(facts, ["yes"] * 95 + [""] * 5) == []
 
 
 def test_row_09_the_loss_is_on_reply_tokens_alone_and_a_dialogue_is_packed_once(tiny):
