@@ -8,6 +8,11 @@ from .bank import (
     runs_of as runs_of,
 )
 from .discrete_prompt import DiscretePromptBank as DiscretePromptBank
+from .files import (
+    load_bank as load_bank,
+    save_bank as save_bank,
+    write_peft as write_peft,
+)
 from .kinds import (
     AdapterSpec as AdapterSpec,
     create_bank as create_bank,
@@ -15,8 +20,6 @@ from .kinds import (
     key_seed as key_seed,
     kind_source as kind_source,
     list_adapters as list_adapters,
-    load_bank as load_bank,
-    save_bank as save_bank,
 )
 from .kv_prefix import (
     filled_cache as filled_cache,

@@ -123,7 +123,7 @@ class Bank(ABC):
         """What adapter `row` reads as, a text a virtual token; None for a kind that is no text."""
         return None
 
-    # ---- files: one folder per adapter, in PEFT's format where PEFT has the kind ----
+    # ---- PEFT's format, where PEFT has the kind ----
 
     def peft_config(self) -> dict[str, Any]:
         """What adapter_config.json says of these adapters besides the base model; `peft_type` may be left out."""
@@ -132,10 +132,6 @@ class Bank(ABC):
     def to_file(self, adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of one adapter, without their leading dimension, as its file names and shapes them."""
         return dict(adapter)
-
-    def from_file(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The way back: the tensors of one adapter from those of its file."""
-        return {name: stored[name] for name in self.tensors}
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -63,11 +63,6 @@ class KVPrefixBank(Bank):
         both = torch.stack([adapter[KEY], adapter[VALUE]], dim=1)  # [L, 2, H, P, d]
         return {PROMPT: both.permute(3, 0, 1, 2, 4).flatten(1).contiguous()}
 
-    def from_file(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        _, layers, heads, tokens, _ = self.tensors[KEY].shape
-        both = stored[PROMPT].view(tokens, layers, 2, heads, -1).permute(1, 2, 3, 0, 4)
-        return {KEY: both[:, 0].contiguous(), VALUE: both[:, 1].contiguous()}
-
 
 def create_kv_prefixes(backbone: Backbone, spec: SoftPrompt, count: int, seeds: Seeds) -> KVPrefixBank:
     """N prefixes: the keys and values that the model computes for the vectors of `spec.init`.

@@ -88,9 +88,6 @@ class LoRABank(Bank):
     def to_file(self, adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {f"{IN_FILES}{name}.weight": values for name, values in adapter.items()}
 
-    def from_file(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: stored[f"{IN_FILES}{name}.weight"] for name in self.tensors}
-
 
 def create_loras(backbone: Backbone, spec: LoRA, count: int, seeds: Seeds) -> LoRABank:
     """N LoRAs: A uniform in +-1/sqrt(in), each from its own seed of the layer; B zero, so each starts as the backbone.

@@ -41,7 +41,7 @@ RULES: Rules = (
     ("batching", (("harness/engines/batching.py", ""), ("torch/utils/data/", ""))),
     ("waves", (("/training/waves.py", "_all"),)),  # waiting for the threads that do the work
     ("prompts", (("harness/model/prompts.py", ""), ("harness/model/templates.py", ""))),
-    ("store", (("harness/store/", ""), ("adapters/kinds.py", "save_bank"), ("adapters/kinds.py", "load_bank"))),
+    ("store", (("harness/store/", ""), ("adapters/files.py", ""))),
 )  # fmt: skip
 ASKED = " (asked of a run of 200 personas: >= 80 %)"
 WORK = ("forward", "backward", "decoding")  # what a run is for; the rest is overhead

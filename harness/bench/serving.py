@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.adapters import create_bank, save_bank
+from harness.adapters import create_bank, save_bank, write_peft
 from harness.bench.job import Asked, Job
 from harness.bench.measure import Case, Measured
 from harness.bench.prepare import Subject
@@ -38,13 +37,13 @@ def make_asked(job: Job, subject: Subject, kind: str, replies: int | None, progr
         fit_bank(backbone, made, made.by_row(job.data("train")), (), options, job.seed, progress=advance.to)
     folder = job.folder / f"adapters-{kind}"
     save_bank(made, folder, str(job.base))
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    peft = write_peft(made, folder, str(job.base))
     protocol = subject.dataset.protocol
     asked = [e.prompt for e in split_examples(subject.dataset, "test") if e.prompt.persona in set(job.keys)]
     found = Asked(
         folder=job.folder,
         bank=folder,
-        adapters={entry["key"]: entry["folder"] for entry in index["adapters"]},
+        adapters={key: place.name for key, place in zip(made.keys, peft, strict=True)},
         rows=tuple(p.persona for p in asked),
         prompts=tuple(
             tuple(encode_prompt(backbone.tokenizer, p.messages, protocol.max_prompt_tokens)[0]) for p in asked

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.adapters import PROMPT, create_bank, save_bank
+from harness.adapters import PROMPT, create_bank, write_peft
 from harness.bench import ladder, peers
 from harness.bench.job import Asked, Job
 from harness.errors import HarnessError, did_you_mean
@@ -102,7 +102,7 @@ def _bank(job: Job, out: Path, progress: OnProgress, stopping: bool) -> Result:
     own = made.by_row(job.data("train"))
     report = fit_bank(backbone, made, own, held, _options(job, stopping), job.seed, progress=count)
     fit_seconds = clock.split()
-    save_bank(made, out / "adapters", str(job.base))
+    write_peft(made, out / "adapters", str(job.base))
     result.save_seconds = clock.split()
     result.seconds = result.load_seconds + fit_seconds + result.save_seconds
     states = report.adapters.values()

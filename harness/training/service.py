@@ -161,7 +161,9 @@ class Fitter:
 
     def _kept(self, backbone: Backbone, bank: Bank, key: str) -> Adapters:
         """A bank as it is read back from the store, where it lies under `key`."""
-        folder = self.store.cached("adapters", key, lambda part: save_bank(bank, part / "adapters", backbone.name))
+        folder = self.store.cached(
+            "adapters", key, lambda part: save_bank(bank, part / "adapters", backbone.name, backbone.folder)
+        )
         return Adapters(backbone, load_bank(folder / "adapters", backbone), folder / "adapters")
 
     def _served(self, grouping: Grouping) -> Grouping:
@@ -211,7 +213,7 @@ class Fitter:
             partial.mkdir(parents=True, exist_ok=True)
             with self.progress.task(f"fit {len(plan.keys)} x {type(spec).__name__}", 0, "dialogues") as advance:
                 bank, report, facts = make(partial / "state", advance)
-            save_bank(bank, folder / "adapters", plan.backbone.name)
+            save_bank(bank, folder / "adapters", plan.backbone.name, plan.backbone.folder)
             dump_json({**report.as_dict(), **facts, "identity": identity}, folder / "report.json")
 
         try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from harness.adapters import merged
-from harness.adapters.kinds import CORE, create_bank, load_bank, save_bank
+from harness.adapters.files import load_bank, open_adapter, save_bank, write_peft
+from harness.adapters.kinds import CORE, create_bank
 from harness.adapters.lora import dropped
 from harness.contract.specs import CORE_ADAPTERS, GatedPrefix, LoRA, SoftPrompt
 from harness.errors import ConfigError, HarnessError, StoreError
@@ -224,17 +225,41 @@ def test_dropout_masks_depend_on_seed_layer_and_place_only():
         *(GatedPrefix(3), LoRA(rank=2, alpha=4.0, targets=("q_proj", "o_proj"), dropout=0.1)),
     ],
 )
-def test_a_saved_bank_comes_back_under_hostile_keys(base, tmp_path, spec):
+@pytest.mark.parametrize("shard", [2, 256])
+def test_a_saved_bank_comes_back_under_hostile_keys(base, tmp_path, spec, shard):
     bank = create_bank(base, spec, HOSTILE, seed=2)
     place = tmp_path / "deep" / "er" / "adapters"
-    save_bank(bank, place, "some/base")
+    save_bank(bank, place, "some/base", shard=shard)
+    folders = write_peft(bank, place, "some/base")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep"]
+    assert all(folder.parent == place for folder in folders)
     assert len(list(place.glob("*/adapter_model.safetensors"))) == len(HOSTILE)
+    assert len(list(place.glob("shard-*.safetensors"))) == math.ceil(len(HOSTILE) / shard)
     again = load_bank(place, base)
     assert again.keys == HOSTILE
     assert again.spec == spec
     for name, tensor in bank.tensors.items():
         assert torch.equal(again.tensors[name], tensor)
+    for row, key in enumerate(HOSTILE):
+        one = open_adapter(place, key)
+        assert one.keys() == bank.tensors.keys()
+        assert all(torch.equal(one[name], tensor[row]) for name, tensor in bank.tensors.items())
+
+
+def test_one_adapter_of_many_is_found_by_its_key_in_one_file(base, tmp_path):
+    keys = [f"p{number:03d}" for number in range(40)]
+    bank = create_bank(base, SoftPrompt(2), keys, seed=0)
+    save_bank(bank, tmp_path, "base", shard=7)
+    for path in tmp_path.glob("shard-*.safetensors"):  # those that p021 is not in
+        if path.name != "shard-00003.safetensors":
+            path.unlink()
+    assert torch.equal(open_adapter(tmp_path, "p021")["prompt_embeddings"], bank.tensors["prompt_embeddings"][21])
+    with pytest.raises(HarnessError, match=r"no adapter 'p0211'.*did you mean 'p021'"):
+        open_adapter(tmp_path, "p0211")
+    with pytest.raises(HarnessError, match="no adapter 'a'"):
+        open_adapter(tmp_path, "a")
+    with pytest.raises(StoreError, match="cannot be read"):
+        load_bank(tmp_path, base)
 
 
 @pytest.mark.parametrize(
@@ -254,12 +279,11 @@ def test_peft_loads_our_folder_and_gives_the_same_logits(make_backbone, cache_of
         bank = create_bank(base, SoftPrompt(3, kind=kind), ("a", "../b"), seed=0)
         for tensor in bank.tensors.values():  # away from the start, where kv is an input prompt too
             tensor += 0.3 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1))
-    save_bank(bank, tmp_path, "base")
-    folder = json.loads((tmp_path / "index.json").read_text())["adapters"][1]["folder"]
+    (folder,) = write_peft(bank, tmp_path, "base", ["../b"])
     ours = logits(base, IDS[:1], bank, [1], cache_of(bank, 1))
     fresh = make_backbone("float32", architecture)  # PEFT changes the model it wraps
     with torch.no_grad():
-        theirs = PeftModel.from_pretrained(fresh.model, str(tmp_path / folder))(input_ids=IDS[:1]).logits
+        theirs = PeftModel.from_pretrained(fresh.model, str(folder))(input_ids=IDS[:1]).logits
     torch.testing.assert_close(ours, theirs[:, -IDS.shape[1] :], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(ours, logits(base, IDS[:1]), atol=1e-2)
 
@@ -277,20 +301,24 @@ def test_a_bank_of_another_backbone_is_refused(base, make_backbone, tmp_path):
         (lambda folder: (folder / "index.json").write_text("{"), "cannot be read"),
         (lambda folder: (folder / "index.json").write_text("[]"), "not an index"),
         (
-            lambda folder: (folder / "0000-a" / "adapter_model.safetensors").write_bytes(b"\x00" * 30),
+            lambda folder: (folder / "shard-00000.safetensors").write_bytes(b"\x00" * 30),
             "cannot be read",
         ),
-        (lambda folder: (folder / "0000-a" / "adapter_model.safetensors").unlink(), "cannot be read"),
-        (lambda folder: rewrite(folder, '"0000-a"', '"../0000-a"'), "never writes"),
+        (lambda folder: (folder / "shard-00000.safetensors").unlink(), "cannot be read"),
+        (lambda folder: rewrite(folder, '"shard-00000', '"../shard-00000'), "never writes"),
+        (
+            lambda folder: save_file({"prompt_embeddings": torch.zeros(2, 3, 16)}, folder / "shard-00000.safetensors"),
+            "does not say whose",
+        ),
         (
             lambda folder: rewrite(folder, '"tokens": 3', '"tokens": 4'),
-            r"shape \(3, 16\), wanted shape \(4, 16\)",
+            r"shape \(2, 3, 16\), wanted shape \(2, 4, 16\)",
         ),
         (
             lambda folder: rewrite(folder, '"tokens"', '"tokans"'),
             "not an index of adapters for this backbone",
         ),
-        (lambda folder: rewrite(folder, '"format": 1', '"format": 99'), "format 99"),
+        (lambda folder: rewrite(folder, '"format": 2', '"format": 99'), "format 99"),
     ],
 )
 def test_damaged_banks_are_explained(base, tmp_path, break_it, message):
@@ -312,17 +340,6 @@ def rewrite(folder, old, new):
 
 def test_no_plugin_may_take_the_name_of_a_kind_of_the_core():
     assert {kind.name for kind in CORE} == CORE_ADAPTERS
-
-
-def test_files_written_before_kinds_had_names_of_their_own_are_read(base, tmp_path):
-    bank = create_bank(base, SoftPrompt(3, kind="kv"), ("a",), seed=0)
-    save_bank(bank, tmp_path, "base")
-    index = json.loads((tmp_path / "index.json").read_text())
-    assert index["kind"] == "kv_prefix"
-    (tmp_path / "index.json").write_text(json.dumps({**index, "kind": "soft_prompt"}))
-    again = load_bank(tmp_path, base)
-    assert type(again) is type(bank)
-    assert torch.equal(again.tensors["value"], bank.tensors["value"])
 
 
 def test_what_is_no_spec_is_refused_with_the_known_ones(base):

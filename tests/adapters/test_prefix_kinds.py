@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from harness.adapters import discrete_prompt
+from harness.adapters import create_bank, discrete_prompt, load_bank, save_bank, write_peft
 from harness.adapters.discrete_prompt import DiscretePromptBank
-from harness.adapters.kinds import create_bank, load_bank, save_bank
 from harness.contract.specs import GatedPrefix, SoftPrompt
 from harness.engines.transformers_engine import TransformersEngine
 from harness.errors import ConfigError, HarnessError
@@ -127,18 +127,23 @@ def test_peft_and_we_write_a_kv_prefix_alike(make_backbone, cache_of, tmp_path):
     from peft import PrefixTuningConfig, TaskType, get_peft_model
 
     base = make_backbone("float32", num_attention_heads=4, num_key_value_heads=2)
-    save_bank(create_bank(base, SoftPrompt(3, kind="kv"), ("a",), 0), tmp_path, "base")
+    bank = create_bank(base, SoftPrompt(3, kind="kv"), ("a",), 0)
+    (place,) = write_peft(bank, tmp_path, "base")
     fresh = make_backbone("float32", num_attention_heads=4, num_key_value_heads=2)
     torch.manual_seed(3)
     theirs = get_peft_model(fresh.model, PrefixTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=3)).eval()
     with torch.no_grad():
         expected = theirs(input_ids=IDS).logits
     theirs.save_pretrained(str(tmp_path / "peft"))
-    ours, own = (json.loads((tmp_path / name / "adapter_config.json").read_text()) for name in ("0000-a", "peft"))
+    ours, own = (json.loads((at / "adapter_config.json").read_text()) for at in (place, tmp_path / "peft"))
     same = set(ours) - {"base_model_name_or_path"}
     assert {name: ours[name] for name in same} == {name: own[name] for name in same}
-    (tmp_path / "peft" / "adapter_model.safetensors").replace(tmp_path / "0000-a" / "adapter_model.safetensors")
-    bank = load_bank(tmp_path, base)
+    stored = load_file(tmp_path / "peft" / "adapter_model.safetensors")["prompt_embeddings"]  # [P, L 2 H d]
+    _, layers, heads, tokens, _ = bank.tensors["key"].shape
+    both = stored.view(tokens, layers, 2, heads, -1).permute(1, 2, 3, 0, 4)
+    bank = bank.with_tensors({"key": both[None, :, 0], "value": both[None, :, 1]})
+    (again,) = write_peft(bank, tmp_path / "again", "base")
+    assert torch.equal(load_file(again / "adapter_model.safetensors")["prompt_embeddings"], stored)
     found = logits(base, input_ids=IDS, past_key_values=cache_of(bank, 0))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -196,7 +201,8 @@ def test_fitted_words_are_words_and_survive_their_file(base, tmp_path):
     fit_bank(base, bank, bank.by_row(TRAIN), (), TrainOptions(learning_rate=0.2, epochs=6), seed=0)
     assert [bank.token_ids(row) for row in range(2)] != [start.token_ids(row) for row in range(2)]
     save_bank(bank, tmp_path, "base")
-    assert json.loads((tmp_path / "0000-a" / "adapter_config.json").read_text())["peft_type"] == "PROMPT_TUNING"
+    (place,) = write_peft(bank, tmp_path, "base", ["a"])
+    assert json.loads((place / "adapter_config.json").read_text())["peft_type"] == "PROMPT_TUNING"
     again = load_bank(tmp_path, base)
     rows = torch.tensor([0, 1])
     table, ids = base.model.get_input_embeddings().weight, torch.tensor([bank.token_ids(row) for row in range(2)])
@@ -281,8 +287,8 @@ def test_a_model_without_the_projections_takes_no_gate(make_backbone):
 
 
 def test_a_gated_prefix_has_files_of_its_own_type(base, tmp_path):
-    save_bank(create_bank(base, GatedPrefix(3), ("a",), 0), tmp_path, "base")
-    config = json.loads((tmp_path / "0000-a" / "adapter_config.json").read_text())
+    (place,) = write_peft(create_bank(base, GatedPrefix(3), ("a",), 0), tmp_path, "base")
+    config = json.loads((place / "adapter_config.json").read_text())
     assert (config["peft_type"], config["num_virtual_tokens"]) == ("GATED_PREFIX", 3)
 
 

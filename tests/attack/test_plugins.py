@@ -438,7 +438,7 @@ DISTURB = (
 def adapters_and_replies(folder: Path) -> list[object]:
     import pyarrow.parquet
 
-    weights = [path.read_bytes() for path in sorted(folder.glob("adapters/*/*.safetensors"))]
+    weights = [path.read_bytes() for path in sorted(folder.glob("adapters/*.safetensors"))]
     assert weights
     return [*weights, pyarrow.parquet.read_table(folder / "replies.parquet").to_pylist()]
 

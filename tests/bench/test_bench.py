@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.adapters.kinds import create_bank, save_bank
+from harness.adapters import create_bank, save_bank, write_peft
 from harness.adapters.soft_prompt import PROMPT
 from harness.bench import decoding, ladder, measure, peers, profiling, report, training, ways
 from harness.bench.job import Asked, Job, padded, turn_examples
@@ -245,12 +245,12 @@ def asked(request, make_backbone, tmp_path_factory):
         if name.endswith("lora_B"):
             tensor.normal_(generator=torch.Generator().manual_seed(1))
     save_bank(bank, place / "adapters", "base")
-    index = json.loads((place / "adapters" / "index.json").read_text())
+    peft = write_peft(bank, place / "adapters", "base")
     generator = np.random.default_rng(3)
     prompts = tuple(tuple(generator.integers(3, 60, int(n)).tolist()) for n in (4, 9, 5, 12, 7, 3, 8, 6, 10))
     made = Asked(
-        place, place / "adapters", {e["key"]: e["folder"] for e in index["adapters"]}, tuple("abcabcabc"), prompts,
-        tuple(range(9)), 12, 1, 1, "float32", "cpu",
+        place, place / "adapters", dict(zip(bank.keys, (at.name for at in peft), strict=True)), tuple("abcabcabc"),
+        prompts, tuple(range(9)), 12, 1, 1, "float32", "cpu",
     )  # fmt: skip
     made.write("asked.json")
     return request.param, Asked.read(place, "asked.json")

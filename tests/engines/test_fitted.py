@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.adapters.kinds import create_bank, save_bank
+from harness.adapters import create_bank, save_bank
 from harness.contract.data import Message, Prompt
 from harness.contract.specs import LoRA, SoftPrompt
 from harness.engines.fitted import Adapters, FitCost, Fitted

@@ -51,9 +51,6 @@ class ScalingBank(Bank):
     def to_file(self, adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {f"base_model.model.{name}.ia3_l": factors[:, None] for name, factors in adapter.items()}
 
-    def from_file(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: stored[f"base_model.model.{name}.ia3_l"][:, 0] for name in self.tensors}
-
 
 def _scaled(factors: Tensor, groups: int) -> Any:
     """Hook for one layer. factors [G, out]; the layer's output is [B, T, out]."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.adapters import create_bank, load_bank, save_bank
+from harness.adapters import create_bank, load_bank, save_bank, write_peft
 from harness.contract import MetricBatch, load_plugin
 from harness.errors import HarnessError, StoreError
 from harness.model import split_examples
@@ -114,8 +114,8 @@ def test_peft_loads_its_files_and_gives_the_same_logits(installed, tmp_path):
         with again.applied(base.model, torch.tensor([1, 1])):
             ours = base.model(input_ids=ids).logits
         plain = base.model(input_ids=ids).logits
-        folder = json.loads((tmp_path / "index.json").read_text())["adapters"][1]["folder"]
-        theirs = PeftModel.from_pretrained(tiny_backbone("float32").model, str(tmp_path / folder))(input_ids=ids).logits
+        _, folder = write_peft(bank, tmp_path / "peft", "base")
+        theirs = PeftModel.from_pretrained(tiny_backbone("float32").model, str(folder))(input_ids=ids).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(ours, plain, atol=1e-2)
 
