@@ -56,11 +56,13 @@ from harness.statistics import ComparisonRow, ScoreRow
 from harness.store import Store, canonical_hash, copy_sealed, numerics, plugin_hash, source_hash
 from harness.workers import (
     Answer,
+    BackboneJob,
     Given,
     LocalWorker,
     RemoteWorker,
     chain_of,
     kinds_of,
+    open_places,
     options_of,
     read_card,
     trusted_files,
@@ -95,7 +97,8 @@ class Session:
         loaded = self.benchmark.load(config.benchmark_options)
         self.dataset = with_config(loaded, config, self.benchmark.card.options)
         self._choose()
-        self.evaluation = Evaluation(self.dataset, config.scorer, self.store, progress)
+        self.places = open_places(config, self.store, progress, self._job)
+        self.evaluation = Evaluation(self.dataset, config.scorer, self.store, progress, self.places.shards.elsewhere)
         self.backbone = load_backbone(**_loading(config), note=progress.note)
         self.hashes = {
             "protocol": protocol_hash(self.dataset, template_text(self.backbone.tokenizer)),
@@ -158,8 +161,9 @@ class Session:
         """Where methods fit and reply: in this process, or each in one of its own."""
         config = self.config
         given = Given(
-            self.methods, self.dataset, self.scope, self.backbone, self.store, self.progress, config.seed, config.scorer
-        )
+            self.methods, self.dataset, self.scope, self.backbone, self.store, self.progress, config.seed,
+            config.scorer, self.places,
+        )  # fmt: skip
         self.local = LocalWorker(given)
         self.worker: LocalWorker | RemoteWorker = self.local
         if config.isolate:
@@ -167,8 +171,13 @@ class Session:
             self.worker = RemoteWorker(given, loading, self.files, config.threads)
 
     def close(self) -> None:
-        """End the processes of methods."""
+        """End the processes of methods, and let go of other machines."""
         self.worker.close()
+        if self.places.executor is not None:
+            self.places.executor.close()
+
+    def _job(self) -> BackboneJob:
+        return BackboneJob(**_loading(self.config), fingerprint=self.backbone.fingerprint)
 
     # ---- one run ----
 
@@ -286,6 +295,7 @@ class Session:
             "control": recipe.control,
             "tuning": recipe.tuning,
             "seed": self.config.seed,
+            **({"shard_people": self.config.shard_people} if self._is_cut() else {}),
             "hashes": self.hashes,
             "numerics": numerics(self.backbone, engine_for(self.backbone)[0].name),
             "code": source_hash("harness.study", "harness.scoring.evaluation"),
@@ -293,6 +303,10 @@ class Session:
             "metrics": metric_sources(self.evaluation.names),
             "adapters": kinds_of(self._chain(recipe)),
         }
+
+    def _is_cut(self) -> bool:
+        """Whether there are more people than one shard holds; else its size decides on nothing."""
+        return len(self.dataset.personas) > self.config.shard_people
 
     def ceilings(self) -> list[Ceiling]:
         """Scores of the benchmark's oracles on this example set, computed once and cached; empty without oracles."""

@@ -43,7 +43,7 @@ from harness.model import Backbone, dialogue_examples, fingerprint
 from harness.progress import Progress
 from harness.scoring import Embedder, locate_scorer
 from harness.store import Store
-from harness.training import Control, DesignSpec, Fitter, Watch, cluster_personas
+from harness.training import Control, DesignSpec, Fitter, Shards, Watch, cluster_personas
 
 
 class Study:
@@ -77,6 +77,7 @@ class Study:
         scorer: str | None = None,
         watch: Watch | None = None,
         texts: Mapping[str, Sequence[str]] | None = None,
+        shards: Shards | None = None,
     ) -> None:
         if leaked := [d.id for d in dialogues if d.split == "test"]:
             raise ValueError(f"test dialogues must not reach a study, got {leaked[:3]}")
@@ -95,12 +96,15 @@ class Study:
         self._texts = {**_train_replies(dialogues), **(texts or {})}
         self._embedder: Embedder | None = None  # one of its own: the scorer's leads back to what it scores
         self._cache = store.cache / "embeddings"
-        self._transcript = Transcript(protocol, progress)
+        shards = shards or Shards()
+        everybody = [p.id for p in (*personas, *newcomers)]
+        self._transcript = Transcript(protocol, progress, shards.of_people(everybody), shards.elsewhere)
+        self._elsewhere = shards.elsewhere
         self._fits: dict[Path | None, FitCost] = {}  # by the folder of the adapters: asked for twice, made once
         self._seconds = 0.0  # that these calls took here; those found in the store took longer when they were made
         self._own_work = False  # whether the method made adapters by itself
         self._fitter = self._fitter_type(
-            self.personas, self._dialogues, protocol, seed, store, progress, control, watch
+            self.personas, self._dialogues, protocol, seed, store, progress, control, watch, shards
         )
 
     # ---- people and their data ----
@@ -318,7 +322,7 @@ class Study:
             for example in dialogue_examples(self.protocol, people[d.persona], d)
         ]
         asked = self._transcript.ask(fitted, [e.prompt for e in examples])
-        nats = reply_nll(asked, [e.reference for e in examples], self.progress)
+        nats = reply_nll(asked, [e.reference for e in examples], self.progress, self._elsewhere)
         found: dict[str, list[tuple[float, int]]] = {}
         for example, pair in zip(examples, nats, strict=True):
             found.setdefault(example.prompt.persona, []).append(pair)
@@ -380,10 +384,12 @@ def make_study(
     control: Control | None = None,
     scorer: str | None = None,
     study_type: Callable[..., Study] = Study,
+    shards: Shards | None = None,
 ) -> Study:
     """A method's view of a data set: the people whose data it may use for the personas in `scope`, no test dialogue.
 
     scorer  name of the sentence encoder, or its folder; None: by its name
+    shards  how its work is cut and where it is done; None: 256 people together, here
     """
     out = held_out(dataset)
     newcomers = [p for p in dataset.personas if p.id in out and p.id in scope]
@@ -404,6 +410,7 @@ def make_study(
         newcomers=newcomers,
         scorer=scorer,
         texts=_train_replies(d for d in dataset.dialogues if d.persona in met),
+        shards=shards,
     )
 
 

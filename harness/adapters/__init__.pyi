@@ -18,6 +18,8 @@ from .kinds import (
     create_bank as create_bank,
     is_core as is_core,
     key_seed as key_seed,
+    kind_named as kind_named,
+    kind_of as kind_of,
     kind_source as kind_source,
     list_adapters as list_adapters,
 )

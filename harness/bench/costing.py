@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -215,8 +215,7 @@ class _DryFitter(Fitter):
         self,
         plan: PlannedFit,
         spec: Any,
-        identity: Mapping[str, Any],
-        make: Callable[..., Any],
+        fits: Sequence[Any],
         fallback: Fitted | None,
         serve_all: bool = False,
     ) -> Fitted:

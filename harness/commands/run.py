@@ -35,6 +35,7 @@ Isolate = Annotated[
         help=f"Each method in a process of its own, which knows no reference.{shown('isolate')}",
     ),
 ]
+Executor = Annotated[str | None, typer.Option(help=f"Where shards are computed: local, ray, slurm.{shown('executor')}")]
 Persona = Annotated[str | None, typer.Option(help="Fit and score only these ids (comma-separated) of the full world.")]
 Cluster = Annotated[int | None, typer.Option(help="Fit and score only this cluster of the full world.")]
 Backbone = Annotated[
@@ -76,6 +77,12 @@ def run_command(
     engine: Annotated[str | None, typer.Option(help=f"auto, transformers, llama_cpu.{shown('engine')}")] = None,
     scorer: Annotated[str | None, typer.Option(help="Folder of all-MiniLM-L6-v2, if it is not installed.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file, or the name of a ready-made run.")] = None,
+    shard_people: Annotated[
+        int | None, typer.Option(help=f"So many adapters are computed together.{shown('shard_people')}")
+    ] = None,
+    executor: Executor = None,
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster; by default one is started.")] = None,
+    slurm: Annotated[str | None, typer.Option(help="For sbatch: partition=gpu,time=120 (minutes).")] = None,
     isolate: Isolate = None,
     texts: Texts = None,
     margin: Annotated[
@@ -94,6 +101,7 @@ def run_command(
         "persona": persona, "cluster": cluster, "control": control, "seed": seed, "threads": threads, "dtype": dtype,
         "device": device, "attn_implementation": attn_implementation, "load_in": load_in,
         "chat_template": chat_template, "engine": engine, "scorer": scorer, "isolate": isolate,
+        "shard_people": shard_people, "executor": executor, "address": address, "slurm": slurm,
         "texts": texts, "margin": margin, "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
     files = plugin or []

@@ -48,6 +48,14 @@ def _known_scorer(scorer: str) -> str:
     return scorer
 
 
+def _pairs(words: tuple[str, ...]) -> tuple[str, ...]:
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name.isidentifier() or not value:
+            raise ValueError(f"'{word}' is not NAME=VALUE, e.g. partition=gpu")
+    return words
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """The method of one run, and all that belongs to it alone; the rest of a RunConfig is shared by all that are
@@ -78,6 +86,11 @@ class RunConfig:
     backbone   an embedded model, a name of the catalogue, a folder, a GGUF file or a Hub id
     attn_implementation, load_in, chat_template   how the backbone is loaded, see `harness.model.load_backbone`
     threads    CPU threads of torch: part of the result's last bits, therefore part of the configuration
+    shard_people  so many adapters, or people who are answered, are computed together: part of the last bits of a
+               larger world
+    executor   where shards are fitted and answered: in this process, on a Ray cluster, as jobs of Slurm
+    address    of a running Ray cluster; None: one is started on this machine
+    slurm      NAME=VALUE for sbatch: partition=gpu, time=120 (minutes), ...; cluster=local runs the jobs here
     isolate    each method in a process of its own, which knows no reference
     texts      whether the run keeps the texts of prompts and references beside the replies
     control    a control in place of the method itself: one shared adapter, or each persona gets another's
@@ -104,6 +117,10 @@ class RunConfig:
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
     load_in: Literal["4bit", "8bit"] | None = None
     chat_template: Path | None = None
+    shard_people: Annotated[int, Field(ge=1)] = 256
+    executor: Literal["local", "ray", "slurm"] = "local"
+    address: str | None = None
+    slurm: Annotated[tuple[str, ...], AfterValidator(_pairs)] = ()
     isolate: bool = False
     texts: bool = True
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "cpu"
@@ -124,6 +141,11 @@ class RunConfig:
     def plain(self, method: str) -> Recipe:
         """A method as others stand on it or are compared with it: its defaults, but for what is given of it."""
         return Recipe(method, self.required_options.get(method), self.required_options)
+
+    @property
+    def slurm_parameters(self) -> dict[str, str]:
+        """Name -> value."""
+        return {name: value for name, _, value in (word.partition("=") for word in self.slurm)}
 
     @property
     def compared(self) -> tuple[Recipe, ...]:

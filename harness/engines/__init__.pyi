@@ -21,6 +21,7 @@ from .fitted import (
 from .head import rows_of_logits as rows_of_logits
 from .llama_cpu.attention import BLOCK as BLOCK, LONGEST as LONGEST
 from .parallel import THREAD_NAME as THREAD_NAME, Each as Each, side_by_side as side_by_side
+from .parts import Answering as Answering, Part as Part, Question as Question, answers as answers
 from .serve import (
     Asked as Asked,
     Predicted as Predicted,

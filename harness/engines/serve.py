@@ -8,40 +8,39 @@ from __future__ import annotations
 import contextlib
 import functools
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.adapters import Bank, LoRABank, block_number, on_states
+from harness.adapters import LoRABank, block_number, on_states
 from harness.contract import Message, Prompt, Protocol
-from harness.engines.choice import engine_for
 from harness.engines.fitted import Adapters, Fitted, Replier
 from harness.engines.likelihood import decide
-from harness.model import Backbone, encode_prompt, encode_reply, end_of_turn_id
+from harness.engines.parts import Answering, Part, Question, answers
+from harness.model import Backbone, encode_prompt, encode_reply
 from harness.progress import Progress
 
-T = TypeVar("T")
 _Report = Callable[[int, int], None]
-# (backbone, bank, rows, prompt ids, places, report) -> one result a prompt
-_Work = Callable[[Backbone, Bank | None, list[int], list[list[int]], list[int], _Report], Sequence[T]]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A prompt as a model gets it.
 
-    ids  token ids, four bytes each: they are kept from the reply until its likelihood is computed
-    cut  whether old turns were left out to fit
+    ids    token ids, four bytes each: they are kept from the reply until its likelihood is computed
+    cut    whether old turns were left out to fit
+    shard  people of one shard are answered together
     """
 
     replier: Replier
     ids: array[int]
     cut: bool
+    shard: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,21 @@ class _Answer(NamedTuple):
 
 
 class Transcript:
-    """Prompts to the models of one study, and their replies: kept, so that scoring knows how replies came about."""
+    """Prompts to the models of one study, and their replies: kept, so that scoring knows how replies came about.
 
-    def __init__(self, protocol: Protocol, progress: Progress) -> None:
+    shards     persona -> number of its shard; None: all are in one
+    elsewhere  where replies are computed; None: here
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        progress: Progress,
+        shards: Mapping[str, int] | None = None,
+        elsewhere: Answering | None = None,
+    ) -> None:
         self.protocol, self.progress = protocol, progress
+        self._shards, self._elsewhere = shards or {}, elsewhere
         self._answers: dict[str, _Answer] = {}  # by the prompt's id
         self._known: dict[tuple[Any, tuple[Message, ...]], tuple[array[int], bool]] = {}
 
@@ -87,7 +97,8 @@ class Transcript:
             if (tokenizer, messages) not in self._known:
                 ids, cut = encode_prompt(tokenizer, messages, self.protocol.max_prompt_tokens)
                 self._known[tokenizer, messages] = array("i", ids), cut
-            asked.append(Asked(replier, *self._known[tokenizer, messages]))
+            shard = self._shards.get(prompt.persona, 0)
+            asked.append(Asked(replier, *self._known[tokenizer, messages], shard))
         return asked
 
     def generate(self, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
@@ -95,11 +106,16 @@ class Transcript:
         asked = self.ask(fitted, prompts)
         log_probs = None
         if self.protocol.choices:
-            log_probs = choice_log_probs(self.protocol, asked, self.progress)
+            weighed = self._through(asked, Question("weigh choices", choices=self.protocol.choices))
+            log_probs = np.array(weighed, dtype=np.float64).reshape(len(asked), len(self.protocol.choices))
             decided = decide(log_probs, self.protocol.choices, self.protocol.decision)
             replies = [self.protocol.choices[i] for i in decided]
         else:
-            replies = generate_replies(self.protocol, asked, self.progress)
+            tokens = self._through(asked, Question("reply", self.protocol.max_new_tokens))
+            replies = [
+                one.replier.adapters.backbone.tokenizer.decode(reply, skip_special_tokens=True)
+                for one, reply in zip(asked, tokens, strict=True)
+            ]
         for i, prompt in enumerate(prompts):
             row = None if log_probs is None else log_probs[i]
             self._answers[prompt.id] = _Answer(fitted, prompt, asked[i], replies[i], row)
@@ -120,50 +136,20 @@ class Transcript:
         weights = [answer.log_probs for answer in generated if answer.log_probs is not None]
         return Predicted(replies, [answer.asked for answer in generated], np.stack(weights) if weights else None, cut)
 
+    def _through(self, asked: Sequence[Asked], question: Question) -> list[Any]:
+        return _through(asked, question, (), self.progress, self._elsewhere)
+
     def clear(self) -> None:
         """Forget everything: what comes next is another question."""
         self._answers.clear()
         self._known.clear()
 
 
-def generate_replies(protocol: Protocol, asked: Sequence[Asked], progress: Progress) -> list[str]:
-    """Greedy replies by the protocol."""
-
-    def work(
-        backbone: Backbone, bank: Bank | None, rows: list[int], ids: list[list[int]], _: list[int], report: _Report
-    ) -> list[str]:
-        tokens = engine_for(backbone, bank)[0].replies(
-            bank, rows, ids,
-            max_new_tokens=protocol.max_new_tokens, stop_id=end_of_turn_id(backbone.tokenizer), progress=report,
-        )  # fmt: skip
-        return [backbone.tokenizer.decode(reply, skip_special_tokens=True) for reply in tokens]
-
-    return _through(asked, progress, "reply", work)
-
-
-def choice_log_probs(protocol: Protocol, asked: Sequence[Asked], progress: Progress) -> NDArray[np.float64]:
-    """Log probabilities [n, C] of the protocol's choices after each prompt, normalised over the choices."""
-
-    def work(
-        backbone: Backbone, bank: Bank | None, rows: list[int], ids: list[list[int]], _: list[int], report: _Report
-    ) -> Any:
-        choices = [encode_reply(backbone.tokenizer, choice) for choice in protocol.choices]
-        return engine_for(backbone, bank)[0].choice_log_probs(bank, rows, ids, choices, progress=report)
-
-    found = _through(asked, progress, "weigh choices", work)
-    return np.stack(found) if found else np.zeros((0, len(protocol.choices)))
-
-
-def reply_nll(asked: Sequence[Asked], references: Sequence[str], progress: Progress) -> list[tuple[float, int]]:
+def reply_nll(
+    asked: Sequence[Asked], references: Sequence[str], progress: Progress, elsewhere: Answering | None = None
+) -> list[tuple[float, int]]:
     """(summed nats, tokens) of each reference after its prompt."""
-
-    def work(
-        backbone: Backbone, bank: Bank | None, rows: list[int], ids: list[list[int]], places: list[int], report: _Report
-    ) -> Any:
-        encoded = [encode_reply(backbone.tokenizer, references[place]) for place in places]
-        return engine_for(backbone, bank)[0].reply_nll(bank, rows, ids, encoded, progress=report)
-
-    return _through(asked, progress, "likelihood", work)
+    return _through(asked, Question("likelihood"), references, progress, elsewhere)
 
 
 def reply_states(
@@ -190,24 +176,53 @@ def reply_states(
     return found
 
 
-def _through(asked: Sequence[Asked], progress: Progress, name: str, work: _Work[T]) -> list[T]:
-    """Results in the order of the prompts; those that the same adapters serve are computed together."""
-    parts: dict[Adapters, list[int]] = {}
+def _through(
+    asked: Sequence[Asked],
+    question: Question,
+    references: Sequence[str],
+    progress: Progress,
+    elsewhere: Answering | None,
+) -> list[Any]:
+    """Answers in the order of the prompts. People of one shard whom the same adapters serve are computed together."""
+    together: dict[tuple[Adapters, int], list[int]] = {}
     for place, prompt in enumerate(asked):
-        parts.setdefault(prompt.replier.adapters, []).append(place)
-    results: dict[int, T] = {}
-    with progress.task(name, len(asked), "replies") as advance:
-        for adapters, places in parts.items():
-            before = len(results)
-            backbone, bank, rows = _serving(adapters, [asked[place].replier.row for place in places])
-            ids = [asked[place].ids.tolist() for place in places]
-            report: _Report = lambda done, _, before=before: advance.to(before + done, len(asked))  # noqa: E731
-            results.update(zip(places, work(backbone, bank, rows, ids, places, report), strict=True))
+        together.setdefault((prompt.replier.adapters, prompt.shard), []).append(place)
+    whole = len({shard for _, shard in together}) < 2
+    parts = (
+        _part(adapters, [asked[i] for i in places], [references[i] for i in places] if references else [], whole)
+        for (adapters, _), places in together.items()
+    )
+    if elsewhere is not None:
+        found = elsewhere.answer(question, list(parts), progress)
+    else:
+        found = _here(question, parts, len(asked), progress)
+    results: dict[int, Any] = {}
+    for places, values in zip(together.values(), found, strict=True):
+        results.update(zip(places, values, strict=True))
     return [results[place] for place in range(len(asked))]
 
 
-def _serving(adapters: Adapters, rows: list[int]) -> tuple[Backbone, Bank | None, list[int]]:
-    """Backbone, bank and bank row per prompt; a single LoRA that serves everybody is merged, which is faster."""
-    if isinstance(adapters.bank, LoRABank) and len(adapters.bank) == 1 and all(row == 0 for row in rows):
-        return adapters.merged, None, [-1] * len(rows)
-    return adapters.backbone, adapters.bank, rows
+def _here(question: Question, parts: Iterable[Part], total: int, progress: Progress) -> list[Sequence[Any]]:
+    found: list[Sequence[Any]] = []
+    before = 0
+    with progress.task(question.kind, total, "replies") as advance:
+        for part in parts:
+            report: _Report = lambda done, _, before=before: advance.to(before + done, total)  # noqa: E731
+            found.append(answers(question, part, report))
+            before += len(part.rows)
+    return found
+
+
+def _part(adapters: Adapters, asked: Sequence[Asked], references: Sequence[str], whole: bool) -> Part:
+    """Prompts to one bank. A single LoRA that serves everybody is merged, which is faster.
+
+    whole   the bank is used as it is; else only those of its adapters that are asked
+    """
+    bank, rows, ids = adapters.bank, [one.replier.row for one in asked], [one.ids.tolist() for one in asked]
+    if isinstance(bank, LoRABank) and len(bank) == 1 and all(row == 0 for row in rows):
+        return Part(adapters.merged, None, [-1] * len(rows), ids, references)
+    if bank is not None and not whole:
+        used = sorted({row for row in rows if row >= 0})
+        place = {row: number for number, row in enumerate(used)}
+        bank, rows = bank.select(used) if used else None, [place.get(row, -1) for row in rows]
+    return Part(adapters.backbone, bank, rows, ids, references)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.contract import Ceiling, Dataset, Example, Yardstick, is_text
-from harness.engines import Predicted, reply_nll
+from harness.engines import Answering, Predicted, reply_nll
 from harness.errors import ConfigError, PluginError
 from harness.progress import Advance, Progress
 from harness.scoring.registry import expand_metrics, metric_named
@@ -25,11 +25,19 @@ class Evaluation:
     """Scores for one data set; the sessions that share the data share its sentence encoder, too.
 
     scorer   name of the sentence encoder, or its folder; None: by its name
+    elsewhere  where likelihoods are computed; None: in this process
     Raises ConfigError for a metric that the data set cannot have.
     """
 
-    def __init__(self, dataset: Dataset, scorer: str | None, store: Store, progress: Progress) -> None:
-        self.dataset, self.store, self.progress = dataset, store, progress
+    def __init__(
+        self,
+        dataset: Dataset,
+        scorer: str | None,
+        store: Store,
+        progress: Progress,
+        elsewhere: Answering | None = None,
+    ) -> None:
+        self.dataset, self.store, self.progress, self.elsewhere = dataset, store, progress, elsewhere
         self.names = expand_metrics(dataset.metrics)
         there = {"schema": dataset.schema, "choices": dataset.protocol.choices}
         for name in self.names:
@@ -52,7 +60,7 @@ class Evaluation:
         nll = None
         references = [example.reference for example in examples]
         if predicted.asked is not None:
-            nll = reply_nll(predicted.asked, references, self.progress)
+            nll = reply_nll(predicted.asked, references, self.progress, self.elsewhere)
         elif predicted.likelihood is not None:
             nll = predicted.likelihood(references)
         with self.progress.task("score", 0, "texts") as self._advance:

@@ -12,4 +12,5 @@ from .estimate import (
 from .fit_loop import FitLoop as FitLoop
 from .fit_report import has_spike as has_spike
 from .optimiser import learning_rate_factor as learning_rate_factor
+from .orders import Elsewhere as Elsewhere, FitOrder as FitOrder, Joint as Joint, Shards as Shards
 from .service import Control as Control, FitStopped as FitStopped, Fitter as Fitter, PlannedFit as PlannedFit

@@ -10,7 +10,7 @@ import hashlib
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,15 +19,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.adapters import AdapterSpec, Bank, LoRABank, combine_loras, create_bank, kind_source, load_bank, save_bank
+from harness.adapters import (
+    AdapterSpec,
+    Bank,
+    LoRABank,
+    combine_loras,
+    create_bank,
+    is_core,
+    kind_source,
+    load_bank,
+    save_bank,
+)
 from harness.contract import Dialogue, Persona, Protocol, Split
 from harness.engines import Adapters, FitCost, Fitted, Grouping, engine_for
 from harness.errors import HarnessError, Passing
 from harness.model import Backbone, Encoded, dialogue_messages, encode_dialogue
-from harness.progress import Advance, Progress
+from harness.progress import Progress
 from harness.store import Store, canonical_hash, dump_json, numerics, read_json, source_hash
-from harness.training.bank_training import FitReport, TrainOptions, Watch, fit_bank, fit_jointly
+from harness.training.bank_training import TrainOptions, Watch
 from harness.training.designs import DesignSpec
+from harness.training.orders import FitOrder, Joint, Shards, joined, joined_reports
 
 Control = Literal["global", "swapped"]
 
@@ -46,8 +57,27 @@ class PlannedFit:
     keys: list[str]
     data: dict[str, list[list[Encoded]]]  # of each key, by split
 
+    def shard(self, places: range) -> PlannedFit:
+        """The adapters at some places alone."""
+        data = {split: [of_key[i] for i in places] for split, of_key in self.data.items()}
+        return replace(self, keys=[self.keys[i] for i in places], data=data)
 
-_Make = Callable[[Path, Advance], tuple[Bank, FitReport, dict[str, Any]]]
+
+@dataclass(frozen=True)
+class _Fit:
+    """A fit that may be in the cache: what decides on it, and the order that makes it."""
+
+    identity: Mapping[str, Any]
+    order: Callable[[], FitOrder]
+    title: str
+
+    @property
+    def key(self) -> str:
+        return canonical_hash(self.identity)
+
+
+class _NotThere(Exception):  # noqa: N818 (an outcome, not an error)
+    """Something is not in the cache."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +92,7 @@ class Fitter:
     progress: Progress
     control: Control | None
     watch: Watch | None = None
+    shards: Shards = field(default_factory=Shards)
 
     def adapters(
         self,
@@ -75,17 +106,31 @@ class Fitter:
         """One adapter per key of a grouping; see Study.fit_adapters."""
         plan = self._plan(backbone, grouping, train)
         begin = None if start is None else _rows_to_start_from(start, plan.grouping, plan.keys)
-        identity = self._identity(plan, spec, {"start": _hash_of(begin)} if begin else {})
+        # Who watches a fit wants the losses of all its adapters, so it is not cut.
+        cut = [range(len(plan.keys))] if self.watch else self.shards.cut(len(plan.keys))
+        if len(cut) == 1:
+            fits = [self._alone(plan, spec, begin)]
+        else:
+            starts = [begin.select(places) if begin else None for places in cut]
+            fits = [self._alone(plan.shard(p), spec, start) for p, start in zip(cut, starts, strict=True)]
+        return self._made(plan, spec, fits, fallback)
 
-        def make(partial: Path, advance: Advance) -> tuple[Bank, FitReport, dict[str, Any]]:
-            bank = create_bank(plan.backbone, spec, plan.keys, self.seed, begin)
-            report = fit_bank(
-                plan.backbone, bank, plan.data["train"], plan.data["validation"], plan.train, self.seed,
-                progress=advance.to, announce=self.progress.note, checkpoint=partial, watch=self.watch,
-            )  # fmt: skip
-            return bank, report, {}
+    def _alone(self, plan: PlannedFit, spec: AdapterSpec, start: Bank | None) -> _Fit:
+        """The fit of adapters that share nothing."""
 
-        return self._made(plan, spec, identity, make, fallback)
+        def order() -> FitOrder:
+            bank = create_bank(plan.backbone, spec, plan.keys, self.seed, start)
+            return self._order(plan, bank, None)
+
+        return self._fit(plan, spec, {"start": _hash_of(start)} if start else {}, order)
+
+    def _fit(self, plan: PlannedFit, spec: AdapterSpec, more: Mapping[str, Any], order: Callable[[], FitOrder]) -> _Fit:
+        return _Fit(self._identity(plan, spec, more), order, f"fit {len(plan.keys)} x {type(spec).__name__}")
+
+    def _order(self, plan: PlannedFit, bank: Bank, joint: Joint | None) -> FitOrder:
+        return FitOrder(
+            plan.backbone, bank, plan.data["train"], plan.data["validation"], plan.train, self.seed, joint
+        )  # fmt: skip
 
     def jointly(
         self,
@@ -109,19 +154,14 @@ class Fitter:
             "cluster_of": cluster_of,
             "vectors": canonical_hash(known.tolist()) if known is not None else None,
         }
-        identity = self._identity(plan, spec, shared)
 
-        def make(partial: Path, advance: Advance) -> tuple[Bank, FitReport, dict[str, Any]]:
+        def order() -> FitOrder:
             first = create_bank(plan.backbone, spec, ["all"], self.seed)
             bank = create_bank(plan.backbone, spec, plan.keys, self.seed, first)
-            report, facts = fit_jointly(
-                plan.backbone, bank, plan.data["train"], plan.data["validation"], plan.train, self.seed,
-                design, cluster_of, None if known is None else torch.from_numpy(known),
-                progress=advance.to, announce=self.progress.note, checkpoint=partial, watch=self.watch,
-            )  # fmt: skip
-            return bank, report, facts
+            vectors = None if known is None else torch.from_numpy(known)
+            return self._order(plan, bank, Joint(design, cluster_of, vectors))
 
-        return self._made(plan, spec, identity, make, fallback, serve_all=True)
+        return self._made(plan, spec, [self._fit(plan, spec, shared, order)], fallback, serve_all=True)
 
     def combined(
         self, fitted: Fitted, recipes: Mapping[str, Mapping[str, float]], fallback: Fitted | None, same_rank: bool
@@ -162,7 +202,9 @@ class Fitter:
     def _kept(self, backbone: Backbone, bank: Bank, key: str) -> Adapters:
         """A bank as it is read back from the store, where it lies under `key`."""
         folder = self.store.cached(
-            "adapters", key, lambda part: save_bank(bank, part / "adapters", backbone.name, backbone.folder)
+            "adapters",
+            key,
+            lambda part: save_bank(bank, part / "adapters", backbone.name, backbone.folder, self.shards.people),
         )
         return Adapters(backbone, load_bank(folder / "adapters", backbone), folder / "adapters")
 
@@ -200,28 +242,12 @@ class Fitter:
         self,
         plan: PlannedFit,
         spec: AdapterSpec,
-        identity: Mapping[str, Any],
-        make: _Make,
+        fits: Sequence[_Fit],
         fallback: Fitted | None,
         serve_all: bool = False,
     ) -> Fitted:
         """The adapters of a plan, from the cache or made now; `serve_all`: also those without data of their own."""
-        key = canonical_hash(identity)
-
-        def fit(folder: Path) -> None:
-            partial = self.store.partial(key)
-            partial.mkdir(parents=True, exist_ok=True)
-            with self.progress.task(f"fit {len(plan.keys)} x {type(spec).__name__}", 0, "dialogues") as advance:
-                bank, report, facts = make(partial / "state", advance)
-            save_bank(bank, folder / "adapters", plan.backbone.name, plan.backbone.folder)
-            dump_json({**report.as_dict(), **facts, "identity": identity}, folder / "report.json")
-
-        try:
-            folder = self.store.cached("adapters", key, fit)
-        except FitStopped:
-            shutil.rmtree(self.store.partial(key), ignore_errors=True)
-            raise
-        shutil.rmtree(self.store.partial(key), ignore_errors=True)
+        folder = self._whole(fits, plan.backbone)
         report = read_json(folder / "report.json")
         bank = load_bank(folder / "adapters", plan.backbone)
         adapters = Adapters(plan.backbone, bank, folder / "adapters")
@@ -229,6 +255,71 @@ class Fitter:
         grouping = {p: k for p, k in plan.grouping.items() if k not in without}
         fitted = self._of_plan(plan, adapters, grouping, fallback, report)
         return replace(fitted, cost=FitCost.of_fit(bank, report))
+
+    def _whole(self, fits: Sequence[_Fit], backbone: Backbone) -> Path:
+        """The folder of one fit, or of the bank that several shards make up."""
+        if len(fits) == 1:
+            (folder,) = self._folders(fits)
+            return folder
+        keys = [fit.key for fit in fits]
+
+        def join(part: Path) -> None:
+            folders = self._folders(fits)
+            bank = joined([load_bank(folder / "adapters", backbone) for folder in folders])
+            report = joined_reports([read_json(folder / "report.json") for folder in folders])
+            self._write(part, bank, backbone, report, {"shards": keys})
+
+        return self.store.cached("adapters", canonical_hash(["joined", self.shards.people, *keys]), join)
+
+    def _folders(self, fits: Sequence[_Fit]) -> list[Path]:
+        """The folder of each fit; those that are not in the cache are fitted, here or elsewhere."""
+        elsewhere = None if self.watch else self.shards.elsewhere
+        if elsewhere and (missing := [fit for fit in fits if not self._is_there(fit.key)]):
+            orders = [fit.order() for fit in missing]
+            if all(is_core(order.bank.spec) for order in orders):
+                for number, report in elsewhere.fit(orders, self.progress):
+                    fit, order = missing[number], orders[number]
+
+                    def keep(part: Path, fit: _Fit = fit, order: FitOrder = order, report: Any = report) -> None:
+                        self._write(part, order.bank, order.backbone, report, fit.identity)
+
+                    self.store.cached("adapters", fit.key, keep)
+        return [self._fitted_here(fit) for fit in fits]
+
+    def _is_there(self, key: str) -> bool:
+        def nothing(_: Path) -> None:
+            raise _NotThere
+
+        try:
+            self.store.cached("adapters", key, nothing)
+        except _NotThere:
+            return False
+        return True
+
+    def _fitted_here(self, fit: _Fit) -> Path:
+        """The folder of a fit, from the cache or fitted now; an interrupted one goes on where it stopped."""
+        partial = self.store.partial(fit.key)
+
+        def make(part: Path) -> None:
+            partial.mkdir(parents=True, exist_ok=True)
+            order = fit.order()
+            with self.progress.task(fit.title, 0, "dialogues") as advance:
+                report = order.carried_out(advance.to, self.progress.note, partial / "state", self.watch)
+            self._write(part, order.bank, order.backbone, report, fit.identity)
+
+        try:
+            folder = self.store.cached("adapters", fit.key, make)
+        except FitStopped:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
+        return folder
+
+    def _write(
+        self, part: Path, bank: Bank, backbone: Backbone, report: Mapping[str, Any], identity: Mapping[str, Any]
+    ) -> None:
+        save_bank(bank, part / "adapters", backbone.name, backbone.folder, self.shards.people)
+        dump_json({**report, "identity": identity}, part / "report.json")
 
     def _of_plan(
         self,

@@ -40,6 +40,7 @@ class Job:
     scratch         folder that the worker may write to
     unfinished      folder of the checkpoints of these fits, which outlives the worker
     threads         of torch
+    shard_people    so many adapters and people are computed together;  elsewhere: by the driver's executor
     """
 
     method: str
@@ -57,6 +58,8 @@ class Job:
     scratch: str
     unfinished: str
     threads: int
+    shard_people: int
+    elsewhere: bool
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from harness.config import Recipe
@@ -15,7 +15,9 @@ from harness.model import Backbone
 from harness.progress import Progress
 from harness.store import Store, canonical_hash
 from harness.study import Study, check_adapters, check_backbone, fit_method, make_study, predict_in_order
+from harness.training import Shards
 from harness.workers.chain import Chain, below, chain_of, options_of
+from harness.workers.executors import Places
 from harness.workers.owned import OwnedStore, owners_of
 
 
@@ -54,6 +56,7 @@ class Given:
     methods  by name, with all that they stand on
     dataset  of which no method gets a test dialogue
     scope    ids of the personas that are asked for
+    places   how work is cut and where it is done
     """
 
     methods: Mapping[str, Method]
@@ -64,6 +67,7 @@ class Given:
     progress: Progress
     seed: int
     scorer: str | None
+    places: Places = field(default_factory=lambda: Places(Shards(), None))
 
 
 class LocalWorker:
@@ -123,6 +127,7 @@ class LocalWorker:
             control=recipe.control,
             scorer=given.scorer,
             study_type=study_type,
+            shards=given.places.shards,
         )
 
     def _store_of(self, chain: Chain) -> Store:

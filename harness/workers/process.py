@@ -27,14 +27,17 @@ from harness.config import Recipe
 from harness.contract import Dataset, Method, load_method, load_with_required
 from harness.engines import Adapters, Predicted, reply_nll
 from harness.errors import HarnessError
-from harness.model import Backbone, load_backbone, set_repeatable
+from harness.model import Backbone, set_repeatable
 from harness.progress import Advance, Progress
 from harness.store import Store, peak_memory_bytes
 from harness.study import asked_for, replies_to
+from harness.training import Shards
 from harness.workers.chain import Chain, own_options
 from harness.workers.channel import Closed, Message, read, write
-from harness.workers.job import FACTS, JOB, PLACES, PROMPTS, TEXTS, BackboneJob, Job, Place
+from harness.workers.executors import Places
+from harness.workers.job import FACTS, JOB, PLACES, PROMPTS, TEXTS, Job, Place
 from harness.workers.local import Fit, Given, LocalWorker
+from harness.workers.task import Distributed, load_again
 
 INTERRUPTED = 130  # exit code
 AT_MOST_EVERY = 0.1  # seconds between two messages on the standing of a task
@@ -96,6 +99,25 @@ class RelayedProgress(Progress):
         self._driver.tell("warn", {"text": text})
 
 
+class DriversExecutor:
+    """Tasks that the driver has carried out; it shows their progress."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def run(self, tasks: Sequence[Message], title: str, unit: str, progress: Progress) -> Iterator[tuple[int, Message]]:
+        """See `task.Executor`."""
+        self._driver.tell("tasks", {"title": title, "unit": unit, "count": len(tasks)})
+        for task in tasks:
+            self._driver.tell(task.kind, task.fields, **task.arrays)
+        for _ in tasks:
+            done = self._driver.next()
+            yield done.fields["number"], Message(done.kind, done.fields["fields"], done.arrays)
+
+    def close(self) -> None:
+        """It is the driver's."""
+
+
 class ScratchStore(Store):
     """A store of the worker's own; what is not in it the driver may have."""
 
@@ -133,11 +155,12 @@ class Serving:
             methods=methods,
             dataset=Dataset(job.dataset, job.personas, job.dialogues, job.protocol, ()),
             scope=frozenset(job.scope),
-            backbone=_backbone(job.backbone),
+            backbone=load_again(job.backbone),
             store=ScratchStore(job, driver, self.progress.warn),
             progress=self.progress,
             seed=job.seed,
             scorer=job.scorer,
+            places=_places(job, driver),
         )
         self.local = _Worker(given)
         self.fit: Fit | None = None
@@ -194,6 +217,7 @@ class Serving:
                     "rows": np.array([one.replier.row for one in asked], dtype=np.int64),
                     "cut": np.array([one.cut for one in asked], dtype=np.uint8),
                     "lengths": np.array([len(one.ids) for one in asked], dtype=np.int64),
+                    "shards": np.array([one.shard for one in asked], dtype=np.int64),
                     "ids": np.concatenate([np.array(one.ids, dtype=np.int32) for one in asked]),
                 }
             if self.predicted.choice_log_probs is not None:
@@ -234,12 +258,10 @@ class Serving:
         return tuple(places)
 
 
-def _backbone(asked: BackboneJob) -> Backbone:
-    loading = {name: value for name, value in vars(asked).items() if name != "fingerprint"}
-    backbone = load_backbone(**loading, note=lambda _: None)  # the driver has said it
-    if backbone.fingerprint != asked.fingerprint:
-        raise HarnessError(f"the backbone {asked.name} has changed since this command began; start it again")
-    return backbone
+def _places(job: Job, driver: Driver) -> Places:
+    """Work is cut as the driver would, and done where it has it done."""
+    elsewhere = Distributed(DriversExecutor(driver), lambda: job.backbone) if job.elsewhere else None
+    return Places(Shards(job.shard_people, elsewhere), None)
 
 
 def serve(driver: Driver) -> None:

@@ -34,6 +34,7 @@ from harness.workers.channel import Closed, Message, read, write
 from harness.workers.job import ENGINES, FACTS, JOB, NOTES, PLACES, PROMPTS, BackboneJob, Job, inside
 from harness.workers.local import Answer, Given
 from harness.workers.owned import ADAPTERS, found, owners_of, place_of
+from harness.workers.task import Executor
 
 SECONDS_TO_END = 10  # that a process has after it was asked to
 
@@ -41,8 +42,8 @@ SECONDS_TO_END = 10  # that a process has after it was asked to
 class WorkerProcess:
     """A worker that is running, and what it says."""
 
-    def __init__(self, name: str, folder: Path, progress: Progress) -> None:
-        self._name, self._progress = name, progress
+    def __init__(self, name: str, folder: Path, progress: Progress, executor: Executor | None = None) -> None:
+        self._name, self._progress, self._executor = name, progress, executor
         self._tasks: dict[int, tuple[contextlib.ExitStack, Advance]] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "harness.workers.process"],
@@ -101,12 +102,21 @@ class WorkerProcess:
                 case "wanted":
                     bring(str(fields["kind"]), str(fields["key"]))
                     write(self._stream(self._process.stdin), Message("brought"))
+                case "tasks" if self._executor is not None:
+                    self._carry_out(self._executor, str(fields["title"]), str(fields["unit"]), int(fields["count"]))
                 case "error":
                     raise error_named(str(fields["type"]), str(fields["text"]))
                 case other:
                     raise HarnessError(f"{self._name}: its worker sent '{other}', which was not asked for")
         except (KeyError, TypeError, ValueError) as error:
             raise PluginError(f"{self._name}: its worker sent something that is no message") from error
+
+    def _carry_out(self, executor: Executor, title: str, unit: str, count: int) -> None:
+        """What the worker wants done elsewhere."""
+        tasks = [read(self._stream(self._process.stdout)) for _ in range(count)]
+        for number, done in executor.run(tasks, title, unit, self._progress):
+            fields = {"number": number, "fields": done.fields}
+            write(self._stream(self._process.stdin), Message(done.kind, fields, done.arrays))
 
     @staticmethod
     def _stream(stream: Any) -> BinaryIO:
@@ -170,6 +180,8 @@ class RemoteWorker:
             scratch="",
             unfinished=str((given.store.cache / "partial" / key).absolute()),
             threads=self._threads,
+            shard_people=given.places.shards.people,
+            elsewhere=given.places.executor is not None,
         )
         return _Task(job, key, owners_of(chain), given)
 
@@ -189,7 +201,8 @@ class _Task:
         try:
             self._scratch = self._held.enter_context(passing_folder(given.store.cache / "tmp")).absolute()
             self._job = replace(job, scratch=str(self._scratch))
-            self._process = WorkerProcess(f"method '{job.method}'", self._scratch, given.progress)
+            executor = given.places.executor
+            self._process = WorkerProcess(f"method '{job.method}'", self._scratch, given.progress, executor)
             self._held.callback(self._process.close)
             with given.store.lock(f"worker-{key}"):  # commands that fit the same have one place for what is unfinished
                 learnt = self._ask("open", JOB.dump_python(self._job, mode="json"), "learnt")
@@ -289,10 +302,10 @@ class _Task:
             return made[number]
 
         asked, start = [], 0
-        columns = (arrays[name].tolist() for name in ("adapters", "rows", "cut", "lengths"))
-        for number, row, cut, length in zip(*columns, strict=True):
+        columns = (arrays[name].tolist() for name in ("adapters", "rows", "cut", "lengths", "shards"))
+        for number, row, cut, length, shard in zip(*columns, strict=True):
             ids = array("i", arrays["ids"][start : start + length].tolist())
-            asked.append(Asked(Replier(adapters(number), row), ids, bool(cut)))
+            asked.append(Asked(Replier(adapters(number), row), ids, bool(cut), int(shard)))
             start += length
         if len(asked) != len(replies):
             raise ValueError("asked")
