@@ -1,6 +1,7 @@
 """Persona sign flips: the p-value of one mean, and K methods against one baseline by studentised single-step max-T.
 
-`exact_max_t` is for 6 to 9 personas. Estimates and standard errors come in; `family` uses the results.
+`exact_max_t` is for 6 to 9 personas. Estimates and standard errors come in; `family` uses the results. Signs that are
+too many to hold are drawn in `drawn_flips`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from harness.statistics.estimands import NO_SPREAD, mean_and_se
 
 EXACT_PERSONAS = 15
 FLIPS = 9_999
+HELD = 2**25  # signs that are held at once, 8 bytes each; more are drawn in blocks (`drawn_flips`)
 BLOCK = 256  # columns that are flipped together
 # Flipped and observed statistics that are equal in exact arithmetic must count as equal.
 TOLERANCE = 1e-9
@@ -47,12 +49,17 @@ def sign_flip_p(values: np.ndarray, signs: np.ndarray) -> np.ndarray:
     """
     values = np.asarray(values, dtype=float)
     columns = values.reshape(values.shape[0], -1)
-    reach = np.abs(columns.sum(0)) - TOLERANCE * np.abs(columns).sum(0)
+    reach = reach_of(columns)
     parts = [(np.abs(signs @ columns[:, part]) >= reach[part]).sum(0) for part in _blocks(columns.shape[1])]
     k = np.concatenate(parts)
     rounds, personas = signs.shape
     p = k / rounds if rounds == 2**personas and personas <= EXACT_PERSONAS else (k + 1) / (rounds + 1)
     return np.asarray(p).reshape(values.shape[1:])
+
+
+def reach_of(columns: np.ndarray) -> np.ndarray:
+    """What |sum| after a flip must reach to count, [M] of columns [G, M]: the observed |sum|, but for rounding."""
+    return np.abs(columns.sum(0)) - TOLERANCE * np.abs(columns).sum(0)
 
 
 def studentised(residuals: np.ndarray, w: np.ndarray, signs: np.ndarray) -> np.ndarray:
@@ -67,27 +74,42 @@ def studentised(residuals: np.ndarray, w: np.ndarray, signs: np.ndarray) -> np.n
     """
     residuals = np.asarray(residuals, dtype=float)
     w = np.broadcast_to(np.asarray(w, dtype=float).reshape(residuals.shape[0], -1), residuals.shape)
-    personas = residuals.shape[0]
-    total = w.sum(0)
-    spread = (residuals**2).sum(0)
-    delta = signs @ residuals
-    delta /= total
-    cross = signs @ (residuals * w)
-    squares = delta * (w**2).sum(0)
-    squares -= 2.0 * cross
-    squares *= delta
-    squares += spread
-    # The subtraction loses about 1e-16 of `spread` to rounding; less than that is no spread.
-    none = squares <= NO_SPREAD * spread
-    squares[none] = 1.0
-    np.sqrt(squares, out=squares)
-    statistic = np.abs(delta, out=delta)
-    statistic /= squares
-    statistic *= total * np.sqrt((personas - 1) / personas)
-    if none.any():
-        moved = np.abs(signs @ residuals) > TOLERANCE * np.abs(residuals).sum(0)
-        statistic = np.where(none, np.where(moved, np.inf, 0.0), statistic)
-    return statistic
+    return Studentising.of(residuals, w).statistics(signs @ residuals, signs @ (residuals * w))
+
+
+@dataclass(frozen=True, slots=True)
+class Studentising:
+    """What turns flipped sums of columns into |t*|: sums over the personas G of r^2, w, w^2 and |r|, each [M]."""
+
+    personas: int
+    spread: np.ndarray
+    total: np.ndarray
+    squared: np.ndarray
+    size: np.ndarray
+
+    @classmethod
+    def of(cls, residuals: np.ndarray, w: np.ndarray) -> Studentising:
+        """residuals, w  [G, M]"""
+        return cls(len(residuals), (residuals**2).sum(0), w.sum(0), (w**2).sum(0), np.abs(residuals).sum(0))
+
+    def statistics(self, sums: np.ndarray, cross: np.ndarray) -> np.ndarray:
+        """|t*| [R, M] from the flipped sums of r and of r w, both [R, M]; see `studentised`."""
+        delta = sums / self.total
+        squares = delta * self.squared
+        squares -= 2.0 * cross
+        squares *= delta
+        squares += self.spread
+        # The subtraction loses about 1e-16 of `spread` to rounding; less than that is no spread.
+        none = squares <= NO_SPREAD * self.spread
+        squares[none] = 1.0
+        np.sqrt(squares, out=squares)
+        statistic = np.abs(delta, out=delta)
+        statistic /= squares
+        statistic *= self.total * np.sqrt((self.personas - 1) / self.personas)
+        if none.any():
+            moved = np.abs(sums) > TOLERANCE * self.size
+            statistic = np.where(none, np.where(moved, np.inf, 0.0), statistic)
+        return statistic
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +169,21 @@ def max_t(
     0 exactly when p_adj < alpha, also for K = 1.
     Source: STATISTICS.md; Westfall and Young 1993; Romano and Wolf 2005.
     """
-    centre = (w * d).sum(-1) / w.sum()
-    residuals = (w * (d - centre[:, None])).T
+    residuals = centred(d, w).T
     parts = [studentised(residuals[:, part], w, signs).max(1) for part in _blocks(residuals.shape[1])]
-    maxima = np.max(parts, axis=0)
+    return simultaneous(delta, se, np.max(parts, axis=0), alpha=alpha, scale=scale)
+
+
+def centred(d: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """The residuals w (d - weighted mean) [K, G] of differences [K, G] and weights [G]."""
+    centre = (w * d).sum(-1) / w.sum()
+    return w * (d - centre[:, None])
+
+
+def simultaneous(
+    delta: np.ndarray, se: np.ndarray, maxima: np.ndarray, *, alpha: float = 0.05, scale: np.ndarray | float = 1.0
+) -> Simultaneous:
+    """What `max_t` says of K methods from the largest |t*| after each flip, `maxima` [R]."""
     unit = se * np.broadcast_to(np.asarray(scale, dtype=float), delta.shape)
     t = ratio(delta, unit)
     p, c = adjusted(np.abs(t), maxima, alpha)

@@ -19,9 +19,9 @@ from harness.statistics.family import (
     FEWEST_FOR_SKEWED,
     FEWEST_FOR_VERDICT,
     Comparison,
-    family_comparison,
+    family_comparisons,
 )
-from harness.statistics.flips import FLIPS, holm, sign_matrix
+from harness.statistics.flips import FLIPS, holm
 from harness.statistics.power import equivalence, mde, mde_adjusted
 from harness.statistics.rows import ComparisonRow, Interval, number_or_none, score_row
 from harness.statistics.scores import PersonaScores, aligned
@@ -55,14 +55,9 @@ def compare(
     _check(baseline, estimand, alpha)
     baseline = baseline.restricted_to(sorted(baseline.personas))
     runs = {name: aligned(name, scores, baseline) for name, scores in methods.items()}
-    personas = len(baseline.personas)
-    signs = sign_matrix(personas, flips, seed) if personas >= FEWEST_FOR_VERDICT else None
-    results: dict[str, list[Comparison]] = {
-        kind: family_comparison(
-            [run.sums for run in runs.values()], baseline.sums, baseline.n, kind, alpha=alpha, signs=signs
-        )
-        for kind in ("micro", "macro")
-    }
+    sums = [run.sums for run in runs.values()]
+    estimands: tuple[Estimand, ...] = ("micro", "macro")
+    results = family_comparisons(sums, baseline.sums, baseline.n, estimands, alpha=alpha, flips=flips, seed=seed)
     chosen = results[estimand]
     raw = [c.p_raw for c in chosen if c.p_raw is not None]
     stepped = holm(np.array(raw)) if len(raw) == len(chosen) else None

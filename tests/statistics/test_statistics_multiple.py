@@ -11,6 +11,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from harness import statistics
+from harness.statistics import drawn_flips, family as statistics_family
 from harness.statistics.flips import BLOCK, adjusted, sign_flip_p, sign_matrix, studentised
 
 
@@ -235,3 +236,31 @@ def test_five_personas_get_no_p_and_no_interval():
     assert (row.p_raw, row.p_adj, row.ci95, row.sim_ci) == (None, None, None, None)
     assert np.isfinite(row.delta)
     assert statistics.family_comparison([], np.ones(8), np.ones(8), "micro") == []
+
+
+@pytest.mark.parametrize("blocks", [(40, 7), (1000, 2048), (4_000_000, 11)])
+def test_signs_that_are_drawn_in_blocks_are_those_of_the_matrix(monkeypatch, blocks):
+    methods, baseline, n = family(30, 3, 21)
+    held = statistics_family.family_comparisons(methods, baseline, n, ("micro", "macro"), flips=999, seed=4)
+    monkeypatch.setattr(statistics_family, "HELD", 0)
+    monkeypatch.setattr(drawn_flips, "DRAWN", blocks[0])
+    monkeypatch.setattr(drawn_flips, "PERSONAS", blocks[1])
+    drawn = statistics_family.family_comparisons(methods, baseline, n, ("micro", "macro"), flips=999, seed=4)
+    other = statistics_family.family_comparisons(methods, baseline, n, ("micro", "macro"), flips=999, seed=5)
+    for kind in ("micro", "macro"):
+        for ours, theirs in zip(drawn[kind], held[kind], strict=True):
+            assert (ours.p_raw, ours.p_adj, ours.delta, ours.se) == (
+                theirs.p_raw,
+                theirs.p_adj,
+                theirs.delta,
+                theirs.se,
+            )
+            assert ours.sim_ci == pytest.approx(theirs.sim_ci, rel=1e-9)
+        assert [row.p_raw for row in drawn[kind]] != [row.p_raw for row in other[kind]]
+
+
+def test_drawn_signs_leave_a_method_that_is_the_baseline_alone(monkeypatch):
+    methods, baseline, n = family(20, 2, 10)
+    monkeypatch.setattr(statistics_family, "HELD", 0)
+    same, *_ = statistics.family_comparison([baseline.copy(), *methods], baseline, n, "micro", flips=999)
+    assert (same.identical, same.p_raw, same.p_adj, same.sim_ci) == (True, 1.0, 1.0, (0.0, 0.0))
