@@ -379,6 +379,13 @@ class RunRecord(RunHead):
             raise StoreError(f"{self.id} is {self.status}: {self.error or 'not finished'}")
         return self.per_persona
 
+    @property
+    def all_sums(self) -> dict[str, PersonaSums]:
+        """All sums per persona that the record holds, by the dotted place of each."""
+        found = {"per_persona": self.per_persona, "unseen.per_persona": self.unseen and self.unseen.per_persona}
+        found |= {f"yardsticks.{i}.per_persona": one.per_persona for i, one in enumerate(self.yardsticks)}
+        return {place: sums for place, sums in found.items() if sums is not None}
+
     def metric_sums(self, name: str) -> MetricSums:
         """A metric's sums, with its unit and direction. Raises StoreError for one that the run does not have."""
         found = self.sums.metrics
@@ -398,15 +405,35 @@ class RunRecord(RunHead):
             return self
         return RunRecord.model_validate(without_places(self.model_dump(mode="json"), _OF_PERSONAS))
 
-    def text(self) -> str:
+    def text(self, apart: Mapping[str, str] | None = None) -> str:
         """run.json: strict JSON, one line a field, so that a person finds a field and a diff stays small.
 
         It names no place on this machine but what lies below the current folder. The last field is the digest of the
         others; whoever edits a record by hand takes it out.
+        apart   sums that lie in files of their own, `all_sums`' place of each -> the file's name
         """
-        fields = without_places(clean_json(self.model_dump(mode="json")), _OF_PERSONAS)
+        apart = apart or {}
+        fields = without_places(clean_json(self.model_dump(mode="json", exclude=_tree(apart))), _OF_PERSONAS)
+        for place, file in apart.items():
+            *above, last = place.split(".")
+            inner = fields
+            for name in above:
+                inner = inner[int(name) if isinstance(inner, list) else name]
+            inner[last] = {"file": file}
         texts = {name: json.dumps(v, ensure_ascii=False, allow_nan=False) for name, v in fields.items()}
         return signed("{\n" + ",\n".join(f'"{name}": {visible_json(text)}' for name, text in texts.items()) + "\n}\n")
+
+
+def _tree(places: Iterable[str]) -> dict[Any, Any]:
+    """Dotted places as pydantic wants to have what it leaves out; a number is a place in a list."""
+    tree: dict[Any, Any] = {}
+    for place in places:
+        *above, last = (int(name) if name.isdigit() else name for name in place.split("."))
+        inner = tree
+        for name in above:
+            inner = inner.setdefault(name, {})
+        inner[last] = True
+    return tree
 
 
 _BELOW_THE_HEAD = tuple(f'"{name}": ' for name in RunRecord.model_fields if name not in RunHead.model_fields)
@@ -457,11 +484,8 @@ def _faults(record: RunHead) -> Iterator[str]:
         yield f"metrics: '{missing[0]}' has no sums"
     if record.reference and not _finite(record.reference.score, record.reference.se or 0.0):
         yield "reference: score and se must be numbers"
-    sums = {"per_persona": record.sums, "unseen.per_persona": record.unseen and record.unseen.per_persona}
-    sums |= {f"yardsticks.{i}.per_persona": one.per_persona for i, one in enumerate(record.yardsticks)}
-    for where, found in sums.items():
-        if found is not None:
-            yield from (f"{where}.{fault}" for fault in _faults_of(found))
+    for where, found in record.all_sums.items():
+        yield from (f"{where}.{fault}" for fault in _faults_of(found))
 
 
 def _faults_of(sums: PersonaSums) -> Iterator[str]:

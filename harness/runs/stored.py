@@ -1,8 +1,10 @@
 """Runs on disk: reading, finding and writing them. One run is a folder:
 
     <runs>/<id>/run.json replies.parquet adapters/
+                people.parquet, in place of a field of run.json where there are many people
 
-What run.json says is `record`, the replies are `replies`; how a folder is written whole is `harness.store`.
+What run.json says is `record`, the replies are `replies`, people.parquet is `people`; how a folder is written whole is
+`harness.store`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 from pydantic_core import from_json
 
 from harness.errors import HarnessError, StoreError, did_you_mean
+from harness.runs.people import with_people, write_people
 from harness.runs.record import (
     SCHEMA_VERSION,
     BenchmarkSource,
@@ -129,6 +132,8 @@ def _whole(text: str, path: Path) -> RunRecord:
             if path.name == FILE and sums.is_file():
                 value["per_persona"] = read_json(sums)
             value = _upgraded(value, path)
+        elif path.name == FILE:
+            value = with_people(value, path.parent)
     record = described(parse_record(value, path))
     _check_place(record, path)
     return record if is_signed(text) else record.without_places()  # `RunRecord.text` has taken them out
@@ -205,9 +210,11 @@ def write_run(store: Store, record: RunRecord, fill: Callable[[Path], None] | No
         nonlocal whole
         if fill:
             fill(folder)
+        apart = write_people(folder, whole)
+        if fill or apart:
             files = [*(p for p in folder.iterdir() if p.is_file()), *folder.glob(f"*/{SEAL}")]
             whole = whole.amended(files={p.relative_to(folder).as_posix(): file_digest(p) for p in sorted(files)})
-        write_atomically(folder / FILE, whole.text())
+        write_atomically(folder / FILE, whole.text(apart))
 
     return StoredRun(store.write_folder(whole.id, write), whole)
 
