@@ -10,6 +10,7 @@ from .bank import (
 from .discrete_prompt import DiscretePromptBank as DiscretePromptBank
 from .files import (
     load_bank as load_bank,
+    open_adapter as open_adapter,
     save_bank as save_bank,
     write_peft as write_peft,
 )

@@ -6,6 +6,7 @@ from . import (
     prepare as prepare,
     profiling as profiling,
     report as report,
+    scale as scale,
     serving as serving,
     training as training,
     ways as ways,

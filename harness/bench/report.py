@@ -97,6 +97,51 @@ def generate_text(table: Mapping[str, Any]) -> str:
     return "\n\n".join([heading_text(table), _markdown(lines), " ".join(notes)]) + "\n"
 
 
+def scale_text(table: Mapping[str, Any]) -> str:
+    """The tables of `bench scale` in markdown, and its targets."""
+    parts = [heading_text(table)]
+    if table["stores"]:
+        parts.append(_markdown([_store_line(row) for row in table["stores"]]))
+        parts.append(
+            "Bytes are those of one person: an adapter, and the sums of one run. `open` is the median of some people, "
+            "[the longest], read from the disk; `write` and `read` are of one run's sums. `list` and `compare` are "
+            "whole commands, with the most memory that they took."
+        )
+    if table["fits"]:
+        parts.append("Fits:\n\n" + _markdown([_fit_line(row) for row in table["fits"]]))
+    if table["fit_slope"] is not None:
+        parts.append(
+            f"Seconds grow as people to the power of {table['fit_slope']:.2f} (1: twice as many take twice as long)."
+        )
+    if table["targets"]:
+        wrong = [f"{one['what']} of {one['people']:,} people" for one in table["targets"] if not one["met"]]
+        parts.append(f"Targets missed: {'; '.join(wrong)}." if wrong else "All targets are met.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _store_line(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "people": f"{row['people']:,}",
+        "bytes, adapter": f"{row['adapter_bytes_a_person']:,.0f}",
+        "bytes, sums": f"{row['result_bytes_a_person']:,.1f}",
+        "open, ms": f"{1000 * row['open_seconds']:.1f} [{1000 * row['open_seconds_longest']:.1f}]",
+        "write, s": f"{row['write_results_seconds']:.2f}",
+        "read, s": f"{row['read_results_seconds']:.2f}",
+        "`list runs`": f"{row['list_seconds']:.1f} s, {row['list_peak_bytes'] / 1e9:.2f} GB",
+        f"`compare` of {row['methods']}": f"{row['compare_seconds']:.1f} s, {row['compare_peak_bytes'] / 1e9:.2f} GB",
+    }
+
+
+def _fit_line(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "people": f"{row['people']:,}",
+        "seconds": f"{row['seconds']:.1f}",
+        "people/s": f"{row['people_per_second']:.1f}",
+        "tokens/s": f"{row['tokens_per_second']:,.0f}",
+        "peak memory": _gigabytes(row),
+    }
+
+
 def _way_line(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "way": f"`{row['way']}`",

@@ -23,6 +23,7 @@ bench_app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 
+PEOPLE, FITTED = "1000,10000,100000,1000000", "256,1024,4096"
 SUBSET = "study_loop=10,trainer=10"
 SIZES = "1,8,32,100,200"
 REPLIES = 5_900
@@ -244,6 +245,44 @@ def bench_statistics_command(
         raise typer.Exit(2)
 
 
+@bench_app.command("scale")
+@example("bench-scale")
+def bench_scale_command(
+    people: Annotated[str, typer.Option(help="Sizes of made-up stores; '' for none.")] = PEOPLE,
+    fit: Annotated[str, typer.Option("--fit", help="Sizes of banks that are trained; '' for none.")] = FITTED,
+    config: Config = "bench",
+    threads: Threads = None,
+    sets: Sets = None,
+    output: Output = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make stores of very many people from random numbers, and measure what they cost: bytes, opening one adapter,
+    listing, comparing; then how fast people are fitted. The stores are removed. A million people take minutes, 6 GB of
+    disk and as much memory.
+
+    Exit code 2: a target is missed.
+    """
+    from harness.bench import prepare, report, scale
+    from harness.model import load_backbone
+
+    sizes, fitted = _numbers(people, "--people", PEOPLE), _numbers(fit, "--fit", FITTED)
+    settings = _settings(config, None, threads, None, "cpu", sets or [], None, "tiny")
+    asked = scale.Scale(sizes, fitted, settings.threads)
+    backbone = load_backbone(settings.backbone)
+    found = scale.measure_scale(asked, backbone, lambda: prepare.subject_of(settings, []), progress(quiet))
+    facts = {
+        "methods": scale.METHODS, "virtual_tokens": scale.TOKENS, "width": backbone.hidden, "flips": 9_999,
+        "dialogues_a_person_fitted": scale.FIT_DIALOGUES, "epochs": scale.FIT_EPOCHS, "threads": settings.threads,
+        "repeats": 1,
+    }  # fmt: skip
+    table = {**report.heading(_command(), facts, "cpu"), **found}
+    _give(table, report.scale_text(table), "bench scale", output, as_json)
+    if wrong := scale.missed(table):
+        typer.echo(f"missed: {'; '.join(wrong)}", err=True)
+        raise typer.Exit(2)
+
+
 def _settings(
     config: str, personas: str | None, threads: int | None, dtype: str | None, device: str | None,
     sets: list[str], plugin: list[Path] | None, shape: str,
@@ -290,10 +329,10 @@ def _progress(quiet: bool, keep: Path | None, quick: bool) -> Any:
     return show
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(text: str, flag: str = "--sizes", like: str = SIZES) -> list[int]:
     wrong = [name for name in _names(text) if not name.isdigit() or int(name) < 1]
     if wrong:
-        raise HarnessError(f"--sizes {wrong[0]}: write numbers of adapters, such as {SIZES}")
+        raise HarnessError(f"{flag} {wrong[0]}: write numbers of adapters, such as {like}")
     return [int(name) for name in _names(text)]
 
 

@@ -134,7 +134,8 @@ def _shared_examples(a: StoredRun, b: StoredRun) -> str:
 
 def _unlike_replies(a: StoredRun, b: StoredRun) -> str:
     """Runs of one label can still hold other personas, numbers of replies or examples: a label is only a word."""
-    ours, theirs = (dict(zip(s.personas, s.replies, strict=True)) for s in (a.record.sums, b.record.sums))
+    same = _people(a.record.sums) == _people(b.record.sums)  # in one order, as runs of one data set are
+    ours, theirs = ({}, {}) if same else (dict(zip(*_people(run.record.sums), strict=True)) for run in (a, b))
     if extra := sorted(ours.keys() ^ theirs.keys()):
         return f"personas differ ({len(ours)} and {len(theirs)}; {extra[0]} is on one side only)"
     if unlike := sorted(p for p in ours if ours[p] != theirs[p]):
@@ -145,6 +146,10 @@ def _unlike_replies(a: StoredRun, b: StoredRun) -> str:
     if a.head.imported and None not in named and named[0] != named[1]:
         return f"example sets differ: '{a.head.imported.example_set}' names other examples in each file"
     return ""
+
+
+def _people(sums: PersonaSums) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    return sums.personas, sums.replies
 
 
 def check_comparable(a: StoredRun, b: StoredRun) -> None:
@@ -207,6 +212,9 @@ def scores_of(
     personas = per_seed[0][1].personas
     order = []  # imported files may name the personas in another order
     for run, sums in per_seed:
+        if sums.personas == personas:
+            order.append(slice(None))
+            continue
         place = {p: i for i, p in enumerate(sums.personas)}
         if place.keys() != set(personas):
             raise NotComparableError(f"the seeds of {name} have different personas ({run})")
@@ -226,7 +234,7 @@ def scores_of(
     if not kept.any():
         raise NotComparableError(f"{name} has no value of '{metric}': it is undefined for all its replies")
     sums = np.array([np.array(entry.sum, dtype=float)[at] for entry, at in zip(entries, order, strict=True)])
-    names = tuple(p for p, keep in zip(personas, kept, strict=True) if keep)
+    names = personas if kept.all() else tuple(p for p, keep in zip(personas, kept, strict=True) if keep)
     return PersonaScores(names, seeds, sums[:, kept], n[0][kept])
 
 

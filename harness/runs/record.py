@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.contract import ReferenceScore
@@ -482,7 +483,7 @@ def _faults(record: RunHead) -> Iterator[str]:
         return
     if missing := [name for name in record.metrics if name not in record.sums.metrics]:
         yield f"metrics: '{missing[0]}' has no sums"
-    if record.reference and not _finite(record.reference.score, record.reference.se or 0.0):
+    if record.reference and not _finite([record.reference.score, record.reference.se or 0.0]):
         yield "reference: score and se must be numbers"
     for where, found in record.all_sums.items():
         yield from (f"{where}.{fault}" for fault in _faults_of(found))
@@ -491,15 +492,15 @@ def _faults(record: RunHead) -> Iterator[str]:
 def _faults_of(sums: PersonaSums) -> Iterator[str]:
     if not sums.personas or len(set(sums.personas)) != len(sums.personas):
         yield "personas: nobody, or somebody twice"
-    if any(n < 0 for n in sums.replies):
+    if min(sums.replies, default=0) < 0:
         yield "replies: fewer than none"
     for name, entry in sums.metrics.items():
         columns = (entry.sum, entry.values or (), *(entry.counts or {}).values())
-        if not all(_finite(*column) for column in columns):
+        if not all(_finite(column) for column in columns):
             yield f"metrics.{name}: sums must be numbers"
-        if any(not 0 <= n <= 2**53 for n in entry.n):
+        if not 0 <= min(entry.n, default=0) <= max(entry.n, default=0) <= 2**53:
             yield f"metrics.{name}: n must count replies"
 
 
-def _finite(*numbers: float) -> bool:
-    return all(abs(number) <= LARGEST for number in numbers)  # nan is not
+def _finite(numbers: Sequence[float]) -> bool:
+    return bool((np.abs(np.asarray(numbers, dtype=float)) <= LARGEST).all())  # nan is not

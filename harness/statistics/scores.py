@@ -55,6 +55,8 @@ class PersonaScores:
 
         Raises HarnessError naming a persona that is not there.
         """
+        if tuple(personas) == self.personas:
+            return self
         place = {persona: i for i, persona in enumerate(self.personas)}
         missing = [persona for persona in personas if persona not in place]
         if missing:
@@ -68,8 +70,7 @@ def aligned(name: str, scores: PersonaScores, baseline: PersonaScores) -> Person
 
     Raises HarnessError if the personas or their numbers of replies differ: such runs are not comparable.
     """
-    extra = set(scores.personas) ^ set(baseline.personas)
-    if extra:
+    if scores.personas != baseline.personas and (extra := set(scores.personas) ^ set(baseline.personas)):
         raise HarnessError(
             f"{name} and the baseline were scored on different personas ({len(scores.personas)} and "
             f"{len(baseline.personas)}, e.g. {min(extra)!r} on one side only): compare shared personas"
