@@ -105,7 +105,7 @@ def scale_text(table: Mapping[str, Any]) -> str:
         parts.append(
             "Bytes are those of one person: an adapter, and the sums of one run. `open` is the median of some people, "
             "[the longest], read from the disk; `write` and `read` are of one run's sums. `list` and `compare` are "
-            "whole commands, with the most memory that they took."
+            "whole commands: seconds on the clock, (of processors), the most memory that they took."
         )
     if table["fits"]:
         parts.append("Fits:\n\n" + _markdown([_fit_line(row) for row in table["fits"]]))
@@ -127,9 +127,14 @@ def _store_line(row: Mapping[str, Any]) -> dict[str, str]:
         "open, ms": f"{1000 * row['open_seconds']:.1f} [{1000 * row['open_seconds_longest']:.1f}]",
         "write, s": f"{row['write_results_seconds']:.2f}",
         "read, s": f"{row['read_results_seconds']:.2f}",
-        "`list runs`": f"{row['list_seconds']:.1f} s, {row['list_peak_bytes'] / 1e9:.2f} GB",
-        f"`compare` of {row['methods']}": f"{row['compare_seconds']:.1f} s, {row['compare_peak_bytes'] / 1e9:.2f} GB",
+        "`list runs`": _command_cell(row, "list"),
+        f"`compare` of {row['methods']}": _command_cell(row, "compare"),
     }
+
+
+def _command_cell(row: Mapping[str, Any], name: str) -> str:
+    seconds, cpu = row[f"{name}_seconds"], row[f"{name}_cpu_seconds"]
+    return f"{seconds:.1f} s ({cpu:.1f} s), {row[f'{name}_peak_bytes'] / 1e9:.2f} GB"
 
 
 def _fit_line(row: Mapping[str, Any]) -> dict[str, str]:

@@ -107,9 +107,10 @@ def _store(place: Path, people: int, backbone: Backbone, threads: int, done: Cal
     row |= {"open_seconds": statistics.median(opened), "open_seconds_longest": max(opened)}
     done()
     del keys
-    row["list_seconds"], row["list_peak_bytes"], _ = _command(["list", "runs"], runs, threads)
+    row |= {f"list_{name}": value for name, value in _command(["list", "runs"], runs, threads)[0].items()}
     done()
-    row["compare_seconds"], row["compare_peak_bytes"], text = _command(["compare", *names, "--json"], runs, threads)
+    figures, text = _command(["compare", *names, "--json"], runs, threads)
+    row |= {f"compare_{name}": value for name, value in figures.items()}
     row["compared"] = json.loads(text)["n_personas"]
     done()
     return row
@@ -151,7 +152,7 @@ def _open_seconds(folder: Path, keys: Sequence[str]) -> list[float]:
     seconds = []
     for place in chosen:
         started = time.perf_counter()
-        open_adapter(folder, keys[place])
+        open_adapter(folder, keys[int(place)])
         seconds.append(time.perf_counter() - started)
     return seconds
 
@@ -169,17 +170,21 @@ def _forget(folder: Path) -> None:
             os.close(file)
 
 
-def _command(words: Sequence[str], runs: Path, threads: int) -> tuple[float, int, str]:
-    """Wall seconds, most resident bytes and stdout of a harness command. Raises HarnessError where it fails."""
+def _command(words: Sequence[str], runs: Path, threads: int) -> tuple[dict[str, Any], str]:
+    """Seconds on the clock and of processors, most resident bytes, and stdout of a harness command.
+
+    Raises HarnessError where it fails.
+    """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile("w+", encoding="utf-8") as err:
         started = time.perf_counter()
         command = [sys.executable, "-m", "harness", *words, "--runs-dir", str(runs)]
         child = psutil.Popen(command, stdout=out, stderr=err, env=environment(threads))
-        peak = 0
+        peak, cpu = 0, 0.0
         try:
             while child.poll() is None:
                 try:
-                    peak = max(peak, child.memory_info().rss)
+                    peak, times = max(peak, child.memory_info().rss), child.cpu_times()
+                    cpu = times.user + times.system
                 except psutil.Error:  # it has just ended
                     break
                 time.sleep(_POLL_SECONDS)
@@ -194,7 +199,7 @@ def _command(words: Sequence[str], runs: Path, threads: int) -> tuple[float, int
             last = (err.read().strip().splitlines() or ["it printed no message"])[-1]
             raise HarnessError(f"`harness {words[0]}` failed (exit code {code}): {last}")
         out.seek(0)
-        return seconds, peak, out.read()
+        return {"seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak}, out.read()
 
 
 def _check_space(backbone: Backbone, people: int) -> None:

@@ -115,7 +115,9 @@ def family_comparisons(
     """
     if not methods:
         return {estimand: [] for estimand in estimands}
-    found = {estimand: _estimates(methods, baseline, n, estimand, alpha) for estimand in estimands}
+    found: dict[Estimand, _Estimates] = {
+        estimand: _estimates(methods, baseline, n, estimand, alpha) for estimand in estimands
+    }
     tests = _tests(found, alpha, flips, seed, signs)
     return {estimand: _comparisons(own, tests.get(estimand)) for estimand, own in found.items()}
 

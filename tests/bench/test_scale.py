@@ -47,13 +47,8 @@ def test_a_target_that_is_missed_is_named():
         "open one person's adapter (1,000,000 people): 0.1, asked < 0.1",
         "compare 5 methods, seconds (1,000,000 people): 301, asked < 300",
     ]
-    table = {
-        "stores": [],
-        "fits": [],
-        "fit_slope": None,
-        "targets": targets,
-        **report.heading("x", {"repeats": 1}, "cpu"),
-    }
+    heading = report.heading("x", {"repeats": 1}, "cpu")
+    table = {**heading, "stores": [], "fits": [], "fit_slope": None, "targets": targets}
     assert "Targets missed: open one person's adapter of 1,000,000 people; compare" in report.scale_text(table)
 
 
