@@ -155,7 +155,7 @@ class _Index:
     base_name: str
     fingerprint: str
     firsts: list[str]  # key of each shard's first adapter
-    files: list[Path]
+    names: list[str]  # of the shards' files; a path of each would take longer than all else where there are thousands
     is_sorted: bool
 
     @classmethod
@@ -175,7 +175,7 @@ class _Index:
             firsts = [str(shard["first"]) for shard in index["shards"]]
             known = cls(
                 folder, index["kind"], index["spec"], base["name"], base["fingerprint"],
-                firsts, [folder / str(name) for name in names], index["sorted"] is True,
+                firsts, names, index["sorted"] is True,
             )  # fmt: skip
         except (KeyError, TypeError) as fault:
             raise StoreError(f"{path} is not an index of adapters ({fault!r}); fit again") from fault
@@ -184,12 +184,16 @@ class _Index:
                 raise StoreError(f"{path} names the file {name!r}, which save_bank never writes; do not trust it")
         return known
 
+    @property
+    def files(self) -> list[Path]:
+        return [self.folder / name for name in self.names]
+
     def may_hold(self, key: str) -> list[Path]:
         """The shards in which a key can lie."""
         if not self.is_sorted:
             return self.files
         place = bisect.bisect_right(self.firsts, key) - 1
-        return self.files[max(place, 0) : place + 1]
+        return [self.folder / name for name in self.names[max(place, 0) : place + 1]]
 
 
 @dataclass(frozen=True)
