@@ -16,6 +16,7 @@ from harness.statistics.estimands import Estimand, differences, mean_and_se, wei
 from harness.statistics.family import FEWEST_FOR_VERDICT
 from harness.statistics.flips import ratio
 
+_HELD = 2**24  # numbers of a block of permutations
 _BLOCK = 1_000  # permutations per block: bounds the memory
 
 
@@ -109,8 +110,9 @@ def _heterogeneity(
     observed = float(_cochran_q(d[None], w[None], sizes)[0])
     generator = np.random.default_rng(seed)
     reached = 0
-    for start in range(0, permutations, _BLOCK):
-        rounds = min(_BLOCK, permutations - start)
+    block = max(1, min(_BLOCK, _HELD // d.size))
+    for start in range(0, permutations, block):
+        rounds = min(block, permutations - start)
         places = np.argsort(generator.random((rounds, d.size)), axis=1)
         reached += int((_cochran_q(d[places], w[places], sizes) >= observed * (1 - 1e-9)).sum())
     return observed, (reached + 1) / (permutations + 1)
