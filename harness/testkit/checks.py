@@ -15,7 +15,8 @@ from harness.contract import BACKBONE, in_words, option_types, read_value
 from harness.errors import ConfigError, HarnessError
 from harness.model import split_examples
 from harness.study import check_adapters
-from harness.testkit.lab import TOLERANCE, CheckFailed, CheckSkipped, EarlyStoppingOff, Lab, Trial, same_adapters
+from harness.testkit.lab import CheckFailed, CheckSkipped, EarlyStoppingOff, Lab, Trial, same_adapters
+from harness.testkit.report import TOLERANCE
 from harness.testkit.tiny_world import newcomer_prompts, reworded, with_other_references
 from harness.testkit.watching import texts_in_reach, variations, watched
 

@@ -25,12 +25,8 @@ from harness.model import Backbone, fingerprint, split_examples
 from harness.progress import Progress
 from harness.store import Store
 from harness.study import Study, fit_method, make_study, predict_in_order
-from harness.testkit.tiny_world import tiny_backbone, tiny_dataset
+from harness.testkit.tiny_world import reworded, tiny_backbone, tiny_dataset
 from harness.training import Fitter
-
-# Agreement to this share counts as equal: independent sums in double precision differ by far less, and anything that
-# a method learns from data changes its numbers by far more.
-TOLERANCE = 1e-7
 
 
 class CheckFailed(Exception):  # noqa: N818 (an outcome, not an error)
@@ -64,6 +60,7 @@ class Trial:
     changed  what was changed of these, found right after the fit
     drew     whether the fit used or set a global random generator
     before   how many changes of the process there were before the fit, see `disturbed`
+    step     called before hooks are
     """
 
     method: Method
@@ -73,12 +70,15 @@ class Trial:
     changed: list[str]
     drew: bool
     before: int
+    step: Callable[[], None]
 
     def predict(self, prompts: Sequence[Prompt]) -> list[str]:
+        self.step()
         return predict_in_order(self.method, self.study, self.fitted, prompts).replies
 
     def nll(self, prompts: Sequence[Prompt], references: Sequence[str]) -> np.ndarray:
         """Summed nats [n] of each reference after its prompt: finer than replies, it sees any change of numbers."""
+        self.step()
         asked = Transcript(self.study.protocol, self.study.progress).ask(self.fitted, prompts)
         nats = reply_nll(asked, references, self.study.progress)
         return np.array([value for value, _ in nats])
@@ -123,8 +123,20 @@ def fit_required(
 class Lab:
     """A method with the tiny world; trials that several checks want are made once."""
 
-    def __init__(self, methods: Mapping[str, Method], name: str, folder: Path, before: int | None = None) -> None:
-        """before: how many changes of the process there were when the plugin was not loaded yet; None: as of now."""
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        name: str,
+        folder: Path,
+        before: int | None = None,
+        step: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Nothing is fitted yet.
+
+        before  how many changes of the process there were when the plugin was not loaded yet; None: as of now
+        step    called before every call of a hook
+        """
+        self.step = step
         self.before = count_changes() if before is None else before
         self.methods, self.method, self.folder = methods, methods[name], folder
         self.dataset = tiny_dataset()
@@ -167,7 +179,7 @@ class Lab:
         earlier = count_changes()
         with _global_randomness(noise):
             fitted = fit_method(self.method, study)
-        trial = Trial(self.method, study, fitted, before, [], False, earlier)
+        trial = Trial(self.method, study, fitted, before, [], False, earlier, self.step)
         trial.changed = trial.changes()
         trial.drew = any(change.what.startswith(RANDOM) for change in trial.disturbed())
         return trial
@@ -202,6 +214,26 @@ class Lab:
             raise CheckSkipped("predict fails, see 'one_reply_per_prompt'") from self._replies
         return self._replies
 
+    @property
+    def works(self) -> bool:
+        """Whether the method is known to fit and to reply."""
+        return isinstance(vars(self).get("_replies"), list)
+
+    def elsewhere(self) -> tuple[list[str], dict[str, np.ndarray]]:
+        """Replies, and the numbers behind them, in a world and with a seed that no other trial has.
+
+        Adapters are by persona and name. They follow from the plugin's code alone, so that another process that does
+        the same gives the same.
+        """
+        trial = self.trial(reworded(self.dataset, [p.id for p in self.dataset.personas], salt="third"), seed=2)
+        with _global_randomness(0):
+            replies = trial.predict(self.prompts)
+        numbers = {"the likelihood of replies": trial.nll(self.prompts, self.references)}
+        for persona in self.dataset.personas:
+            for name, values in trial.adapter(persona.id).items():
+                numbers[f"the adapter of '{persona.id}' ({name})"] = values.double().cpu().numpy()
+        return replies, numbers
+
     def disturbed(self) -> list[Change]:
         """What the method's plugin has left changed in the process up to now."""
         return changes(self.before, {self.method.source.file})
@@ -225,6 +257,7 @@ class Lab:
         study_type: type[Study],
         store: str,
     ) -> Study:
+        self.step()
         world = dataset or self.dataset
         return make_study(
             method, world, {p.id for p in world.personas}, backbone=backbone, options=options, seed=seed,

@@ -6,7 +6,10 @@ A message is two lengths, a JSON header and safetensors bytes. What comes is che
 from __future__ import annotations
 
 import json
+import os
+import queue
 import struct
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -69,3 +72,41 @@ def _exactly(stream: BinaryIO, count: int) -> bytes:
         parts.append(part)
         count -= len(part)
     return b"".join(parts)
+
+
+# ---- in the worker ----
+
+
+class Driver:
+    """The other side, as a worker sees it."""
+
+    def __init__(self, inbound: BinaryIO, outbound: BinaryIO) -> None:
+        self._outbound = outbound
+        self._lock = threading.Lock()
+        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, args=(inbound,), daemon=True, name="harness-worker").start()
+
+    def _listen(self, inbound: BinaryIO) -> None:
+        """Take messages as they come, also while a plugin computes: a driver that is gone is seen at once."""
+        try:
+            while True:
+                self._messages.put(read(inbound))
+        except Closed:
+            os._exit(0)
+
+    def next(self) -> Message:
+        return self._messages.get()
+
+    def tell(self, kind: str, fields: Mapping[str, Any] | None = None, **arrays: np.ndarray) -> None:
+        with self._lock:
+            write(self._outbound, Message(kind, fields or {}, arrays))
+
+
+def own_streams() -> tuple[BinaryIO, BinaryIO]:
+    """The channel, taken from stdin and stdout, which plugins then find empty and leading to stderr."""
+    inbound, outbound = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    return inbound, outbound

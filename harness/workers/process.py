@@ -8,17 +8,15 @@ ends.
 from __future__ import annotations
 
 import os
-import queue
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.abc import MetaPathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +31,7 @@ from harness.store import Store, peak_memory_bytes
 from harness.study import asked_for, replies_to
 from harness.training import Shards
 from harness.workers.chain import Chain, own_options
-from harness.workers.channel import Closed, Message, read, write
+from harness.workers.channel import Closed, Driver, Message, own_streams
 from harness.workers.executors import Places
 from harness.workers.job import FACTS, JOB, PLACES, PROMPTS, TEXTS, Job, Place
 from harness.workers.local import Fit, Given, LocalWorker
@@ -41,31 +39,6 @@ from harness.workers.task import Distributed, load_again
 
 INTERRUPTED = 130  # exit code
 AT_MOST_EVERY = 0.1  # seconds between two messages on the standing of a task
-
-
-class Driver:
-    """The other side, as a worker sees it."""
-
-    def __init__(self, inbound: BinaryIO, outbound: BinaryIO) -> None:
-        self._outbound = outbound
-        self._lock = threading.Lock()
-        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, args=(inbound,), daemon=True, name="harness-worker").start()
-
-    def _listen(self, inbound: BinaryIO) -> None:
-        """Take messages as they come, also while a plugin computes: a driver that is gone is seen at once."""
-        try:
-            while True:
-                self._messages.put(read(inbound))
-        except Closed:
-            os._exit(0)
-
-    def next(self) -> Message:
-        return self._messages.get()
-
-    def tell(self, kind: str, fields: Mapping[str, Any] | None = None, **arrays: np.ndarray) -> None:
-        with self._lock:
-            write(self._outbound, Message(kind, fields or {}, arrays))
 
 
 class RelayedProgress(Progress):
@@ -292,21 +265,11 @@ class _NoBenchmarks(MetaPathFinder):
             raise ImportError(f"a method's process imports no benchmark, and {fullname} is one")
 
 
-def _streams() -> tuple[BinaryIO, BinaryIO]:
-    """The channel, taken from stdin and stdout, which plugins then find empty and leading to stderr."""
-    inbound, outbound = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)
-    os.close(nothing)
-    return inbound, outbound
-
-
 def main() -> None:
     """Serve one driver."""
     sys.meta_path.insert(0, _NoBenchmarks())
     try:
-        serve(Driver(*_streams()))
+        serve(Driver(*own_streams()))
     except Closed:
         os._exit(0)
     except KeyboardInterrupt:

@@ -252,7 +252,11 @@ def check(folder: Path, text: str, *more: str) -> subprocess.CompletedProcess[st
     path = folder / "sample.py"
     path.write_text(text)
     command = [sys.executable, "-m", "harness", "check", "sample", "--plugin", str(path), "--timeout", "2", *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    (folder / "tmp").mkdir()
+    env = {**os.environ, "TMPDIR": str(folder / "tmp")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=env)
+    assert not list((folder / "tmp").glob("harness-check-*"))
+    return done
 
 
 STUCK = {
@@ -269,6 +273,7 @@ def test_a_hook_that_hangs_ends_the_check_with_one_line(tmp_path, how):
     text = source(METHOD, fit=STUCK[how])
     done = check(tmp_path, text)
     one_line(done.returncode, done.stderr, "method 'sample', fit: ", "sample.py:", "has not ended after 2 s")
+    assert re.search(r"^fits +failed .*sample\.py:\d+: has not ended after 2 s", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.attack

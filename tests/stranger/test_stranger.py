@@ -18,7 +18,7 @@ from harness.model import split_examples
 from harness.scoring.registry import score_columns
 from harness.store import kind_sources
 from harness.testkit import tiny_backbone, tiny_dataset, tiny_trial
-from harness.testkit.conformance import check_method
+from harness.testkit.conformance import check_here
 
 ROOT = Path(__file__).parents[2]
 MODULES = ("strange_methods", "strange_metrics", "strange_adapters", "strange_bank", "persona_scaling")
@@ -78,7 +78,7 @@ def test_it_is_listed_with_its_distribution_and_file(tmp_path, site, what, name,
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["persona_scaling", "borrowed_words"])
 def test_its_methods_keep_the_contract(installed, name):
-    report = check_method(name)
+    report = check_here(name)
     assert report.ok, report.text()
     assert "save_and_load" in {result.name for result in report.results if result.status == "ok"}
 

@@ -17,8 +17,8 @@ from harness import SoftPrompt, TrainOptions
 from harness.cli import main
 from harness.config.run_config import default_values, help_examples
 from harness.errors import PluginError
-from harness.testkit.checks import CHECKS
-from harness.testkit.conformance import LOADS, check_method, check_names, tiny_trial
+from harness.testkit.conformance import check_here, check_names, proved, tiny_trial
+from harness.testkit.isolated import check_method
 from harness.testkit.tiny_world import tiny_dataset
 from harness.testkit.watching import texts_in_reach, variations, watched
 
@@ -287,16 +287,24 @@ def fit(study):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_what_ships_keeps_the_contract(name):
-    report = check_method(name)
+    report = check_here(name)
     assert report.ok, report.text()
     assert [r.name for r in report.results] == check_names()
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("name", METHODS)
+def test_so_it_does_in_processes_of_its_own(name):
+    report = check_method(name)
+    assert report.ok, report.text()
+    assert report.results[-1].status == "ok"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_plugin_is_caught_by_the_check_that_is_there_for_it_and_by_no_other(tmp_path, fault):
     source, wanted = BROKEN[fault]
-    report = check_method("sample", plugin(tmp_path, source))
+    report = check_here("sample", plugin(tmp_path, source))
     assert set(report.failed) == wanted, report.text()
     assert all(result.reason for result in report.results if result.status != "ok")
 
@@ -304,45 +312,46 @@ def test_a_broken_plugin_is_caught_by_the_check_that_is_there_for_it_and_by_no_o
 @pytest.mark.slow
 @pytest.mark.parametrize("case", HONEST)
 def test_an_honest_plugin_passes(tmp_path, case):
-    report = check_method("sample", plugin(tmp_path, HONEST[case]))
+    report = check_here("sample", plugin(tmp_path, HONEST[case]))
     assert report.ok, report.text()
 
 
 def test_the_broken_plugins_cover_every_check():
     caught = set().union(*(names for _, names in BROKEN.values()))
     # The core refuses unknown options before any plugin is asked: see the test below.
-    assert caught == set(check_names()) - {"unknown_option_refused"}
+    # What needs two processes has its plugins in test_isolated.py.
+    assert caught == set(check_names()) - {"unknown_option_refused", "fresh_process"}
 
 
 def test_an_unknown_option_that_gets_through_is_a_failed_check(tmp_path, monkeypatch):
     from harness.testkit import checks
 
     files = plugin(tmp_path, NOTES + "@hookimpl\ndef fit(study):\n    return study.bare()\n")
-    assert check_method("sample", files).ok
+    assert check_here("sample", files).ok
     monkeypatch.setattr(checks, "load_config", lambda **_: None)
-    assert check_method("sample", files).failed == ("unknown_option_refused",)
+    assert check_here("sample", files).failed == ("unknown_option_refused",)
 
 
 def test_a_plugin_that_cannot_be_loaded_fails_with_its_own_error_and_the_rest_is_skipped(tmp_path):
-    report = check_method("sample", plugin(tmp_path, BROKEN["misspelt hook"][0].replace("perdict", "prdict")))
+    report = check_here("sample", plugin(tmp_path, BROKEN["misspelt hook"][0].replace("perdict", "prdict")))
     first, *rest = report.results
     assert (first.name, first.status) == ("hooks", "failed")
     assert "unknown hook 'prdict'" in first.reason
     assert "did you mean 'predict'" in first.reason
     assert {r.status for r in rest} == {"skipped"}
     with pytest.raises(PluginError, match=f"did you mean '{BASE}'"):
-        check_method(BASE + "x")
+        check_here(BASE + "x")
 
 
 def test_a_required_method_that_is_not_there_fails_the_first_check(tmp_path):
     files = plugin(tmp_path, CARD.replace("Options)", 'Options, requires=("nobody_has_this",))'))
-    report = check_method("sample", files)
+    report = check_here("sample", files)
     assert report.failed == ("hooks",)
     assert "nobody_has_this" in report.results[0].reason
 
 
 def test_a_reason_names_the_line_of_the_plugin(tmp_path):
-    report = check_method("sample", plugin(tmp_path, FIT.replace("return", "1 / 0\n    return")))
+    report = check_here("sample", plugin(tmp_path, FIT.replace("return", "1 / 0\n    return")))
     (reason,) = (r.reason for r in report.results if r.status == "failed")
     assert re.match(r"method 'sample', fit: sample\.py:\d+: ZeroDivisionError", reason)
 
@@ -358,7 +367,7 @@ def test_the_command_exits_with_2_and_its_json_stands_alone_though_the_plugin_pr
     with pytest.raises(SystemExit) as ended:
         main(["check", "sample", "--plugin", str(path)])
     assert ended.value.code == 0
-    assert "sample.py): 13 ok, 3 skipped" in capsys.readouterr().out
+    assert "sample.py): 14 ok, 3 skipped" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["check", "new-method"])
@@ -375,13 +384,13 @@ def test_the_example_in_contributing_keeps_the_contract(tmp_path):
     assert found
     path = tmp_path / f"{found[1]}.py"
     path.write_text(found[2])
-    report = check_method(found[1], [path])
+    report = check_here(found[1], [path])
     assert report.ok, report.text()
-    assert {r.name for r in report.results if r.status == "skipped"} == set(), "every check applies to the example"
+    assert {r.name for r in report.results if r.status == "skipped"} == {"fresh_process"}, "every other applies"
 
 
 def test_contributing_lists_the_checks_as_they_are():
-    rows = [f"| `{name}` | {proves} |" for name, proves in [LOADS, *((c.name, c.proves) for c in CHECKS)]]
+    rows = [f"| `{name}` | {proves} |" for name, proves in proved()]
     text = (ROOT / "CONTRIBUTING.md").read_text()
     assert "\n".join(["| check | what it proves |", "|---|---|", *rows, "<!-- end: checks -->"]) in text
 
@@ -390,7 +399,8 @@ def test_contributing_lists_the_checks_as_they_are():
 def test_the_tiny_world_is_fine_enough_to_see_a_leak(tmp_path):
     """A persona's own data change its adapter by far more than what the checks take for equal."""
     from harness.contract.plugins import load_with_required
-    from harness.testkit.lab import TOLERANCE, Lab
+    from harness.testkit.lab import Lab
+    from harness.testkit.report import TOLERANCE
     from harness.testkit.tiny_world import reworded
 
     files = plugin(tmp_path, "")
