@@ -22,6 +22,9 @@ from harness.store.disk import Store
 
 TINY_VOCABULARY = 64
 
+# Most tests look at what a run does, and start no process for each of its methods; tests/workers/ does, by flags.
+os.environ.setdefault("HARNESS_ISOLATE", "false")
+
 # Read when torch is loaded, here and in processes that tests start: threads that wait leave the cores to other tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

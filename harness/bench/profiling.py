@@ -189,7 +189,7 @@ def profile_run(config: RunConfig, files: Sequence[str | Path], progress: Progre
     from harness.runner import execute
 
     with Sampler() as sampler:
-        outcome = execute(config, files, progress)
+        outcome = execute(replace(config, isolate=False), files, progress)  # what another process does is not seen
     record, runs = outcome.run.record, {"run": outcome.run, "baseline": outcome.baseline}
     return {
         **summary(sampler),

@@ -63,14 +63,14 @@ def shown(name: str) -> str:
     return f" [default: {value}]" if value is not None else ""
 
 
-def options_of(files: list[Path], isolate: bool | None = False) -> Any:
+def options_of(files: list[Path], isolate: bool = False) -> Any:
     """(kind, plugin name) -> its options dataclass, as `load_config` wants it.
 
-    isolate  no method's code is imported here; None: as the default is
+    isolate  no method's code is imported here
     """
     from harness.contract import load_plugin
 
-    if not (DEFAULTS.get("isolate") if isolate is None else isolate):
+    if not isolate:
         return lambda kind, name: load_plugin(kind, name, files).card.options
     from harness.workers import read_card, trusted_files
 

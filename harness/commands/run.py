@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +24,7 @@ from harness.commands.common import (
     progress,
     shown,
 )
-from harness.config import load_config
+from harness.config import isolates, load_config, read_document
 
 if TYPE_CHECKING:
     from harness.sweeps import Reader
@@ -46,6 +48,7 @@ Attention = Annotated[
     typer.Option(help=f"eager, sdpa, flash_attention_2, flex_attention.{shown('attn_implementation')}"),
 ]
 Template = Annotated[str | None, typer.Option(help="File with a Jinja template in place of the tokenizer's own.")]
+NOT_ISOLATED = "methods run in this command's own process, where they can reach references (docs/security.md)"
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Parameters, tokens, memory and time on this device; fit nothing.")
 ]
@@ -105,8 +108,9 @@ def run_command(
         "texts": texts, "margin": margin, "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
     files = plugin or []
-    separate = False if only_cost else isolate
-    settings = load_config(options_of=options_of(files, separate), file=config, flags=flags, sets=sets or [])
+    document = None if config is None else read_document(config)
+    separate = not only_cost and isolates(isolate, document)
+    settings = load_config(options_of=options_of(files, separate), file=document, flags=flags, sets=sets or [])
     if only_cost:
         from harness.bench import dry_run
 
@@ -115,7 +119,10 @@ def run_command(
         return
     from harness.runner import execute
 
-    outcome = execute(settings, files, progress(quiet))
+    shown_in = progress(quiet)
+    if not settings.isolate:
+        shown_in.note(NOT_ISOLATED)
+    outcome = execute(settings, files, shown_in)
     if as_json:
         print_json(show.outcome_json(outcome))
     else:
@@ -130,6 +137,7 @@ def sweep_command(
     seeds: Annotated[str | None, typer.Option(help="Training seeds in place of the file's, e.g. 0,1,2.")] = None,
     runs_dir: Annotated[Path | None, typer.Option(help=f"Folder of the stored runs.{shown('runs_dir')}")] = None,
     engine: Annotated[str | None, typer.Option(help=f"auto, transformers, llama_cpu.{shown('engine')}")] = None,
+    isolate: Isolate = None,
     texts: Texts = None,
     plugin: Plugins = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and what is stored; make nothing.")] = False,
@@ -147,11 +155,22 @@ def sweep_command(
     from harness.sweeps import open_reader
 
     files = plugin or []
-    reader = open_reader(file, options_of(files))
+    reader, shown_in = open_reader(file, options_of(files)), progress(quiet)
+    if isolates(isolate, reader.document):
+        reader = replace(reader, options_of=options_of(files, isolate=True))
+    elif not dry_run:
+        shown_in.note(NOT_ISOLATED)
     folder = str(runs_dir) if runs_dir else None
-    flags = {"personas": personas, "seeds": seeds, "engine": engine, "runs_dir": folder, "texts": texts}
+    flags = {
+        "personas": personas,
+        "seeds": seeds,
+        "engine": engine,
+        "runs_dir": folder,
+        "texts": texts,
+        "isolate": isolate,
+    }
     show = _plan if "phases" in reader.document.values else _sweep
-    value, text, failed = show(reader, flags, files, progress(quiet), dry_run)
+    value, text, failed = show(reader, flags, files, shown_in, dry_run)
     if as_json:
         print_json(value)
     else:
@@ -166,11 +185,12 @@ def _sweep(
     from harness.sweeps import Workshop, load_sweep, orders, run_sweep, sweep_text
 
     sweep = load_sweep(reader, flags)
-    workshop = Workshop(sweep.shared, files, shown_in, (sweep.baseline, *sweep.entries))
-    if dry_run:
-        rows = sweep_text.preview([("", order) for order in orders(sweep)], workshop)
-        return rows, sweep_text.preview_text(rows), False
-    outcome = run_sweep(sweep, workshop)
+    entries = sweep.baseline, *sweep.entries
+    with contextlib.closing(Workshop(sweep.shared, files, shown_in, entries)) as workshop:
+        if dry_run:
+            rows = sweep_text.preview([("", order) for order in orders(sweep)], workshop)
+            return rows, sweep_text.preview_text(rows), False
+        outcome = run_sweep(sweep, workshop)
     return sweep_text.sweep_json(outcome), sweep_text.sweep_text(outcome), outcome.failed
 
 
@@ -181,9 +201,9 @@ def _plan(
     from harness.sweeps import Workshop, load_plan, plan_orders, plan_text, run_plan, sweep_text
 
     plan = load_plan(reader, flags)
-    workshop = Workshop(plan.shared, files, shown_in, plan.entries)
-    if dry_run:
-        rows = sweep_text.preview(plan_orders(plan), workshop)
-        return rows, sweep_text.preview_text(rows), False
-    outcome = run_plan(plan, workshop)
+    with contextlib.closing(Workshop(plan.shared, files, shown_in, plan.entries)) as workshop:
+        if dry_run:
+            rows = sweep_text.preview(plan_orders(plan), workshop)
+            return rows, sweep_text.preview_text(rows), False
+        outcome = run_plan(plan, workshop)
     return plan_text.plan_json(outcome), plan_text.plan_text(outcome), outcome.failed

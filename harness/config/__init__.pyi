@@ -7,6 +7,7 @@ from .run_config import (
     default_values as default_values,
     flat as flat,
     help_examples as help_examples,
+    isolates as isolates,
     load_config as load_config,
     read_document as read_document,
 )

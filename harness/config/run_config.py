@@ -1,6 +1,6 @@
 """Shipped defaults, a YAML file, flags and --set -> one frozen `RunConfig`; all faults reported at once.
 
-    later beats earlier: configs/default.yaml < --config FILE < flags < --set key=value
+    later beats earlier: configs/default.yaml < HARNESS_ISOLATE < --config FILE < flags < --set key=value
 
 Option dataclasses come from the plugins' cards through `options_of`, so that this module knows no plugin.
 The runner decides what the values mean. No torch here.
@@ -8,8 +8,10 @@ The runner decides what the values mean. No torch here.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import os
 import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,6 +38,7 @@ from harness.contract import (
 )
 from harness.errors import ConfigError, HarnessError, did_you_mean
 
+ISOLATE = "HARNESS_ISOLATE"  # in the environment: `isolate` where neither file nor flag says it, for test suites
 TARGETS = ("method", "benchmark", "protocol")  # of an option; any other is the name of a method that is required
 OptionsOf = Callable[[str, str], type]  # ("method" or "benchmark", name) -> its options dataclass
 
@@ -198,6 +201,23 @@ def _default() -> Document:
     return shipped("default")
 
 
+def _defaults() -> list[Document]:
+    """What holds where nothing is given: what is shipped, and what the environment says."""
+    own = os.environ.get(ISOLATE)
+    return [shipped("default"), *([Document(ISOLATE, {"isolate": Plain(own)}, {})] if own else [])]
+
+
+def isolates(flag: bool | None, document: Document | None = None) -> bool:
+    """What `isolate` will be with that flag and file: whose process reads a method's options depends on it."""
+    if flag is not None:
+        return flag
+    for layer in [*([document] if document else []), *reversed(_defaults())]:
+        if "isolate" in layer.values:
+            with contextlib.suppress(ValueError):  # a fault is told when all is read
+                return bool(read_value(layer.values["isolate"], bool))
+    return True
+
+
 def help_examples() -> dict[str, str]:
     """Command -> an example line for its --help, from configs/default.yaml."""
     return {name: str(line) for name, line in _default().values.get("examples", {}).items()}
@@ -223,11 +243,12 @@ def load_config(
     faults: list[str] = []
     fields: dict[str, _Given] = {}
     options: list[tuple[str, _Given]] = []
-    documents = [shipped("default")]
+    documents = _defaults()
+    given = len(documents)
     if file is not None:  # one that cannot be read is the only fault: the others may follow from it
         documents.append(file if isinstance(file, Document) else read_document(file))
-    for layer, document in enumerate(documents):
-        _read_document(document, layer, fields, options, faults)
+    for place, document in enumerate(documents):
+        _read_document(document, int(place >= given), fields, options, faults)
     for name, value in (flags or {}).items():
         if value is not None:
             plain = Plain(value) if isinstance(value, str) else value

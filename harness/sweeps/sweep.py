@@ -101,6 +101,13 @@ class Workshop:
             self._sessions[seed, scope] = self._root.twin(seed, scope.persona, scope.cluster)
         return self._sessions[seed, scope]
 
+    def close(self) -> None:
+        """End the processes of methods; what is asked for afterwards begins anew."""
+        for session in self._sessions.values():
+            session.close()
+        self._root = None
+        self._sessions.clear()
+
     def take(self, entries: Sequence[Entry]) -> None:
         """Make these entries in place of those before; what is open stays so."""
         self.entries = entries
@@ -123,6 +130,9 @@ class Workshop:
         _, before = self.stored(order)
         stored = before if before and before.complete else None  # whole: its files have just been read
         session = self.session(order.seed, order.scope)
+        for other in self._sessions.values():
+            if other is not session:  # processes that wait hold a backbone each
+                other.close()
         started = time.perf_counter()
         try:
             run = stored or session.run(order.entry.config.recipe)
@@ -131,8 +141,7 @@ class Workshop:
         except Exception as error:  # a plugin may raise anything
             self.progress.note(f"{order.entry.label}, seed {order.seed}, failed: {_one_line(error)}")
             # What failed half-way may have left hooks or changed weights in the model that all sessions share.
-            self._root = None
-            self._sessions.clear()
+            self.close()
             return Made(order, None, error=_one_line(error))
         self._seconds.append(_cost_seconds(run) if stored else time.perf_counter() - started)
         return Made(order, run, stored is not None)

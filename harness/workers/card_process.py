@@ -1,4 +1,4 @@
-"""The process that imports a plugin and tells what its card says: `python -m harness.workers.card_process`."""
+"""The process that imports a plugin and tells what its card says."""
 
 from __future__ import annotations
 
@@ -38,7 +38,3 @@ def main() -> None:
     answer.write(json.dumps(found))
     answer.flush()
     os._exit(0)  # threads of a plugin are not waited for
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import json
 import subprocess
-import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,6 +24,7 @@ from harness.contract import Method, MethodCard, Search, Source, ValidationUse, 
 from harness.errors import PluginError, error_named
 from harness.store import kind_sources
 from harness.workers.chain import Chain
+from harness.workers.start import ended, start
 
 T = TypeVar("T")
 _PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None), "Any": Any}
@@ -184,8 +184,8 @@ def trusted_files(files: Sequence[str | Path]) -> tuple[str, ...]:
     for one in found:
         if one.method and one.metrics:
             raise PluginError(
-                f"{one.file} has a method and the metric '{one.metrics[0]}': give the metric a file of its own, or "
-                "--no-isolate"
+                f"{one.file} has a method and the metric '{one.metrics[0]}', which belong to different processes: "
+                "split the file, or use --no-isolate"
             )
     return tuple(one.file for one in found if one.kind == "benchmark" or (one.metrics and not one.method))
 
@@ -212,18 +212,16 @@ def _card(name: str, files: tuple[str, ...]) -> DescribedMethod:
 
 def _asked(read: Callable[[Any], T], *words: str) -> T:
     """What a process that imports the plugin answers. Raises PluginError, and what that process raised."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "harness.workers.card_process", *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        check=False,
-    )
+    with start("harness.workers.card_process", *words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        try:
+            told, _ = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
     try:
-        found = json.loads(done.stdout)
+        found = json.loads(told)
         if "error" in found:
             raise error_named(str(found["error"]), str(found["text"]))
         return read(found)
     except (KeyError, TypeError, ValueError) as error:
-        raise PluginError(
-            f"the card of {words[1]} cannot be read: its process ended with exit code {done.returncode}"
-        ) from error
+        raise PluginError(f"the card of {words[1]} cannot be read: {ended(process.returncode)}") from error

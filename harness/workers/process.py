@@ -1,4 +1,4 @@
-"""A worker's own process: `python -m harness.workers.process`. It fits and replies as a driver asks it to.
+"""A worker's own process (`start` makes one). It fits and replies as a driver asks it to.
 
 It reads messages on stdin and answers on what was its stdout; what plugins print goes to stderr. It knows no reference
 before all replies are in, has no scorer of a run, and writes to its scratch folder alone. When the driver is gone, it
@@ -8,6 +8,7 @@ ends.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -268,14 +269,11 @@ class _NoBenchmarks(MetaPathFinder):
 def main() -> None:
     """Serve one driver."""
     sys.meta_path.insert(0, _NoBenchmarks())
+    driver = Driver(*own_streams())
     try:
-        serve(Driver(*own_streams()))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        serve(driver)
     except Closed:
         os._exit(0)
     except KeyboardInterrupt:
         os._exit(INTERRUPTED)
-
-
-if __name__ == "__main__":
-    main()
-    sys.exit(0)

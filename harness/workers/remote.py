@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-import sys
 import weakref
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +21,10 @@ from pydantic import ValidationError
 
 from harness.adapters import load_bank
 from harness.config import Recipe
-from harness.contract import Prompt, is_text
+from harness.contract import SCORER, Prompt, is_text, user_path
 from harness.engines import Adapters, Asked, Predicted, Replier
 from harness.errors import HarnessError, PluginError, error_named
+from harness.model import catalogue, embedded_names
 from harness.progress import Advance, Progress
 from harness.store import SEAL, canonical_hash, damage, passing_folder
 from harness.study import by_depth
@@ -34,9 +34,11 @@ from harness.workers.channel import Closed, Message, read, write
 from harness.workers.job import ENGINES, FACTS, JOB, NOTES, PLACES, PROMPTS, BackboneJob, Job, inside
 from harness.workers.local import Answer, Given
 from harness.workers.owned import ADAPTERS, found, owners_of, place_of
+from harness.workers.start import ended, start
 from harness.workers.task import Executor
 
 SECONDS_TO_END = 10  # that a process has after it was asked to
+MOST_OPEN = 2  # processes of bases that wait: each holds a backbone
 
 
 class WorkerProcess:
@@ -45,12 +47,9 @@ class WorkerProcess:
     def __init__(self, name: str, folder: Path, progress: Progress, executor: Executor | None = None) -> None:
         self._name, self._progress, self._executor = name, progress, executor
         self._tasks: dict[int, tuple[contextlib.ExitStack, Advance]] = {}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.workers.process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=folder,
-        )
+        self._begun = False  # whether it has said anything yet
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._process = start("harness.workers.process", folder=folder, **pipes)
 
     def ask(self, kind: str, fields: Mapping[str, Any], answer: str, bring: Callable[[str, str], None]) -> Message:
         """Send a message and wait for its answer. What the worker raises is raised here.
@@ -61,12 +60,12 @@ class WorkerProcess:
         try:
             write(self._stream(self._process.stdin), Message(kind, fields))
             while (message := read(self._stream(self._process.stdout))).kind != answer:
+                self._begun = True
                 self._heard(message, bring)
             return message
         except Closed:
-            code = self._process.wait()
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            raise PluginError(f"{self._name}: its process ended with {how}; a plugin returns or raises") from None
+            how = ended(self._process.wait())
+            raise PluginError(f"{self._name}: {how}; a plugin returns or raises") from None
 
     def close(self) -> None:
         """End the process: it is asked to, then made to."""
@@ -77,7 +76,7 @@ class WorkerProcess:
             with contextlib.suppress(OSError):
                 self._stream(stream).close()
         try:
-            self._process.wait(SECONDS_TO_END)
+            self._process.wait(SECONDS_TO_END if self._begun else 0)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -105,7 +104,7 @@ class WorkerProcess:
                 case "tasks" if self._executor is not None:
                     self._carry_out(self._executor, str(fields["title"]), str(fields["unit"]), int(fields["count"]))
                 case "error":
-                    raise error_named(str(fields["type"]), str(fields["text"]))
+                    raise error_named(str(fields["type"]), _said(str(fields["text"])))
                 case other:
                     raise HarnessError(f"{self._name}: its worker sent '{other}', which was not asked for")
         except (KeyError, TypeError, ValueError) as error:
@@ -124,8 +123,13 @@ class WorkerProcess:
         return stream
 
 
+def _said(text: str) -> str:
+    missing = "FileNotFoundError" in text
+    return text + "; a method works in a folder of its own: give it whole paths, or --no-isolate" * missing
+
+
 class RemoteWorker:
-    """What `LocalWorker` does, in processes of their own. `close` ends them.
+    """What `LocalWorker` does, in processes of their own.
 
     loading  the arguments of `load_backbone`, and the fingerprint of `backbone`
     files    all loose plugin files; a worker imports those that it needs
@@ -133,8 +137,13 @@ class RemoteWorker:
 
     def __init__(self, given: Given, loading: Mapping[str, Any], files: Sequence[str | Path], threads: int) -> None:
         self._given, self._loading, self._files, self._threads = given, loading, files, threads
-        self._open: dict[str, _Task] = {}  # bases that have been fitted, and may be asked for replies yet
-        self.close = weakref.finalize(self, _close_all, self._open)  # at the latest when this process ends
+        self._fitted: set[str] = set()  # of which adapters are in the store
+        self._open: dict[str, _Task] = {}  # bases among them that may be asked for replies yet
+        weakref.finalize(self, _close_all, self._open)  # at the latest when this process ends
+
+    def close(self) -> None:
+        """End the processes that are open. What is asked for afterwards has new ones."""
+        _close_all(self._open)
 
     @contextlib.contextmanager
     def answer(self, recipe: Recipe, prompts: Sequence[Prompt]) -> Iterator[Answer]:
@@ -142,6 +151,7 @@ class RemoteWorker:
         self._fit_bases(recipe)
         key = self._key(recipe)
         with contextlib.closing(self._open.pop(key, None) or self._task(recipe, key)) as task:
+            self._fitted.add(key)
             yield task.answer(prompts)
 
     def _fit_bases(self, recipe: Recipe) -> None:
@@ -150,8 +160,11 @@ class RemoteWorker:
         for base in (below(recipe, name) for name in method.requires(options)):
             self._fit_bases(base)
             key = self._key(base)
-            if key not in self._open:
+            if key not in self._fitted:
                 self._open[key] = self._task(base, key)
+                self._fitted.add(key)
+            while len(self._open) > MOST_OPEN:
+                self._open.pop(next(iter(self._open))).close()
 
     def _chain(self, recipe: Recipe) -> Chain:
         return chain_of(self._given.methods, recipe)
@@ -175,8 +188,8 @@ class RemoteWorker:
             dialogues=tuple(d for d in dataset.dialogues if d.split != "test"),
             protocol=dataset.protocol,
             scope=tuple(sorted(given.scope)),
-            backbone=BackboneJob(**self._loading),
-            scorer=given.scorer,
+            backbone=BackboneJob(**_in_full(self._loading)),
+            scorer=given.scorer and _path(given.scorer),
             scratch="",
             unfinished=str((given.store.cache / "partial" / key).absolute()),
             threads=self._threads,
@@ -184,6 +197,19 @@ class RemoteWorker:
             elsewhere=given.places.executor is not None,
         )
         return _Task(job, key, owners_of(chain), given)
+
+
+def _in_full(loading: Mapping[str, Any]) -> dict[str, Any]:
+    """How a backbone is loaded, as a process in another folder understands it."""
+    name, template = str(loading["name"]), loading["chat_template"]
+    name = name if name in {*embedded_names(), *catalogue()} else _path(name)
+    return {**loading, "name": name, "chat_template": template and user_path(template).absolute()}
+
+
+def _path(name: str) -> str:
+    """A path in full; any other name as it is."""
+    path = user_path(name)
+    return str(path.absolute()) if name != SCORER and path.exists() else name
 
 
 def _close_all(tasks: dict[str, _Task]) -> None:

@@ -12,7 +12,15 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given, strategies as st
 
-from harness.config.run_config import RunConfig, default_values, help_examples, load_config, shipped
+from harness.config.run_config import (
+    RunConfig,
+    default_values,
+    help_examples,
+    isolates,
+    load_config,
+    read_document,
+    shipped,
+)
 from harness.config.yaml_file import parse
 from harness.contract import SCORER, Plain, resolve
 from harness.contract.options import option_types, read_value
@@ -332,3 +340,30 @@ def test_a_typo_in_an_option_of_what_a_method_stands_on_is_answered():
         "--set othr.epochs=1: unknown option 'othr.epochs'; there is no method 'othr'"
     ]
     assert faults_of("other.epochs=many")[0].startswith("--set other.epochs=many: epochs should be a valid integer")
+
+
+@pytest.mark.parametrize(
+    ("environment", "text", "flag", "wanted"),
+    [
+        (None, "", None, True),
+        ("false", "", None, False),
+        ("false", "isolate: true", None, True),
+        (None, "isolate: false", None, False),
+        (None, "isolate: false", True, True),
+        ("true", "isolate: true", False, False),
+    ],
+)
+def test_who_decides_on_isolation(tmp_path, monkeypatch, environment, text, flag, wanted):
+    monkeypatch.delenv("HARNESS_ISOLATE")
+    if environment:
+        monkeypatch.setenv("HARNESS_ISOLATE", environment)
+    file = tmp_path / "run.yaml"
+    file.write_text(f"seed: 1\n{text}\n")
+    assert isolates(flag, read_document(file)) == wanted
+    assert load(file=file, isolate=flag).isolate == wanted
+
+
+def test_a_wrong_word_in_the_environment_is_told(monkeypatch):
+    monkeypatch.setenv("HARNESS_ISOLATE", "perhaps")
+    with pytest.raises(ConfigError, match="HARNESS_ISOLATE: isolate = perhaps"):
+        load()

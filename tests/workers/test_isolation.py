@@ -94,12 +94,13 @@ def predict(study, fitted, prompts):
 
 @pytest.fixture(scope="module")
 def call(tmp_path_factory):
-    """call(folder, arguments) -> exit code, JSON, stderr of `harness run` in the folder."""
+    """call(folder, arguments) -> exit code, JSON, stderr of a command in the folder."""
     import subprocess
     import sys
 
-    def run(folder: Path, *arguments: object):
-        words = [sys.executable, "-m", "harness", "run", "--json", *map(str, arguments), *SMALL]
+    def run(folder: Path, *arguments: object, command: str = "run"):
+        size = SMALL if command == "run" else ["--quiet"]
+        words = [sys.executable, "-m", "harness", command, "--json", *map(str, arguments), *size]
         done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=250, check=False)
         return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
 
@@ -193,3 +194,32 @@ def test_a_process_that_ends_is_one_line(call, tmp_path, body, words):
     assert code == 2
     assert words in err
     assert len(err.splitlines()) == 1, err
+
+
+@slow
+def test_a_sweep_isolates_its_methods_and_keeps_no_process_of_another_seed(call, tmp_path):
+    """The method writes the id of its process and of those that the command has open."""
+    text = HEAD.replace(
+        "return study.bare()",
+        """
+    import os
+    driver = os.getppid()
+    children = Path(f"/proc/{driver}/task/{driver}/children").read_text().split()
+    Path(__file__).with_suffix(".log").open("a").write(json.dumps([study.seed, os.getpid(), driver, children]) + "\\n")
+    return study.bare()""",
+    )
+    (tmp_path / "base.py").write_text(text)
+    (tmp_path / "cheat.py").write_text(text.replace("options=Options", 'options=Options, requires=("base",)'))
+    (tmp_path / "sweep.yaml").write_text(
+        "benchmark: smarthome\nbaseline: zero_shot\npersonas: 4\nseeds: [0, 1]\nmethods: [cheat]\n"
+        "set:\n  dialogues: 2,1,1\n"
+    )
+    words = ["sweep.yaml", "--isolate", "--plugin", "base.py", "--plugin", "cheat.py"]
+    code, _, err = call(tmp_path, *words, command="sweep")
+    assert code == 0, err
+    said = [json.loads(line) for name in ("base", "cheat") for line in (tmp_path / f"{name}.log").open()]
+    assert [seed for seed, *_ in said] == [0, 1, 0, 1]
+    assert len({process for _, process, *_ in said}) == 4
+    bases = {seed: str(process) for seed, process, *_ in said[:2]}
+    assert bases[0] in said[2][3], "what may be asked for replies yet is kept"
+    assert bases[0] not in said[3][3]

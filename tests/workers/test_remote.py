@@ -1,0 +1,116 @@
+"""How many processes of methods wait, and how names of files reach them; without starting any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.config import Recipe
+from harness.contract import SCORER, Method, MethodCard, Source
+from harness.progress import Progress
+from harness.store import Store
+from harness.sweeps.sweep import Order, Scope, Workshop
+from harness.testkit import tiny_dataset
+from harness.workers import Given, RemoteWorker, remote
+
+
+@dataclass(frozen=True)
+class Options:
+    pass
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Names of the methods whose processes were started, in order; `-name` where one was ended."""
+    log: list[str] = []
+
+    class Task:
+        def __init__(self, job: Any, *_: Any) -> None:
+            self.job = job
+            log.append(job.method)
+
+        def answer(self, prompts: Any) -> str:
+            return f"{self.job.method} answers"
+
+        def close(self) -> None:
+            log.append(f"-{self.job.method}")
+
+    monkeypatch.setattr(remote, "_Task", Task)
+    return log
+
+
+@pytest.fixture
+def worker(tmp_path):
+    """Of a method `top`, which stands on three others."""
+    needs = {"top": ("one", "two", "three")}
+    methods = {
+        name: Method(name, MethodCard("m", Options, needs.get(name, ())), Source(f"{name}.py", name), None)
+        for name in ("top", "one", "two", "three")
+    }
+    backbone: Any = SimpleNamespace(fingerprint="f")
+    given = Given(methods, tiny_dataset(), {"person_00"}, backbone, Store(tmp_path), Progress("silent"), 0, None)
+    loading = {
+        "name": "tiny", "device": "cpu", "dtype": "float32", "engine": "auto", "attention": "auto", "load_in": None,
+        "chat_template": None, "fingerprint": "f",
+    }  # fmt: skip
+    return RemoteWorker(given, loading, [], 1)
+
+
+def asked(worker: RemoteWorker, name: str) -> Any:
+    with worker.answer(Recipe(name), []) as answer:
+        return answer
+
+
+def test_two_bases_wait_and_none_is_fitted_twice(worker, started):
+    assert asked(worker, "top") == "top answers"
+    assert started == ["one", "two", "three", "-one", "top", "-top"]
+    started.clear()
+    assert asked(worker, "three") == "three answers"
+    assert started == ["-three"], "the one that has waited"
+    asked(worker, "top")
+    assert started == ["-three", "top", "-top"], "what it stands on lies in the store"
+
+
+def test_a_worker_that_was_closed_begins_anew(worker, started):
+    asked(worker, "top")
+    started.clear()
+    worker.close()
+    assert sorted(started) == ["-three", "-two"]
+    assert asked(worker, "two") == "two answers"
+    assert started[2:] == ["two", "-two"]
+
+
+def test_processes_of_another_seed_end_before_a_run_is_made():
+    log = []
+    entry: Any = SimpleNamespace(config=SimpleNamespace(recipe=None), label="m")
+
+    def session(seed: int) -> Any:
+        return SimpleNamespace(
+            run_id=lambda recipe: "id", stored=lambda run_id: None, run=lambda recipe: log.append(f"run {seed}"),
+            close=lambda: log.append(f"close {seed}"),
+        )  # fmt: skip
+
+    workshop = Workshop(Any, [], Progress("silent"), [entry], _root=session(9))  # pyright: ignore[reportArgumentType]
+    workshop._sessions.update({(seed, Scope()): session(seed) for seed in (0, 1)})
+    for seed in (0, 1):
+        workshop.make(Order(entry, seed, Scope()))
+    assert log == ["close 1", "run 0", "close 0", "run 1"]
+    workshop.close()
+    assert log[4:] == ["close 0", "close 1"]
+
+
+def test_names_of_files_are_whole_paths_for_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("model", "tiny", "smollm2-135m", SCORER):
+        Path(folder).mkdir(parents=True)
+    Path("t.jinja").write_text("")
+    loading = {"name": "model", "chat_template": Path("t.jinja"), "dtype": "float32"}
+    found = remote._in_full(loading)
+    assert found == {"name": str(tmp_path / "model"), "chat_template": tmp_path / "t.jinja", "dtype": "float32"}
+    for name in ("tiny", "smollm2-135m", "Qwen/Qwen2.5-0.5B-Instruct"):
+        assert remote._in_full({"name": name, "chat_template": None}) == {"name": name, "chat_template": None}
+    assert remote._path(SCORER) == SCORER
