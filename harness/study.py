@@ -7,6 +7,7 @@ without references.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -478,9 +479,17 @@ def check_adapters(name: str, fitted: Fitted, hook: str = "fit") -> None:
             )
 
 
-def by_depth(prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Places of prompts by turn depth, in which order they are asked: no history shows what is still asked."""
-    return [[i for i, p in enumerate(prompts) if p.depth == depth] for depth in sorted({p.depth for p in prompts})]
+def replies_by_depth(
+    prompts: Sequence[Prompt], ask: Callable[[list[Prompt]], Sequence[str]], progress: Progress
+) -> list[str]:
+    """Replies in the order of the prompts, asked for turn depth by turn depth: no history shows what is still asked."""
+    replies: dict[int, str] = {}
+    with progress.task("reply", len(prompts), "replies") as advance:
+        for depth in sorted({p.depth for p in prompts}):
+            places = [i for i, p in enumerate(prompts) if p.depth == depth]
+            replies.update(zip(places, ask([prompts[i] for i in places]), strict=True))
+            advance.to(len(replies), len(prompts))
+    return [replies[i] for i in range(len(prompts))]
 
 
 def replies_to(method: Method, study: Study, fitted: Fitted, prompts: Sequence[Prompt]) -> list[str]:
@@ -494,12 +503,9 @@ def predict_in_order(method: Method, study: Study, fitted: Fitted, prompts: Sequ
 
     How the fitted model was asked is known only where every reply is what `study.generate` made with it.
     """
-    replies: dict[int, str] = {}
     study._transcript.clear()
-    for places in by_depth(prompts):
-        given = replies_to(method, study, fitted, [prompts[i] for i in places])
-        replies.update(zip(places, given, strict=True))
-    return asked_for(study, fitted, prompts, [replies[i] for i in range(len(prompts))])
+    replies = replies_by_depth(prompts, functools.partial(replies_to, method, study, fitted), study.progress)
+    return asked_for(study, fitted, prompts, replies)
 
 
 def asked_for(study: Study, fitted: Fitted, prompts: Sequence[Prompt], replies: list[str]) -> Predicted:

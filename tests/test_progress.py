@@ -15,6 +15,12 @@ class Terminal(io.StringIO):
         return True
 
 
+def drawn(terminal: Terminal) -> list[str]:
+    """The lines of the last picture: rich erases a picture line by line before it draws the next."""
+    last = terminal.getvalue().rpartition("\x1b[2K")[2]
+    return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", last).splitlines() if line.strip()]
+
+
 class Clock:
     now = 100.0
 
@@ -75,6 +81,44 @@ def test_a_terminal_gets_bars_with_count_and_estimate_that_stop_with_the_last_ta
     before = terminal.getvalue()
     progress.note("afterwards")
     assert terminal.getvalue() == before + "afterwards\n"
+
+
+def test_a_task_inside_one_of_its_title_counts_towards_it_and_is_not_shown_by_itself():
+    terminal = Terminal()
+    progress = Progress(stream=terminal)
+    with progress.task("reply", total=10, unit="replies") as outer:
+        for some in (4, 5):
+            with progress.task("reply", total=some, unit="replies") as inner:
+                inner.to(1, some)
+                inner()
+                inner.to(some, some)
+        assert outer.done == 9
+        with progress.task("reply", total=3, unit="replies") as inner:  # asked more often than was announced
+            inner.to(3, 3)
+        assert (outer.done, outer.total) == (12, 12)
+        outer.to(10, 10)
+    assert drawn(terminal) == [f"reply {'━' * 40} 10/10 replies 0:00:00"]
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 120])
+def test_no_bar_is_wider_than_the_terminal_and_counts_are_never_cut(monkeypatch, columns: int):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal = Terminal()
+    progress = Progress(stream=terminal)
+    with (
+        progress.task("runs", total=3, unit="runs"),
+        progress.task("fit 8 x SoftPrompt", total=1024, unit="dialogues") as advance,
+    ):
+        advance.to(512, 1024, "3 of 8 adapters training, loss 0.186")
+        progress.note("a line that is longer than a narrow terminal, and stays whole for whoever copies it")
+    lines = drawn(terminal)
+    assert len(lines) == 2, "each has one line"
+    assert max(map(len, lines)) <= columns
+    fit = lines[1]
+    assert ("512/1024 dialogues" in fit) == (columns >= 40)
+    assert ("loss 0.186" in fit) == (columns >= 60)
+    assert ("3 of 8 adapters training, loss 0.186" in fit) == (columns >= 80)
+    assert "━" in fit or columns < 120
 
 
 def test_an_error_inside_a_task_gets_out_and_leaves_the_terminal_usable():

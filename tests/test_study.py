@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+import re
 import time
 from collections import Counter
 from dataclasses import replace
@@ -236,3 +239,20 @@ def test_how_many_prompts_were_cut_is_counted_where_they_were_asked(tmp_path):
     assert asked is not None
     longest = max(len(prompt.ids) for prompt in asked)
     assert 0 < cut(longest - 1) < len(world.prompts)
+
+
+@pytest.mark.parametrize("generates", [True, False])
+def test_all_turn_depths_of_a_method_are_one_task(world, generates):
+    log, clock = io.StringIO(), itertools.count(0, 11)  # every report is later than the ten seconds between lines
+    progress = Progress("lines", stream=log, seconds=lambda: next(clock))
+
+    def predict(study, fitted, prompts):
+        return study.generate(fitted, prompts) if generates else ["yes"] * len(prompts)
+
+    study = world.study(progress=progress)
+    prompts = [replace(p, depth=i % 3) for i, p in enumerate(world.prompts)]
+    predict_in_order(method(predict=predict), study, study.bare(), prompts)
+    lines = log.getvalue().splitlines()
+    assert lines
+    assert {re.sub(r"\d+ % .*", "", line) for line in lines} == {"reply: "}
+    assert f"100 % ({len(prompts)}/{len(prompts)} replies)" in lines[-1]

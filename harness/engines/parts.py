@@ -27,6 +27,11 @@ class Question:
     max_new_tokens: int = 0
     choices: tuple[str, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """Of the work, as progress shows it: a choice, too, is a reply."""
+        return "likelihood" if self.kind == "likelihood" else "reply"
+
 
 @dataclass(frozen=True, eq=False)
 class Part:

@@ -205,7 +205,7 @@ def _through(
 def _here(question: Question, parts: Iterable[Part], total: int, progress: Progress) -> list[Sequence[Any]]:
     found: list[Sequence[Any]] = []
     before = 0
-    with progress.task(question.kind, total, "replies") as advance:
+    with progress.task(question.title, total, "replies") as advance:
         for part in parts:
             report: _Report = lambda done, _, before=before: advance.to(before + done, total)  # noqa: E731
             found.append(answers(question, part, report))

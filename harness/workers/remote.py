@@ -27,7 +27,7 @@ from harness.errors import HarnessError, PluginError, error_named
 from harness.model import catalogue, embedded_names
 from harness.progress import Advance, Progress
 from harness.store import SEAL, canonical_hash, damage, passing_folder
-from harness.study import by_depth
+from harness.study import replies_by_depth
 from harness.workers.cards import files_for
 from harness.workers.chain import Chain, below, chain_of, options_of
 from harness.workers.channel import Closed, Message, read, write
@@ -223,6 +223,7 @@ class _Task:
 
     def __init__(self, job: Job, key: str, owners: Sequence[str], given: Given) -> None:
         self._owners, self._backbone, self._store = owners, given.backbone, given.store
+        self._progress = given.progress
         self._held = contextlib.ExitStack()
         try:
             self._scratch = self._held.enter_context(passing_folder(given.store.cache / "tmp")).absolute()
@@ -265,14 +266,14 @@ class _Task:
         return self._process.ask(kind, fields, answer, self._bring)
 
     def _replies(self, prompts: Sequence[Prompt]) -> list[str]:
-        found: dict[int, str] = {}
-        for places in by_depth(prompts):
-            asked = PROMPTS.dump_python(tuple(prompts[i] for i in places), mode="json")
+        def ask(prompts: Sequence[Prompt]) -> list[str]:
+            asked = PROMPTS.dump_python(tuple(prompts), mode="json")
             given = self._ask("reply", {"prompts": asked}, "replies").fields["replies"]
-            if len(given) != len(places) or not all(isinstance(text, str) and is_text(text) for text in given):
+            if len(given) != len(prompts) or not all(isinstance(text, str) and is_text(text) for text in given):
                 raise PluginError(f"method '{self._job.method}', predict: one text per prompt is wanted")
-            found.update(zip(places, given, strict=True))
-        return [found[i] for i in range(len(prompts))]
+            return given
+
+        return replies_by_depth(prompts, ask, self._progress)
 
     # ---- what lies on the disk ----
 

@@ -68,7 +68,7 @@ class Distributed:
         fields = {"question": _QUESTION.dump_python(question, mode="json")}
         tasks = [self._task("answer", parts[i].backbone, *_of_part(parts[i], fields), parts[i].bank) for i in away]
         if tasks:
-            for number, done in self._executor.run(tasks, question.kind, "replies", progress):
+            for number, done in self._executor.run(tasks, question.title, "replies", progress):
                 found[away[number]] = _answers_from(question, _answer(done).arrays)
         for i in set(range(len(parts))) - set(away):
             found[i] = answers(question, parts[i])
