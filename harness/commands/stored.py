@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from harness import show
 from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, check_runs_dir, example, print_json, progress
-from harness.errors import HarnessError, did_you_mean
+from harness.errors import HarnessError, StoreError, did_you_mean
 
 SUFFIXES = {".md": "md", ".csv": "csv", ".json": "json", ".tex": "latex"}
+DISTRIBUTION = "peft-personalisation-harness"  # the harness itself
 LISTED = ("methods", "benchmarks", "metrics", "adapters", "backbones", "runs")
 BOARD = Path("leaderboard/README.md")
 
@@ -51,6 +53,9 @@ def leaderboard_command(
     # Records lie beside the markdown; a table written elsewhere is of the same leaderboard.
     records = (output if output and form == "md" and not to_stdout else BOARD).parent / "records"
     runs = leaderboard.read_runs(runs_dir, records, RUNS)
+    if not runs:
+        where = f"{runs_dir} has no runs" if runs_dir else f"neither {RUNS} nor {records} has any runs"
+        raise StoreError(f"nothing to rank: {where}; make one with harness run")
     if publish:
         leaderboard.publish_records(runs, records, lambda note: typer.echo(f"note: {note}", err=True))
         runs = leaderboard.published(records)  # what a fresh clone will have, so that it makes the same bytes
@@ -107,16 +112,52 @@ def _table_text(board: Any, form: str) -> str:
 @example("list")
 def list_command(
     what: Annotated[str, typer.Argument(help=f"{', '.join(LISTED[:-1])} or {LISTED[-1]}.")] = "methods",
+    method: Annotated[str | None, typer.Option(help="Only runs of this method.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Only runs on this benchmark.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Only runs on this backbone.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only runs with this training seed.")] = None,
+    status: Annotated[
+        Literal["ok", "failed", "incomplete"] | None, typer.Option(help="Only runs that are complete, or are not.")
+    ] = None,
     plugin: Plugins = None,
     runs_dir: RunsDir = RUNS,
     as_json: Json = False,
 ) -> None:
     """List what is installed or stored, with where it comes from."""
-    rows = _listing(what, plugin or [], runs_dir)
+    wanted = {"method": method, "benchmark": benchmark, "backbone": backbone, "seed": seed, "status": status}
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    if wanted and what != "runs":
+        raise HarnessError(f"--{next(iter(wanted))} chooses among runs: write harness list runs")
+    rows = _chosen(_listing(what, plugin or [], runs_dir), wanted)
     if as_json:
         print_json(rows)
+    elif rows:
+        typer.echo(show.table([show.run_cells(row) if what == "runs" else _cells(row) for row in rows]))
     else:
-        typer.echo(show.table(rows) if rows else f"no {what}")
+        typer.echo(f"no {what}")
+
+
+def _chosen(rows: list[dict[str, Any]], wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows with these values; of a method also those with a control or changed bases, whose names go on.
+
+    Raises HarnessError for a value that no row has.
+    """
+    for name, value in wanted.items():
+        known = {str(row[name]) for row in rows}
+        rows = [row for row in rows if row[name] == value or (name == "method" and row[name].startswith(f"{value} ("))]
+        if not rows and name != "status":
+            raise HarnessError(f"--{name} {value}: no such run; {did_you_mean(str(value), known)}")
+    return rows
+
+
+def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a list as it is shown: of a plugin one column says where it comes from."""
+    if "distribution" not in row:
+        return dict(row)
+    origin = f"{row['distribution']} {row['version']}" if row["distribution"] else row["file"]
+    if row["distribution"] == DISTRIBUTION:
+        origin = "this harness"
+    return {"name": row["name"], "summary": row["summary"], "from": origin, "error": row["error"]}
 
 
 def _listing(what: str, files: list[Path], runs_dir: Path) -> list[dict[str, Any]]:

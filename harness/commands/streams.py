@@ -6,11 +6,16 @@ What is written is the commands' business, and what is harmless in a terminal `h
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
+
+from rich.cells import cell_len
 
 from harness.text import json_text, terminal
 
@@ -19,7 +24,10 @@ _results: list[Callable[[str], object]] = []  # writes to the real stdout of the
 
 
 class _Shown:
-    """A text stream that shows what could steer the terminal; everything else is the stream's own."""
+    """A text stream that shows what could steer the terminal; everything else is the stream's own.
+
+    A line that is wider than the terminal is broken between words.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -27,7 +35,8 @@ class _Shown:
     def write(self, text: str) -> int:
         if not isinstance(text, str):  # as every text stream; click asks by trying
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        self._stream.write(terminal(text))
+        shown = terminal(text)
+        self._stream.write(_folded(shown, shutil.get_terminal_size().columns) if self._stream.isatty() else shown)
         return len(text)
 
     def writelines(self, texts: Sequence[str]) -> None:
@@ -68,6 +77,21 @@ def streams(arguments: Sequence[str], last: bool) -> Iterator[None]:
                 os.dup2(kept, _STDOUT)
         if kept is not None:
             os.close(kept)
+
+
+def _folded(text: str, columns: int) -> str:
+    """Text whose lines are no wider; a broken line goes on two columns to the right of where it began."""
+    return "\n".join(map(functools.partial(_broken, columns=columns), text.split("\n")))
+
+
+def _broken(line: str, columns: int) -> str:
+    if cell_len(line) <= columns:
+        return line
+    indent = line[: len(line) - len(line.lstrip())] + "  "
+    words = textwrap.TextWrapper(
+        columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+    )
+    return words.fill(line)
 
 
 def print_json(value: Any) -> None:

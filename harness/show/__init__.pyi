@@ -1,4 +1,5 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .layout import table as table, table_lines as table_lines
 from .printing import (
     base_rate_lines as base_rate_lines,
     interval as interval,
@@ -7,11 +8,10 @@ from .printing import (
     outcome_json as outcome_json,
     outcome_text as outcome_text,
     p_value as p_value,
+    run_cells as run_cells,
     run_line as run_line,
     score_line as score_line,
     shown as shown,
-    table as table,
-    table_lines as table_lines,
     yardstick_lines as yardstick_lines,
     yardsticks_json as yardsticks_json,
 )

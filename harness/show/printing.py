@@ -7,13 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
-
 from harness.compare import Family, NotComparableError, against_base_rates, comparison_rows, row_name
 from harness.runs import Cost, RunRecord, StoredRun
 from harness.scoring import scale
+from harness.show.layout import table_lines
 from harness.statistics import ComparisonRow, row_json
-from harness.text import as_lines, one_line
+from harness.text import as_lines
 
 if TYPE_CHECKING:
     from harness.runner import Outcome
@@ -38,25 +37,6 @@ def interval(pair: Sequence[float | None] | None, sign: bool = True, digits: int
     ends = zip(pair, ("-inf", "inf"), strict=True)
     low, high = (number(x, digits, sign) if x is not None else end for x, end in ends)
     return f"[{low}, {high}]"
-
-
-def table(rows: Sequence[Mapping[str, Any]], form: str = "simple") -> str:
-    """Rows with the same keys as a table (`form` is tabulate's); columns that are empty everywhere are left out.
-
-    A row is one line, whatever stands in its cells.
-    """
-    keys = [key for key in rows[0] if any(row.get(key) not in (None, "") for row in rows)]
-    return tabulate(
-        [[None if row.get(key) is None else one_line(row[key]) for key in keys] for row in rows],
-        headers=list(map(one_line, keys)),
-        tablefmt=form,
-        disable_numparse=True,
-    )
-
-
-def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The lines of a table."""
-    return table(rows).split("\n")
 
 
 def shown(record: RunRecord, name: str, value: float | None) -> float | None:
@@ -239,22 +219,44 @@ def yardsticks_json(families: Sequence[Family]) -> dict[str, Any]:
 
 
 def run_line(run: StoredRun) -> dict[str, Any]:
-    """One line of `list runs`."""
+    """One line of `list runs`; the score in its unit, as people read it."""
     record = run.head
-    if not run.complete:
-        return {"run": run.id, "status": record.status, "method": record.method, "error": record.error}
-    score, unit = record.scores.get(record.metric), record.unit or run.record.unit
-    return {
+    known = {
         "run": run.id,
-        "status": "ok",
+        "status": record.status,
         "method": row_name(record),
         "benchmark": record.benchmark.name,
         "backbone": record.config.backbone,
+        "seed": record.seed,
+        "created": record.created,
+        "error": record.error,
+    }
+    if not run.complete:
+        return known
+    score, unit = record.scores.get(record.metric), record.unit or run.record.unit
+    return {
+        **known,
         "personas": record.n_personas,
         "replies": record.n_replies,
-        "seed": record.seed,
         "metric": record.metric,
-        "score": number(None if score is None else score * scale(unit)),
-        "created": record.created,
-        "error": None,
+        "unit": unit,
+        "score": None if score is None else score * scale(unit),
+    }
+
+
+def run_cells(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The same line as cells of a table: a status where the run is not complete, the score beside its metric."""
+    score = f"{line['metric']} {number(line['score'])}" if "metric" in line else ""
+    return {
+        "run": line["run"],
+        "status": "" if line["status"] == "ok" else line["status"],
+        "method": line["method"],
+        "score": score,
+        "seed": line["seed"],
+        "personas": line.get("personas"),
+        "replies": line.get("replies"),
+        "benchmark": line["benchmark"],
+        "backbone": line["backbone"],
+        "created": line["created"][:16].replace("T", " "),
+        "error": line["error"],
     }

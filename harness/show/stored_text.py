@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from harness.compare import Diff, Joint, Plan, Sample, View, row_name
 from harness.runs import Cost, StoredRun
 from harness.scoring import scale
-from harness.show.printing import interval, number, p_value, shown, table_lines
+from harness.show.layout import table_lines
+from harness.show.printing import interval, number, p_value, shown
 from harness.text import as_lines, one_line, terminal
 
 
@@ -78,7 +79,7 @@ def _clusters(groups, unit: str) -> list[str]:
         }
         for g in groups.rows
     ]
-    return [f"  {groups.sentence}", *("  " + line for line in table_lines(rows))]
+    return [f"  {groups.sentence}", *table_lines(rows, indent=2)]
 
 
 def run_text(run: StoredRun, seen: View | None, sampled: Sequence[Sample], top: int) -> str:

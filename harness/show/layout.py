@@ -1,0 +1,84 @@
+"""Tables that fit where they are read: whole in a file or a pipe, no wider than the terminal on one."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.cells import cell_len
+from tabulate import MIN_PADDING, tabulate
+
+from harness.text import one_line
+
+NARROW = 24  # columns of the terminal that a cell of words keeps at least
+GAP = 2  # between two columns of a table
+Cells = Sequence[Sequence[str | None]]
+
+
+def table(rows: Sequence[Mapping[str, Any]], form: str = "simple", indent: int = 0) -> str:
+    """Rows with the same keys as a table (`form` is tabulate's); columns that are empty everywhere are left out.
+
+    A row is one line, whatever stands in its cells. Only on a terminal that is too narrow words go on below each other,
+    and columns that do not fit stand in further tables under the first, with the first column again.
+
+    indent  columns of the terminal that the caller puts before every line
+    """
+    keys = [key for key in rows[0] if any(row.get(key) not in (None, "") for row in rows)]
+    cells = [[None if row.get(key) is None else one_line(row[key]) for key in keys] for row in rows]
+    head, room = [one_line(key) for key in keys], terminal_columns() if form == "simple" else None
+    if room is None:
+        return _drawn(head, cells, form)
+    return "\n\n".join(_drawn(*part, form) for part in _parts(head, cells, max(room - indent, 1)))
+
+
+def table_lines(rows: Sequence[Mapping[str, Any]], indent: int = 0) -> list[str]:
+    """The lines of a table, each behind so many spaces."""
+    return [" " * indent + line for line in table(rows, indent=indent).split("\n")]
+
+
+def terminal_columns() -> int | None:
+    """How wide the terminal is that stdout goes to; None where it goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _drawn(head: Sequence[str], cells: Cells, form: str) -> str:
+    return tabulate(cells, headers=head, tablefmt=form, disable_numparse=True)
+
+
+def _parts(head: list[str], cells: Cells, room: int) -> list[tuple[list[str], Cells]]:
+    """The table in parts that have room, each of the first column and as many of the others as fit beside it."""
+    columns = [[name, *(row[place] or "" for row in cells)] for place, name in enumerate(head)]
+    widest = [
+        max(map(cell_len, (name + " " * MIN_PADDING, *column))) for name, column in zip(head, columns, strict=True)
+    ]
+    least = [min(most, max(NARROW, _longest_word(column))) for most, column in zip(widest, columns, strict=True)]
+    parts, used = [[0]], least[0]
+    for place in range(1, len(head)):
+        if used + GAP + least[place] > room and len(parts[-1]) > 1:
+            parts.append([0])
+            used = least[0]
+        parts[-1].append(place)
+        used += GAP + least[place]
+    found = []
+    for part in parts:
+        spare = room - sum(least[place] + GAP for place in part) + GAP
+        wide = {}
+        for place in part:
+            wide[place] = least[place] + min(max(spare, 0), widest[place] - least[place])
+            spare -= wide[place] - least[place]
+        rows = [[_wrapped(row[place], wide[place]) for place in part] for row in cells]
+        found.append(([_wrapped(head[place], wide[place]) or "" for place in part], rows))
+    return found
+
+
+def _longest_word(column: Sequence[str]) -> int:
+    return max((cell_len(word) for cell in column for word in cell.split()), default=0)
+
+
+def _wrapped(cell: str | None, wide: int) -> str | None:
+    if cell is None or cell_len(cell) <= wide:
+        return cell
+    return "\n".join(textwrap.wrap(cell, wide, break_long_words=False, break_on_hyphens=False))
