@@ -155,7 +155,7 @@ def sweep_command(
     from harness.sweeps import open_reader
 
     files = plugin or []
-    reader, shown_in = open_reader(file, options_of(files)), progress(quiet)
+    reader, shown_in = open_reader(file, options_of(files), "sweep"), progress(quiet)
     if isolates(isolate, reader.document):
         reader = replace(reader, options_of=options_of(files, isolate=True))
     elif not dry_run:

@@ -48,7 +48,7 @@ def tune_command(
         "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
     # Every part is read before the first begins.
-    parts = [load_tuning(part, flags) for part in parts_of(open_reader(file, options_of(files)))]
+    parts = [load_tuning(part, flags) for part in parts_of(open_reader(file, options_of(files), "tune"))]
     outcomes = []
     with _within(hours):
         for part in parts:

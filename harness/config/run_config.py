@@ -37,6 +37,7 @@ from harness.contract import (
     user_path,
 )
 from harness.errors import ConfigError, HarnessError, did_you_mean
+from harness.text import shell_word
 
 ISOLATE = "HARNESS_ISOLATE"  # in the environment: `isolate` where neither file nor flag says it, for test suites
 TARGETS = ("method", "benchmark", "protocol")  # of an option; any other is the name of a method that is required
@@ -167,6 +168,7 @@ _TYPES = {
 }
 
 
+_ALSO = {("tune", "sweep")}  # with --trials a sweep can be tuned
 SETTINGS = tuple(_TYPES)  # the keys of a file; options of plugins stand under "set"
 
 
@@ -179,16 +181,32 @@ class _Given:
     layer: int
 
 
-def shipped(name: str, given: str = "--config ") -> Document:
-    """A file of configs/ as installed, by its stem: "default", or a ready-made run. Raises ConfigError.
+def shipped(name: str, command: str = "") -> Document:
+    """A file of configs/ as installed, by its stem: "default", or what a command makes. Raises ConfigError.
 
-    given   what stands before the name in a message
+    command   the one that asks, see `read_document`
     """
     folder = files("harness.configs")
-    known = [item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")]
-    if name not in known:
-        raise ConfigError(f"{given}{name}: no such file, nor a ready-made run; {did_you_mean(name, known)}")
-    return parse(folder.joinpath(name + ".yaml").read_text("utf-8"), f"configs/{name}.yaml")
+    known = sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+    if name in known:
+        return parse(folder.joinpath(name + ".yaml").read_text("utf-8"), f"configs/{name}.yaml")
+    if command:
+        known = [one for one in known if _command_for(shipped(one)) == command]
+    what = f"ready-made file of harness {command}" if command else "shipped file"
+    raise ConfigError(f"{_given(command)}{name}: no such file, and no {what}; {did_you_mean(name, known)}")
+
+
+def _command_for(document: Document) -> str:
+    """The command that a file is for by its keys; empty where they do not say."""
+    keys = document.values.keys()
+    if keys & {"trials", "parts"}:
+        return "tune"
+    return "sweep" if keys & {"methods", "phases"} else "run" if "method" in keys else ""
+
+
+def _given(command: str) -> str:
+    """What stands before a file's name in a message: `harness run` takes it as an option."""
+    return "--config " if command == "run" else ""
 
 
 def default_values() -> dict[str, Any]:
@@ -283,19 +301,30 @@ def load_config(
     return RunConfig(**values, required_options={**required, **others}, protocol=filled["protocol"])
 
 
-def read_document(file: str | Path, given: str = "--config ") -> Document:
-    """A YAML file by its path, or a shipped one by its name. Raises ConfigError that begins with `given`."""
-    path = user_path(file)
+def read_document(file: str | Path, command: str = "run") -> Document:
+    """A YAML file by its path, or a shipped one by its name.
+
+    command   the one that asks, run, sweep or tune: a file for another one is refused; empty: any file will do
+    Raises ConfigError.
+    """
+    path, given = user_path(file), _given(command)
     if not path.exists() and isinstance(file, str) and Path(file).name == file and not path.suffix:
-        return shipped(file, given)
-    try:
-        text = read_file(path).decode()
-    except OSError as error:
-        near = [item.name for item in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise ConfigError(f"{given}{file}: {error.strerror}; {did_you_mean(path.name, near)}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{given}{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    return parse(text, str(file))
+        document = shipped(file, command)
+    else:
+        try:
+            text = read_file(path).decode()
+        except OSError as error:
+            near = [item.name for item in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+            raise ConfigError(f"{given}{file}: {error.strerror}; {did_you_mean(path.name, near)}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{given}{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+        document = parse(text, str(file))
+    other = _command_for(document)
+    if command and other not in ("", command) and (command, other) not in _ALSO:
+        word = shell_word(file)
+        wanted = f"harness {other} {_given(other)}{word}"
+        raise ConfigError(f"{given}{file}: is a file for another command: {wanted}")
+    return document
 
 
 def _read_document(

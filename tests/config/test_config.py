@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given, strategies as st
+from pydantic import Field
 
 from harness.config.run_config import (
     RunConfig,
@@ -180,6 +182,18 @@ def test_all_faults_come_at_once():
     assert "--cluster: cluster = a: should be a valid integer" in text
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("a,b", "'a' should be a valid integer"), ("0,-1", "'-1' should be greater than or equal to 0"),
+     ("1.5", "should be a valid integer"), ("", "at least 1 item")],
+)  # fmt: skip
+def test_a_list_that_cannot_be_read_names_the_item_that_is_wrong(value, words):
+    with pytest.raises(ValueError, match=words):
+        read_value(Plain(value), Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)])
+    with pytest.raises(ValueError, match="should be a list, such as 1,2,3"):
+        read_value({"a": 1}, tuple[int, ...])
+
+
 def test_faults_of_a_file_name_the_line(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("# a comment\nseeed: 1\npersonas: -2\nset:\n  tokens: 5\n  tokns: 6\n")
@@ -216,8 +230,8 @@ def test_a_missing_file_or_one_that_is_no_text(tmp_path):
         load(file=tmp_path / "mnie.yaml")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load(file=tmp_path / "mine.yaml")
-    with pytest.raises(ConfigError, match=r"--config defualt: .*did you mean 'default'"):
-        load(file="defualt")
+    with pytest.raises(ConfigError, match=r"--config unifeid: .*did you mean 'unified'"):
+        load(file="unifeid")
 
 
 def test_an_empty_file_changes_nothing(tmp_path):
@@ -271,6 +285,31 @@ def test_ready_made_runs_are_found_by_name_and_start_with_their_command():
     for path in runs:
         assert path.read_text().splitlines()[0] == f"# harness run --config configs/{path.name}"
         assert shipped(path.stem).values["method"]
+
+
+def test_a_name_that_is_not_shipped_gets_the_names_of_its_own_command_alone():
+    for command, own in (("run", "zero_shot"), ("sweep", "quick"), ("tune", "tune_quick")):
+        with pytest.raises(ConfigError) as caught:
+            read_document("nope", command)
+        listed = str(caught.value).partition("known: ")[2].split(", ")
+        assert own in listed
+        assert not {"zero_shot", "quick", "tune_quick", "default", "backbones", "backbone_tiny"} - {own} & {*listed}
+        assert read_document(own, command).values
+
+
+@pytest.mark.parametrize(
+    ("file", "command", "words"),
+    [
+        ("quick", "run", "--config quick: is a file for another command: harness sweep quick"),
+        ("tune_quick", "sweep", "tune_quick: is a file for another command: harness tune tune_quick"),
+        ("zero_shot", "tune", "zero_shot: is a file for another command: harness run --config zero_shot"),
+    ],
+)
+def test_a_file_for_another_command_is_refused_with_that_command(file, command, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        read_document(file, command)
+    assert read_document("quick", "tune").values, "a sweep can be tuned"
+    assert read_document(file, "").values, "and without a command any file is read"
 
 
 def test_nested_options_are_dotted():
