@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from harness.contract import Dataset, Message, read_file
 from harness.errors import ConfigError, did_you_mean
-from harness.model import Encoded, dialogue_messages, encode_dialogue
+from harness.model import Encoded, dialogue_messages, encode_dialogue, without_progress_bars
 
 SPECIALS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 TEMPLATE = (
@@ -140,8 +140,9 @@ def _write(model: Any, tokenizer: PreTrainedTokenizerFast, output: Path) -> None
     """Model and tokenizer as a folder in the Hub's format."""
     output.mkdir(parents=True, exist_ok=True)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
+    with without_progress_bars():
+        model.save_pretrained(output)
+        tokenizer.save_pretrained(output)
 
 
 def pretrain(

@@ -146,6 +146,78 @@ def test_a_mistake_gets_a_helpful_line_and_exit_code_2(harness, tmp_path, monkey
     assert "Traceback" not in err
 
 
+def test_listed_runs_have_numbers_in_json_and_can_be_chosen(harness, put, tmp_path):
+    put("base", [0.5, 0.6])
+    put("good", [0.7, 0.8])
+    put("good", [0.6, 0.8], seed=1)
+    put("good", [0.6, 0.8], seed=2, status="failed", error="stopped")
+
+    def listed(*choice: object) -> list[tuple[str, int]]:
+        code, out, err = harness("list", "runs", "--runs-dir", tmp_path / "runs", "--json", *choice)
+        assert code == 0, err
+        return [(row["method"], row["seed"]) for row in json.loads(out)]
+
+    rows = json.loads(harness("list", "runs", "--runs-dir", tmp_path / "runs", "--json")[1])
+    assert [row.get("score") for row in rows] == [pytest.approx(55), pytest.approx(75), pytest.approx(70), None]
+    assert (rows[0]["metric"], rows[0]["unit"]) == ("similarity", "pt")
+    assert listed("--method", "good") == [("good", 0), ("good", 1), ("good", 2)]
+    assert listed("--method", "good", "--seed", 1) == [("good", 1)]
+    assert listed("--status", "failed") == [("good", 2)]
+    assert listed("--benchmark", "toy", "--backbone", "none", "--status", "ok") == [
+        ("base", 0),
+        ("good", 0),
+        ("good", 1),
+    ]
+    assert listed("--status", "incomplete") == []
+    where = ("--runs-dir", tmp_path / "runs")
+    code, _, err = harness("list", "runs", *where, "--method", "goood")
+    assert (code, "did you mean 'good'?" in err) == (2, True)
+    code, _, err = harness("list", "methods", "--seed", "1")
+    assert (code, "harness list runs" in err) == (2, True)
+    shown = harness("list", "runs", *where)[1]
+    assert "similarity 70.00" in shown
+    assert "failed" in shown
+    assert " ok " not in shown
+
+
+def test_a_leaderboard_of_nothing_is_not_written(harness, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in ([], ["--runs-dir", "."], ["--format", "csv"], ["--publish"]):
+        code, out, err = harness("leaderboard", *arguments)
+        assert (code, out) == (2, "")
+        assert "nothing to rank" in err
+        assert "harness run" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plugin_that_cannot_be_loaded_is_said_once_and_blames_no_other_file(harness, tmp_path):
+    plugin = tmp_path / "broken.py"
+    plugin.write_text('"""Broken."""\nx = 1 / 0\n')
+    for command in (["run", "--method", "broken"], ["sweep", "quick"], ["tune", "tune_quick"]):
+        code, _, err = harness(*command, "--plugin", plugin)
+        assert code == 2
+        assert err.count("ZeroDivisionError") == 1
+        assert f"{plugin}:2: ZeroDivisionError: division by zero" in err
+        assert "configs/" not in err
+
+
+def test_an_error_in_the_defaults_of_options_has_file_and_line(harness, tmp_path):
+    plugin = tmp_path / "parrot.py"
+    plugin.write_text(
+        LOOSE.replace("    shout: bool = False", "    size: int = 0\n    def __post_init__(self): 1 / self.size")
+    )
+    code, _, err = harness("run", "--method", "parrot", "--plugin", plugin)
+    assert code == 2
+    assert "Options() with its own defaults fails (parrot.py:9): ZeroDivisionError: division by zero" in err
+
+
+def test_data_that_cannot_be_written_blames_the_folder(harness, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    code, _, err = harness("data", "write", tmp_path / "file" / "world", "--personas", "3")
+    assert code == 2
+    assert err == f"harness: cannot write {tmp_path / 'file' / 'world'}: Not a directory; choose another folder\n"
+
+
 def test_every_command_has_help_with_an_example(harness):
     for command in ("run", "leaderboard", "list", "show", "compare", "diff", "import", "power"):
         code, out, _ = harness(command, "--help")

@@ -67,10 +67,12 @@ def options_of(files: list[Path], isolate: bool = False) -> Any:
     """(kind, plugin name) -> its options dataclass, as `load_config` wants it.
 
     isolate  no method's code is imported here
+    Raises PluginError for a loose file that cannot be loaded, where all are loaded here.
     """
-    from harness.contract import load_plugin
+    from harness.contract import load_extensions, load_plugin
 
     if not isolate:
+        load_extensions(files)  # a file that cannot be loaded is said once, not for each plugin that is asked for
         return lambda kind, name: load_plugin(kind, name, files).card.options
     from harness.workers import read_card, trusted_files
 

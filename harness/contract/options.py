@@ -22,6 +22,7 @@ from harness.errors import did_you_mean
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NO_LIST = ("tuple_type", "list_type")  # errors of pydantic
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
@@ -85,19 +86,20 @@ def read_value(value: Any, hint: Any) -> Any:
     with commas. Raises ValueError with one line that says what is wanted.
     """
     adapter = TypeAdapter(hint)
-    first: ValidationError | None = None
+    why: ValidationError | None = None  # what is wrong with an item says more than that the text is no list
     for candidate in _readings(value):
         try:
             result = adapter.validate_python(candidate)
         except ValidationError as error:
-            first = first or error
+            if why is None or why.errors()[0]["type"] in _NO_LIST:
+                why = error
             continue
         if isinstance(candidate, bool) and not isinstance(result, bool):
             continue  # true is not the number 1
         if not _finite(result):
             raise ValueError("must be a finite number")
         return result
-    raise ValueError(_message(first, value))
+    raise ValueError(_message(why, value))
 
 
 def fill(options: Any, values: Mapping[str, Any]) -> Any:
@@ -142,6 +144,9 @@ def _message(error: ValidationError | None, value: Any) -> str:
     if detail["type"] == "literal_error" and expected and isinstance(value, str):
         words = expected.replace("'", "").replace(" or ", ", ").split(", ")
         return f"should be one of {', '.join(words)}; {did_you_mean(value, words)}"
-    return (
-        detail["msg"].removeprefix("Value error, ").replace("Input should", "should").replace("String should", "should")
-    )
+    if detail["type"] in _NO_LIST:
+        return "should be a list, such as 1,2,3"
+    text = detail["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
+    text = text.replace("Input should", "should").replace("String should", "should")
+    item = isinstance(value, Plain) and detail["loc"] and isinstance(detail["loc"][0], int)
+    return f"'{detail['input']}' {text}" if item else text

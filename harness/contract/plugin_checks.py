@@ -9,8 +9,10 @@ import dataclasses
 import difflib
 import inspect
 import re
+import traceback
 import typing
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -140,7 +142,11 @@ def option_faults(options: Any) -> list[str]:
         try:
             options()
         except Exception as error:
-            faults.append(f"{options.__name__}() with its own defaults fails: {type(error).__name__}: {error}")
+            where = "".join(
+                f" ({Path(x.filename).name}:{x.lineno})" for x in traceback.extract_tb(error.__traceback__)[-1:]
+            )
+            fails = f"fails{where}: {type(error).__name__}: {error}"
+            faults.append(f"{options.__name__}() with its own defaults {fails}")
     return faults
 
 

@@ -18,12 +18,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import filelock
 import yaml
 
 from harness.contract import check_file, user_path
 from harness.errors import HarnessError, did_you_mean
-from harness.store import damage, file_digest, new_folder, seal
+from harness.store import damage, file_digest, holding, new_folder, seal
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 RANDOM = "random:"  # before a catalogue name: its shape with random weights
@@ -161,7 +160,7 @@ def _kept(name: str, digest: str, fill: Callable[[Path], None], note: Note) -> P
     folder = cache_folder() / f"{name}-{digest[:12]}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{folder}.lock"):
+        with holding(Path(f"{folder}.lock"), note):
             fault = damage(folder) if folder.is_dir() else ""
             if fault:
                 note(f"{fault}; the folder is made again")

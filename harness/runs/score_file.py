@@ -1,7 +1,7 @@
 """A file of scores -> lines, with every fault named by file and line at once. What becomes of them: `importing`.
 
 CSV with a header, or JSON lines; a line is one reply (persona, example, score) or one persona (persona, n, score:
-the mean of n replies). Other columns are passed over.
+the mean of n replies). Other columns are passed over. A header of CSV may have capitals.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Literal
 from harness.errors import DataError, did_you_mean
 
 Unit = Literal["share", "pt", "raw"]
+_COLUMNS = ("persona", "example", "n", "score")
 SHOWN = 20  # faults in one message
 LARGEST = 1e100  # of a raw score: sums of squares stay finite
 MOST_REPLIES = 1_000_000_000  # of one persona: above it a number is a slip, and sums would lose digits
@@ -71,6 +72,7 @@ def _csv_rows(text: str, path: Path, faults: list[str]) -> Iterator[tuple[int, d
                 continue
             if not header:
                 header = [cell.strip() for cell in cells]
+                header = [name.lower() if name.lower() in _COLUMNS else name for name in header]
                 if not _header_is_good(header, f"{path}:{number}", faults):
                     return
             elif len(cells) != len(header):

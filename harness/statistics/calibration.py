@@ -251,14 +251,15 @@ def limits(what: str, experiments: int) -> tuple[float | None, float | None]:
         slack = 3 * math.sqrt(nominal * (1 - nominal) / experiments)
         low = None if low is None else min(low, nominal - slack)
         high = None if high is None else max(high, nominal + slack)
-    return low, high
+    # A share is 0 to 1: a limit outside is none.
+    return None if low is not None and low <= 0 else low, None if high is not None and high >= 1 else high
 
 
 def target(what: str, experiments: int) -> str:
     """The limits in words."""
     low, high = limits(what, experiments)
     if low is None:
-        return f"<= {high:.3g}"
+        return "any" if high is None else f"<= {high:.3g}"
     return f">= {low:.3g}" if high is None else f"{low:.3g} to {high:.3g}"
 
 

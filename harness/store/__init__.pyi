@@ -4,6 +4,7 @@ from .disk import (
     canonical_hash as canonical_hash,
     copy_sealed as copy_sealed,
     dump_json as dump_json,
+    holding as holding,
     read_json as read_json,
     size_bytes as size_bytes,
     write_atomically as write_atomically,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from harness.contract import read_file, read_json_text
 from harness.errors import StoreError
@@ -27,6 +27,7 @@ from harness.store.seal import SEAL, damage, seal
 from harness.store.temporary import new_file, new_folder
 from harness.text import clean_json
 
+SECONDS_BEFORE_WORD = 2.0  # that a command waits for another in silence
 _NOT_SEALED = ("embeddings", "locks", "partial", "tmp")  # they are growing, or hold nothing
 
 
@@ -122,20 +123,18 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Hold a lock between processes. Raises StoreError where the folder cannot be written."""
+        """Hold a lock between processes; the user is told of a wait. Raises StoreError where the folder cannot be
+        written."""
         folder = self.cache / "locks"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / f"{name}.lock")
-            lock.acquire()
-        except OSError as error:
-            raise StoreError(
-                f"cannot write to {folder}: {error.strerror or error}; choose another --runs-dir"
-            ) from error
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(holding(folder / f"{name}.lock", self.note))
+            except OSError as error:
+                raise StoreError(
+                    f"cannot write to {folder}: {error.strerror or error}; choose another --runs-dir"
+                ) from error
             yield
-        finally:
-            lock.release()
 
     def _write(self, folder: Path, fill: Callable[[Path], None]) -> Path:
         try:
@@ -146,6 +145,21 @@ class Store:
                 f"cannot write {folder}: {error.strerror or error}; free some space or choose another --runs-dir"
             ) from error
         return folder
+
+
+@contextlib.contextmanager
+def holding(path: Path, note: Callable[[str], None]) -> Iterator[None]:
+    """A lock between processes; `note` gets a line where another process holds it for more than a moment."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=SECONDS_BEFORE_WORD)
+    except Timeout:
+        note(f"waiting for another command, which holds {path}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def copy_sealed(source: Path, target: Path) -> str:

@@ -35,6 +35,7 @@ def test_a_recipe_gives_the_same_backbone_twice_and_it_can_be_loaded(harness, tm
         assert code == 0, err
         costs.append(json.loads((tmp_path / name / "training.json").read_text("utf-8")))
         assert costs[-1]["weights_sha256"] in out
+        assert err == "", "no bar of a library's own"
     assert costs[0]["weights_sha256"] == costs[1]["weights_sha256"]
     assert costs[0]["stages"][0]["tokens"] >= 6_000
     backbone = load_backbone(str(tmp_path / "one"))

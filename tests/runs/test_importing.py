@@ -117,6 +117,13 @@ def test_all_faults_of_a_file_are_named_with_their_lines(tmp_path):
     assert not list((tmp_path / "runs").glob("*/run.json"))
 
 
+def test_the_head_of_a_csv_file_may_have_capitals(tmp_path):
+    run, _ = load(tmp_path, "Persona,Example,SCORE,Comment\na,1,0.5,x\nb,1,0.25,y\n")
+    assert run.record.scores == {run.record.metric: 0.375}
+    with pytest.raises(DataError, match="the column 'score' stands there twice"):
+        load(tmp_path, "persona,n,score,Score\na,1,0.5,0.5\n")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

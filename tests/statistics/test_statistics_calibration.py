@@ -51,6 +51,16 @@ def assert_documented(names: list[str]) -> None:
         assert int(experiments) == (20_000 if first else 2_000)
 
 
+def test_a_target_names_no_share_outside_0_and_1():
+    for what, (low, high, _) in calibration.TARGETS.items():
+        for experiments in (100, 500, 1_999, 2_000):
+            ends = calibration.limits(what, experiments)
+            assert all(end is None or 0 < end < 1 or (what == "verdicts given" and end == 0) for end in ends), what
+            assert "-" not in calibration.target(what, experiments)
+        assert calibration.limits(what, 2_000) == (low, high)
+    assert calibration.target("false positives", 100) == "<= 0.115"
+
+
 @pytest.mark.parametrize("estimand", ["micro", "macro"])
 def test_the_vectorised_decision_is_the_real_one(estimand):
     rng = calibration.rng_for("the vectorised decision is the real one")

@@ -32,6 +32,29 @@ def test_a_folder_that_fails_half_way_leaves_the_old_one_and_no_litter(tmp_path)
     assert not (tmp_path / ".cache" / "tmp").exists()
 
 
+def test_a_command_that_waits_for_another_says_so_once_and_where(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.store.disk.SECONDS_BEFORE_WORD", 0.02)
+    said, first = [], Store(tmp_path)
+    waits, done = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with Store(tmp_path, lambda line: (said.append(line), waits.set())).lock("adapters-1"):
+            done.set()
+
+    with first.lock("adapters-1"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(10)
+        assert not done.is_set()
+    thread.join(10)
+    assert done.is_set()
+    path = tmp_path / ".cache" / "locks" / "adapters-1.lock"
+    assert said == [f"waiting for another command, which holds {path}"]
+    with Store(tmp_path, said.append).lock("adapters-1"):
+        pass
+    assert len(said) == 1, "who does not wait says nothing"
+
+
 def visible(folder):
     return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
 
