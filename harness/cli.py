@@ -21,6 +21,7 @@ from harness.errors import HarnessError, did_you_mean
 from harness.text import one_line, terminal
 
 SECONDS_FOR_THREADS = 1.0  # that plugins have left behind
+COMPLETES = "_HARNESS_COMPLETE"  # set by the shell that asks for completions
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -69,7 +70,7 @@ def _main(given: list[str]) -> None:
         )
         sys.exit(1)
     except BaseException as error:  # of a plugin's code that no hook has called: the harness itself raises none
-        if debug:
+        if debug or COMPLETES in os.environ:  # completion for a shell ends so
             raise
         what = f"{type(error).__name__}: {error}"
         _fail(f"something ended the process ({what}); a plugin returns or raises (--debug shows where)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from harness import __version__
+from harness.commands.common import GROUPS
 from harness.commands.run import run_command
 from harness.config.run_config import SETTINGS, default_values
 
@@ -218,8 +221,57 @@ def test_data_that_cannot_be_written_blames_the_folder(harness, tmp_path):
     assert err == f"harness: cannot write {tmp_path / 'file' / 'world'}: Not a directory; choose another folder\n"
 
 
+def test_the_version_the_debug_flag_and_every_command_under_a_heading_are_in_the_help(harness):
+    assert harness("--version") == (0, f"harness {__version__}\n", "")
+    code, out, _ = harness("--help")
+    assert code == 0
+    assert "--debug" in out
+    _, *groups = re.split(r"\n(?=\S[^\n]*:\n)", out)
+    titles = [group.partition(":")[0] for group in groups]
+    assert titles == ["Options", *GROUPS], "no command is left for a heading of its own"
+    for title, group in zip(titles[1:], groups[1:], strict=True):
+        assert re.findall(r"^  (\S+)", group, re.MULTILINE) == list(GROUPS[title])
+
+
+def test_a_shell_gets_completions(harness, monkeypatch):
+    monkeypatch.setenv("_HARNESS_COMPLETE", "complete_bash")
+    for words, place, wanted in (("harness comp", 1, ["compare"]), ("harness run --meth", 2, ["--method"])):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(place))
+        code, out, err = harness()
+        assert (code, out.split(), err) == (0, wanted, "")
+
+
+def test_describe_shows_options_with_types_and_defaults(harness, tmp_path):
+    (found,) = json.loads(harness("describe", METHOD, "--json")[1])
+    assert (found["kind"], found["shares"], found["requires"]) == ("method", "persona", ["unified"])
+    rate = next(option for option in found["options"] if option["option"] == "train.learning_rate")
+    assert (rate["type"], rate["default"]) == ("float", 0.1)
+    assert rate["search"]["low"] < rate["default"] <= rate["search"]["high"]
+    text = harness("describe", METHOD)[1]
+    for words in (
+        "data that may shape a reply: the persona's own",
+        "stands on: unified",
+        "random | vocab_sample | text",
+    ):
+        assert words in text
+    kinds = [one["kind"] for one in json.loads(harness("describe", "similarity", "--json")[1])]
+    assert kinds == ["metric"]
+    assert "higher is better" in harness("describe", "similarity")[1]
+    text = harness("describe", "smarthome")[1]
+    assert "house | street" in text
+    assert "list of" not in text.split("dialogues")[2].splitlines()[0]
+    plugin = tmp_path / "parrot.py"
+    plugin.write_text(LOOSE)
+    code, text, err = harness("describe", "parrot", "--plugin", plugin)
+    assert code == 0, err
+    assert re.search(r"^shout +bool +false$", text, re.MULTILINE)
+    code, _, err = harness("describe", "persona_prefx")
+    assert (code, "did you mean 'persona_prefix'?" in err) == (2, True)
+
+
 def test_every_command_has_help_with_an_example(harness):
-    for command in ("run", "leaderboard", "list", "show", "compare", "diff", "import", "power"):
+    for command in ("run", "leaderboard", "list", "show", "compare", "diff", "import", "power", "describe"):
         code, out, _ = harness(command, "--help")
         assert code == 0
         assert f"harness {command}" in out.split("Example:")[1]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from harness.commands.streams import print_json as print_json
 from harness.config import default_values, help_examples
@@ -15,12 +16,34 @@ from harness.config import default_values, help_examples
 if TYPE_CHECKING:
     from harness.runs import StoredRun
 
+GROUPS = {
+    "Make runs": ("run", "sweep", "tune"),
+    "Read results": ("leaderboard", "compare", "show", "diff", "list", "describe", "power"),
+    "Write a method": ("new-method", "check"),
+    "Data and files": ("runs", "import", "data", "backbone"),
+    "Measure the harness": ("bench",),
+}
+
+
+class Grouped(typer.core.TyperGroup):
+    """The commands under headings, in the order of use."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        room = formatter.width - 6 - max(map(len, self.commands))
+        named = {name for names in GROUPS.values() for name in names}
+        groups = {**GROUPS, "Other": tuple(sorted(self.commands.keys() - named))}
+        for title, names in groups.items():
+            rows = [(name, self.commands[name].get_short_help_str(room)) for name in names if name in self.commands]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
 app = typer.Typer(
+    cls=Grouped,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Does this way of personalising a frozen language model beat the plain baseline? Measure it.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -44,6 +67,26 @@ Texts = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 RUNS = Path(str(DEFAULTS.get("runs_dir", "runs")))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from harness import __version__
+
+        typer.echo(f"harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of any error; with every command, anywhere in the line.")
+    ] = False,
+) -> None:
+    """Does this way of personalising a frozen language model beat the plain baseline? Measure it."""
 
 
 def example(command: str) -> Callable[[Any], Any]:

@@ -24,7 +24,7 @@ from harness.commands.common import (
     progress,
     shown,
 )
-from harness.config import isolates, load_config, read_document
+from harness.config import config_yaml, isolates, load_config, read_document
 
 if TYPE_CHECKING:
     from harness.sweeps import Reader
@@ -50,7 +50,10 @@ Attention = Annotated[
 Template = Annotated[str | None, typer.Option(help="File with a Jinja template in place of the tokenizer's own.")]
 NOT_ISOLATED = "methods run in this command's own process, where they can reach references (docs/security.md)"
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Parameters, tokens, memory and time on this device; fit nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="The whole configuration; parameters, tokens, memory and time on this device; fit nothing."
+    ),
 ]
 
 
@@ -115,7 +118,10 @@ def run_command(
         from harness.bench import dry_run
 
         found = dry_run(settings, files, progress(quiet))
-        print_json(found.as_dict()) if as_json else typer.echo(found.text())
+        if as_json:
+            print_json({**found.as_dict(), "config": settings.as_dict()})
+        else:
+            typer.echo(f"{config_yaml(settings)}\n{found.text()}")
         return
     from harness.runner import execute
 

@@ -62,12 +62,13 @@ from .options import (
     Plain as Plain,
     fill as fill,
     option_types as option_types,
+    option_values as option_values,
     plain as plain,
     read_value as read_value,
     resolve as resolve,
     search_space as search_space,
 )
-from .plugin_import import Listing as Listing, Source as Source
+from .plugin_import import Listing as Listing, Source as Source, points_of as points_of
 from .plugins import (
     Benchmark as Benchmark,
     Method as Method,

@@ -69,6 +69,17 @@ def option_types(options: type) -> dict[str, Any]:
     return types
 
 
+def option_values(options: Any) -> dict[str, Any]:
+    """Option name -> value as JSON types, of an instance; named as by `option_types`."""
+    found = {}
+    for name in option_types(type(options)):
+        value = plain(options)
+        for part in name.split("."):
+            value = value[part]
+        found[name] = value
+    return found
+
+
 def search_space(options: type) -> dict[str, Search]:
     """Option name -> where to look for its value, for the options whose types say so."""
     found = {}

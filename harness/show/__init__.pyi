@@ -1,4 +1,9 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .described import (
+    described as described,
+    described_metric as described_metric,
+    described_text as described_text,
+)
 from .layout import table as table, table_lines as table_lines
 from .printing import (
     base_rate_lines as base_rate_lines,

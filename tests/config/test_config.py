@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, strategies as st
 from pydantic import Field
 
+from harness.config.resolved import config_yaml
 from harness.config.run_config import (
     RunConfig,
     default_values,
@@ -310,6 +311,16 @@ def test_a_file_for_another_command_is_refused_with_that_command(file, command, 
         read_document(file, command)
     assert read_document("quick", "tune").values, "a sweep can be tuned"
     assert read_document(file, "").values, "and without a command any file is read"
+
+
+def test_a_configuration_as_yaml_gives_the_same_configuration():
+    given = {"persona": "p1,p2", "seed": 3, "margin": 0.5, "scorer": SCORER, "device": "cpu"}
+    sets = ["tokens=3", "training.learning_rate=3e-5", "other.epochs=2", "max_new_tokens=9", "choices=1,yes"]
+    config = load(*sets, **given)
+    again = load_config(options_of=options_of, file=parse(config_yaml(config), "resolved"))
+    assert again == config
+    assert "method.training.learning_rate: 3.0e-05" in config_yaml(config)
+    assert "other.epochs: 2" in config_yaml(config)
 
 
 def test_nested_options_are_dotted():
