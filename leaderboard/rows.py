@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from harness.compare import Family, comparison_rows, differences, families, persona_scores, world_key
+from harness.compare import Family, comparison_rows, differences, families, persona_scores, short_names, world_key
 from harness.errors import HarnessError
 from harness.runs import Cost, RunRecord, StoredRun
 from harness.scoring import MetricSums
@@ -23,7 +23,7 @@ class Line:
 
     @property
     def name(self) -> str:
-        """What its row is called: two configurations of one method are told apart by the id of a run."""
+        """What its row is called: two configurations of one method are told apart by what differs between them."""
         return self.row.method
 
     @property
@@ -180,6 +180,8 @@ def _unlike(baseline: Family, family: Family) -> str:
 
 
 def _group(members: Sequence[Family]) -> Group:
+    names = short_names([family.first.head for family in members])
+    members = [replace(family, name=name) for family, name in zip(members, names, strict=True)]
     baseline = _baseline(members)
     lines = []
     if baseline:

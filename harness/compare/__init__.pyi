@@ -12,6 +12,7 @@ from .guard import (
     world_key as world_key,
 )
 from .joint_tables import Joint as Joint, as_json as as_json, joint as joint
+from .naming import short_names as short_names
 from .planning import Plan as Plan, Spread as Spread, plan as plan, spread_of as spread_of
 from .run_view import (
     Diff as Diff,

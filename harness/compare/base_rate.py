@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.compare.guard import ESTIMAND, Family, label_of, persona_scores, scores_of
+from harness.compare.guard import ESTIMAND, Family, labels_of, persona_scores, scores_of
 from harness.errors import HarnessError
 from harness.runs import Yardstick
 from harness.scoring import PersonaSums
@@ -46,7 +46,10 @@ def against_base_rates(families: Sequence[Family]) -> list[AgainstBaseRate]:
         try:
             rows = compare(
                 scores_of(yardstick.name, [(yardstick.name, sums)], (0,), metric),
-                {label_of(family, families): persona_scores(family, metric) for family in families},
+                {
+                    name: persona_scores(family, metric)
+                    for name, family in zip(labels_of(families), families, strict=True)
+                },
                 ESTIMAND,
                 baseline_name=yardstick.name,
                 unit=entry.unit,

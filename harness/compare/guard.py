@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from harness.compare.naming import short_names
 from harness.contract import ReferenceScore
 from harness.errors import HarnessError
 from harness.runs import RunHead, StoredRun
@@ -283,9 +284,10 @@ def comparison_rows(
     )
     if not methods:
         return own, []
+    labels = labels_of([baseline, *methods])
     rows = compare(
         base,
-        {label_of(family, [baseline, *methods]): persona_scores(family, metric) for family in methods},
+        {name: persona_scores(family, metric) for name, family in zip(labels[1:], methods, strict=True)},
         estimand,
         reference,
         margin,
@@ -314,7 +316,8 @@ def stated_margin(methods: Sequence[Family], unit: str) -> float | None:
     return None if found is None else float(found) / scale(unit)
 
 
-def label_of(family: Family, families: Sequence[Family]) -> str:
-    """The family's name, with its first run's id where two rows would have the same one."""
-    twins = [other for other in families if other.name == family.name]
-    return family.name if len(twins) == 1 else f"{family.name} [{family.first.id.rsplit('-', 1)[-1]}]"
+def labels_of(families: Sequence[Family]) -> list[str]:
+    """The families' names; where two rows would have the same one, with what differs between them."""
+    names = [family.name for family in families]
+    distinct = short_names([family.first.head for family in families])
+    return [name if names.count(name) == 1 else distinct[place] for place, name in enumerate(names)]

@@ -164,8 +164,8 @@ def test_two_configurations_of_one_method_have_two_names(tmp_path, stored):
         stored(tmp_path, "base", BASE),
         *(stored(tmp_path, "m", BASE + NOISE, id=f"m-{k}", method_options={"k": k}) for k in (1, 2)),
     ]
-    assert len({row["method"] for row in rows_as_json(board_of(runs))}) == 3
-    assert r"m \[1\]" in render(board_of(runs))
+    assert {row["method"] for row in rows_as_json(board_of(runs))} == {"base", "m (k=1)", "m (k=2)"}
+    assert r"m \(k=1\)" in render(board_of(runs))
 
 
 def test_visible_and_short():
