@@ -217,10 +217,7 @@ def _means(scores: PersonaScores, unit: str) -> tuple[float, ...]:
 def points(group: Group, cost: str) -> list[Point]:
     """Score and one cost of every method, with the Pareto front: nothing at most as dear scores better."""
     up = 1 if group.lines[0].row.higher_is_better else -1
-    rows = [
-        (rank, line, round(line.row.score_micro_pts, 4), *_whole_cost(line, cost))
-        for rank, line in enumerate(group.lines, 1)
-    ]
+    rows = [(line.place, line, round(line.row.score_micro_pts, 4), *_whole_cost(line, cost)) for line in group.lines]
     candidates = sorted((price, score * up) for _, line, score, price, _ in rows if not _control(line.family))
     prices, best = [price for price, _ in candidates], list(accumulate((score for _, score in candidates), max))
     found = []

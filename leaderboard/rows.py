@@ -5,21 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.compare import Family, comparison_rows, differences, families, persona_scores, short_names, world_key
+from harness.compare import (
+    ESTIMAND,
+    Family,
+    comparison_rows,
+    differences,
+    families,
+    persona_scores,
+    short_names,
+    world_key,
+)
 from harness.errors import HarnessError
 from harness.runs import Cost, RunRecord, StoredRun
 from harness.scoring import MetricSums
 from harness.show import shown
-from harness.statistics import FLAGS, ComparisonRow, ScoreRow, aligned
+from harness.statistics import FLAGS, ComparisonRow, Rank, ScoreRow, aligned, ranks
 
 
 @dataclass(frozen=True)
 class Line:
-    """One method in a group; `row` is a ComparisonRow except for the baseline, or where there is none."""
+    """One method in a group; `row` is a ComparisonRow except for the baseline, or where there is none.
+
+    place   among the methods of its group by score, from 1;  rank: shared where pairwise intervals do not separate
+    """
 
     family: Family
     row: ScoreRow
     is_baseline: bool
+    place: int
+    rank: Rank
 
     @property
     def name(self) -> str:
@@ -183,17 +197,30 @@ def _group(members: Sequence[Family]) -> Group:
     names = short_names([family.first.head for family in members])
     members = [replace(family, name=name) for family, name in zip(members, names, strict=True)]
     baseline = _baseline(members)
-    lines = []
+    rows: list[tuple[Family, ScoreRow]] = []
     if baseline:
         others = [family for family in members if family is not baseline]
-        own, rows = comparison_rows(baseline, others)
-        lines = [Line(baseline, own, True)]
-        lines += [Line(family, row, False) for family, row in zip(others, rows, strict=True)]
+        own, compared = comparison_rows(baseline, others)
+        rows = [(baseline, own), *zip(others, compared, strict=True)]
     else:
-        lines = [Line(family, comparison_rows(family, [])[0], False) for family in members]
-    up = lines[0].row.higher_is_better
-    lines.sort(key=lambda line: ((-1 if up else 1) * line.row.score_micro_pts, line.family.name))
+        rows = [(family, comparison_rows(family, [])[0]) for family in members]
+    up = rows[0][1].higher_is_better
+    rows.sort(key=lambda item: ((-1 if up else 1) * item[1].score_micro_pts, item[0].name))
+    found = _ranks([family for family, _ in rows], up)
+    lines = [
+        Line(family, row, family is baseline, place, rank)
+        for place, ((family, row), rank) in enumerate(zip(rows, found, strict=True), 1)
+    ]
     return Group(tuple(lines), baseline)
+
+
+def _ranks(members: Sequence[Family], higher_is_better: bool) -> list[Rank]:
+    """Of families that are ordered by score. Seeds of one method are joined, as in its comparison with the baseline."""
+    metric = members[0].first.record.metric
+    scores = [persona_scores(family, metric) for family in members]
+    base = scores[0].restricted_to(sorted(scores[0].personas))
+    runs = [aligned(family.name, own, base) for family, own in zip(members, scores, strict=True)]
+    return ranks([run.sums for run in runs], base.n, ESTIMAND, higher_is_better=higher_is_better)
 
 
 def _baseline(members: Sequence[Family]) -> Family | None:

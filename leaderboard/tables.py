@@ -11,7 +11,7 @@ from tabulate import SEPARATING_LINE, tabulate
 
 from harness.runs import Ceiling, Yardstick
 from harness.show import interval, number, p_value, shown
-from harness.statistics import row_values, verdict
+from harness.statistics import Rank, row_values, verdict
 from harness.text import csv_cell, json_text, one_line
 
 from .rows import Board, Group, Line, Outsider, flags_of, unseen
@@ -20,7 +20,7 @@ COSTS = ("trainable_parameters", "parameters_per_adapter", "adapters", "stored_b
          "tokens", "fit_seconds", "predict_seconds", "peak_memory_bytes")  # fmt: skip
 BASE_COSTS = ("trainable_parameters", "fits", "steps", "tokens", "fit_seconds")  # columns named base_...
 COLUMNS: tuple[str, ...] = (
-    "group", "kind", "rank", "method", "benchmark", "metric", "unit", "estimand", "score", "se", "baseline",
+    "group", "kind", "rank", "rank_low", "rank_high", "method", "benchmark", "metric", "unit", "estimand", "score", "se", "baseline",
     "delta", "sim_low", "sim_high", "p", "p_adj", "share_improved", "hedges_g", "n_personas", "n_replies",
     "seeds", "unseen_score", "verdict_kind", "verdict", *COSTS,
     *(f"base_{name}" for name in BASE_COSTS), "stands_on", "trials", "flags", "runs", "note",
@@ -36,7 +36,10 @@ def rows_as_json(board: Board) -> list[dict[str, Any]]:
             "benchmark": group.record.benchmark.name,
             "metric": group.metric,
             "example_set": group.record.hashes.get("examples"),
-            "rank": rank,
+            "place": line.place,
+            "rank": line.rank.tier,
+            "rank_low": line.rank.low,
+            "rank_high": line.rank.high,
             "is_baseline": line.is_baseline,
             "runs": [run.id for run in line.family.runs],
             "score": line.row.score_micro_pts,
@@ -45,7 +48,7 @@ def rows_as_json(board: Board) -> list[dict[str, Any]]:
             "flags": flags_of(line),
         }
         for number, group in enumerate(board.groups, 1)
-        for rank, line in enumerate(group.lines, 1)
+        for line in group.lines
     ]
     for outsider in board.outsiders:
         record = outsider.family.first.record
@@ -58,7 +61,10 @@ def rows_as_json(board: Board) -> list[dict[str, Any]]:
                 "metric": record.metric,
                 "example_set": record.hashes.get("examples"),
                 "method": outsider.family.name,
+                "place": None,
                 "rank": None,
+                "rank_low": None,
+                "rank_high": None,
                 "runs": [run.id for run in outsider.family.runs],
                 "n_personas": record.n_personas,
                 "n_replies": record.n_replies,
@@ -104,8 +110,8 @@ def _cell(value: Any) -> Any:
 def _flat(board: Board) -> Iterator[dict[str, Any]]:
     for place, group in enumerate(board.groups, 1):
         common = {"group": place, "benchmark": group.title, "metric": group.metric, "unit": group.lines[0].row.unit}
-        for rank, line in enumerate(group.lines, 1):
-            yield {**common, "kind": "baseline" if line.is_baseline else "method", "rank": rank, **_figures(line)}
+        for line in group.lines:
+            yield {**common, "kind": "baseline" if line.is_baseline else "method", **_figures(line)}
         for other in others(group):
             figures = {"method": other.name, "score": other.score, "se": other.se, "note": other.note}
             yield {**common, "kind": other.kind, **figures}
@@ -131,6 +137,9 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
 def _figures(line: Line) -> dict[str, Any]:
     row, c, record = line.row, line.comparison, line.family.first.record
     found = {
+        "rank": line.rank.tier,
+        "rank_low": line.rank.low,
+        "rank_high": line.rank.high,
         "method": line.name,
         "estimand": row.estimand,
         "score": row.score_micro_pts,
@@ -171,6 +180,11 @@ def _cost(line: Line) -> dict[str, Any]:
         found |= {f"base_{name}": getattr(base, name) for name in BASE_COSTS}
         found["stands_on"] = " ".join(base.methods)
     return found
+
+
+def rank_text(rank: Rank) -> str:
+    """`3 (2-4)`; the rank alone where the interval holds no other."""
+    return str(rank.tier) if rank.low == rank.high else f"{rank.tier} ({rank.low}-{rank.high})"
 
 
 OtherKind = Literal["ceiling", "oracle", "yardstick", "reference"]
@@ -230,11 +244,11 @@ def as_latex(board: Board) -> str:
 
 
 def _latex_rows(place: int, group: Group) -> Iterator[Sequence[str]]:
-    for rank, line in enumerate(group.lines, 1):
+    for line in group.lines:
         row, c, cost = line.row, line.comparison, line.cost
         yield [
             str(place),
-            str(rank),
+            rank_text(line.rank),
             one_line(line.name),
             number(row.score_micro_pts),
             number(row.se_micro_pts),

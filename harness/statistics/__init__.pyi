@@ -25,6 +25,7 @@ from .power import (
     power_at as power_at,
     power_of as power_of,
 )
+from .ranks import Rank as Rank, ranks as ranks
 from .reference import reference_test as reference_test
 from .rows import (
     ComparisonRow as ComparisonRow,
