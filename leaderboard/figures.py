@@ -217,7 +217,7 @@ def _means(scores: PersonaScores, unit: str) -> tuple[float, ...]:
 def points(group: Group, cost: str) -> list[Point]:
     """Score and one cost of every method, with the Pareto front: nothing at most as dear scores better."""
     up = 1 if group.lines[0].row.higher_is_better else -1
-    rows = [(line.place, line, round(line.row.score_micro_pts, 4), *_whole_cost(line, cost)) for line in group.lines]
+    rows = [(line.place, line, round(line.row.score_micro_pts, 4), *whole_cost(line, cost)) for line in group.lines]
     candidates = sorted((price, score * up) for _, line, score, price, _ in rows if not _control(line.family))
     prices, best = [price for price, _ in candidates], list(accumulate((score for _, score in candidates), max))
     found = []
@@ -237,7 +237,7 @@ def marked(panels: Sequence[Sequence[Point]]) -> set[int]:
     return {point.rank for point in order[:MOST_ROWS]}
 
 
-def _whole_cost(line: Line, cost: str) -> tuple[float, bool]:
+def whole_cost(line: Line, cost: str) -> tuple[float, bool]:
     """A method's own cost and that of what it stands on; False if its record does not say the latter."""
     own = line.cost
     assert own is not None

@@ -10,8 +10,10 @@ from harness.text import code, markdown as md, without_places
 
 from .details import commands, cost, flags, how, other_metrics, protocol, table, yardsticks
 from .figures import figures
+from .headline import counts, headline
 from .rows import Board, Group, Line, Outsider, unseen
 from .tables import others, rank_text
+from .titles import titles
 
 INTRODUCTION = """# Leaderboard
 
@@ -26,9 +28,17 @@ def render(board: Board, plots: str = "plots", page: str = "index.html") -> str:
     """The whole leaderboard. `plots`, `page`: the folder of the plots and the page as seen from the file."""
     link = f"[{md(page)}]({quote(page)})"
     parts = [f"{INTRODUCTION}\n\nFor a browser, sortable, with replies side by side where runs are at hand: {link}."]
+    names, first = titles(board.groups), headline(board)
+    if first:
+        parts.append(_opening(board.groups[first.place], names[first.place], first.sentences, quote(plots)))
+    if names:
+        parts.append(_contents(board.groups, names))
     if not board.groups:
         parts.append("No complete runs yet: `harness run` makes one.")
-    parts += [_section(group, number, quote(plots)) for number, group in enumerate(board.groups, 1)]
+    parts += [
+        _section(group, f"{number}. {md(name)}", quote(plots))
+        for number, (group, name) in enumerate(zip(board.groups, names, strict=True), 1)
+    ]
     if board.outsiders:
         parts.append(_outside(board.outsiders))
     if board.unfinished:
@@ -55,23 +65,36 @@ def _outside(outside: Sequence[Outsider]) -> str:
     return f"{text}\n\n{commands(outsider.family for outsider in outside)}"
 
 
-def _section(group: Group, place: int, plots: str) -> str:
+def _opening(group: Group, name: str, sentences: Sequence[str], plots: str) -> str:
+    """The headline: a section's finding with its plot."""
+    forest = next((figure for figure in figures(group) if figure.kind == "forest"), None)
+    plot = f"\n\n![{md(forest.alt)}]({plots}/{forest.file})" if forest else ""
+    return f"**{md(' '.join(sentences))}** {md(name)}.{plot}"
+
+
+def _contents(groups: Sequence[Group], names: Sequence[str]) -> str:
+    rows = [
+        f"{number}. {md(name)}" + (f": {md(found)}" if (found := counts(group)) else "")
+        for number, (group, name) in enumerate(zip(groups, names, strict=True), 1)
+    ]
+    return "## Contents\n\n" + "\n".join(rows)
+
+
+def _section(group: Group, title: str, plots: str) -> str:
     record = group.record
-    facts = ", ".join(f"{md(k)} {md(v)}" for k, v in sorted(record.benchmark.facts.items()))
-    title = f"## {place}. {md(record.benchmark.name)}" + (f" ({facts})" if facts else "")
     metric = group.decides
     unit = "points" if metric.unit == "pt" else md(metric.unit)
     direction = "higher is better" if metric.higher_is_better else "lower is better"
     backbone = f"backbone {md(record.config.backbone)} ({code(record.hashes.get('backbone', 'unknown')[:8])})"
     about = (
-        f"{record.n_personas} personas, {record.n_replies} replies; "
+        f"{md(group.title)}: {record.n_personas} personas, {record.n_replies} replies; "
         f"{'scores imported from files' if group.record.imported else backbone}. "
         f"Decided by **{md(group.metric)}** in {unit} ({direction}): {md(group.summary)}. "
         f"Estimand: {group.lines[0].row.estimand} (mean over replies)."
     )
     if group.baseline is None:
         about += " No run of the baseline is stored, so there are no differences and no verdicts."
-    parts = [title, about, _ranking(group), yardsticks(group), _plots(group, plots), cost(group)]
+    parts = [f"## {title}", about, _ranking(group), yardsticks(group), _plots(group, plots), cost(group)]
     parts += [other_metrics(group), flags(group), protocol(group), how(group)]
     return "\n\n".join(part for part in parts if part)
 

@@ -24,25 +24,23 @@
 
   const whole = (value) => value.toLocaleString("en-US");
 
-  // Which columns there are; `text` aligns left, `up`: the first click sorts upwards. A row's cell is [text, sorted by].
+  // Which columns there are; `text` aligns left, `up`: the first click sorts upwards, `more`: not on a phone, `hint`: a
+  // tooltip. A row's cell is [text, sorted by].
   const COLUMNS = [
-    { key: "rank", head: "rank", up: true },
+    { key: "rank", head: "rank", up: true, hint: "Shared where no pairwise interval separates; in brackets what all pairs leave possible" },
     { key: "method", head: "method", text: true, up: true },
     { key: "score", head: "score" },
-    { key: "se", head: "s.e." },
-    { key: "delta", head: "delta" },
-    { key: "ci", head: "simultaneous 95\u00a0%\u00a0CI" },
+    { key: "se", head: "s.e.", more: true, hint: "Standard error of the score, personas as clusters" },
+    { key: "delta", head: "delta", hint: "Method minus baseline" },
+    { key: "ci", head: "95\u00a0%\u00a0interval", more: true, hint: "Of the difference, simultaneous over the section's methods" },
     { key: "verdict", head: "verdict", text: true, up: true },
-    { key: "p", head: "p\u00a0adj.", up: true },
-    { key: "improved", head: "improved" },
-    { key: "published", head: "to published" },
-    { key: "seeds", head: "seeds" },
-    { key: "unseen", head: "unseen personas" },
-    { key: "parameters", head: "parameters" },
-    { key: "fit", head: "fit\u00a0s" },
-    { key: "base", head: "base fit\u00a0s" },
-    { key: "flags", head: "flags", text: true },
-    { key: "words", head: "in words", text: true, up: true },
+    { key: "p", head: "p\u00a0adj.", up: true, more: true, hint: "Adjusted for all methods of the section" },
+    { key: "improved", head: "improved", more: true, hint: "Share of the personas whose mean is better than under the baseline" },
+    { key: "seeds", head: "seeds", more: true },
+    { key: "unseen", head: "unseen", more: true, hint: "Score with personas that were held out of all training" },
+    { key: "parameters", head: "parameters", more: true, hint: "Trained, with those of what the method stands on" },
+    { key: "fit", head: "fit\u00a0s", more: true, hint: "Seconds of all fits, with those of what the method stands on" },
+    { key: "flags", head: "flags", text: true, more: true },
   ];
   const textOf = (row, key) => (row.cells[key] ? row.cells[key][0] : "");
   const valueOf = (row, key) => (row.cells[key] ? row.cells[key][1] : null);
@@ -96,15 +94,19 @@
     });
   }
 
+  // What a tooltip says of a cell; all of it stands below the table, too.
+  function hintOf(key, row) {
+    if (key === "method") return row.kind === "other" ? row.words : row.runs.join(", ");
+    if (key === "verdict") return row.words;
+    if (key === "parameters" || key === "fit") return row.cost;
+    return "";
+  }
+
   function cellOf(c, row) {
-    const attributes = {};
     const verdict = textOf(row, "verdict");
-    if (c.key === "method") attributes.class = "name";
-    else if (c.key === "words") attributes.class = "text wrap";
-    else if (c.key === "verdict") attributes.class = "text " + (["better", "worse"].includes(verdict) ? verdict : "");
-    else if (c.text) attributes.class = "text";
-    if (c.key === "method" && row.runs.length) attributes.title = row.runs.join(", ");
-    return make("td", attributes, textOf(row, c.key));
+    const classes = [c.key === "method" ? "name" : "", c.text ? "text" : "", c.more ? "more" : "", c.key === "flags" ? "wrap" : ""];
+    if (c.key === "verdict" && ["better", "worse"].includes(verdict)) classes.push(verdict);
+    return make("td", { class: classes.filter(Boolean).join(" "), title: hintOf(c.key, row) || null }, textOf(row, c.key));
   }
 
   function drawTable(part) {
@@ -134,14 +136,24 @@
     part.columns = COLUMNS.filter((c) => group.rows.some((row) => textOf(row, c.key) !== ""));
     part.heads = {};
     const heads = part.columns.map((c) => {
-      const button = make("button", { type: "button" }, c.head);
+      const button = make("button", { type: "button", title: c.hint || null }, c.head);
       button.addEventListener("click", () => sortBy(group, c));
-      part.heads[c.key] = make("th", { scope: "col", class: c.text ? "text" : "", "data-key": c.key }, button);
+      part.heads[c.key] = make("th", { scope: "col", class: [c.text ? "text" : "", c.more ? "more" : ""].join(" ").trim(), "data-key": c.key }, button);
       return part.heads[c.key];
     });
     part.body = make("tbody");
     const table = make("table", { id: "table-" + group.key }, make("thead", {}, make("tr", {}, ...heads)), part.body);
     return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of " + group.title }, table);
+  }
+
+  // Rows in words: what tooltips say, for those who cannot hover.
+  function wordsOf(group) {
+    const list = make("dl");
+    for (const row of group.rows) {
+      const said = [row.words, row.cost, row.runs.length ? "runs " + row.runs.join(", ") : ""].filter(Boolean).join("; ");
+      if (said) list.append(make("dt", {}, textOf(row, "method")), make("dd", {}, said + "."));
+    }
+    return make("details", {}, make("summary", {}, "The rows in words: verdicts, costs, runs"), list);
   }
 
   // ---- replies side by side ----
@@ -232,7 +244,7 @@
 
   function aboutText(group) {
     const unit = { pt: "points", raw: "its own unit" }[group.unit] || group.unit;
-    let text = whole(group.n_personas) + " personas, " + whole(group.n_replies) + " replies; ";
+    let text = group.facts + ": " + whole(group.n_personas) + " personas, " + whole(group.n_replies) + " replies; ";
     text += group.backbone === null ? "scores imported from files. " : "backbone " + group.backbone + ". ";
     text += "Decided by " + group.metric + " in " + unit + (group.higher_is_better ? " (higher is better): " : " (lower is better): ") + group.summary + ". ";
     text += "Estimand: " + group.estimand + ". ";
@@ -240,12 +252,36 @@
     return text;
   }
 
+  function plotOf(plot, first) {
+    const image = make("img", {
+      alt: plot.alt, width: plot.width, height: plot.height, loading: first ? "eager" : "lazy",
+      src: "data:image/svg+xml;charset=utf-8," + encodeURIComponent(plot.svg),
+    });
+    return make("figure", {}, make("div", { tabindex: 0, role: "region", "aria-label": plot.title }, image), make("figcaption", {}, plot.caption));
+  }
+
+  // The page opens with one section's finding and its plot, then the contents.
+  function drawOpening() {
+    if (data.headline) {
+      const group = data.groups[data.headline.place];
+      const forest = group.plots.find((plot) => plot.kind === "forest");
+      const link = make("a", { href: "#group-" + group.key }, group.title);
+      document.getElementById("headline").append(
+        make("p", { class: "headline" }, data.headline.sentences.join(" ")),
+        make("p", { class: "note" }, link),
+        ...(forest ? [plotOf(forest, true)] : []),
+      );
+    }
+    const items = data.groups.map((group) => make("li", {}, make("a", { href: "#group-" + group.key }, group.title), group.finding ? ": " + group.finding : ""));
+    if (items.length) document.getElementById("contents").append(make("h2", {}, "Contents"), make("ol", {}, ...items));
+  }
+
   function sectionOf(group) {
     const part = { group };
     parts.push(part);
-    const section = make("section", { id: "group-" + group.key }, make("h2", {}, group.place + ". " + group.title), make("p", {}, aboutText(group)), tableOf(part));
+    const section = make("section", { id: "group-" + group.key }, make("h2", {}, group.place + ". " + group.title), make("p", {}, aboutText(group)), tableOf(part), wordsOf(group));
     if (group.caveat) {
-      let text = "Published: " + group.reference + ". Its column " + group.caveat + ".";
+      let text = "Published: " + group.reference + ". A comparison with it " + group.caveat + ".";
       if (group.reference_note) text += " " + group.reference_note[0].toUpperCase() + group.reference_note.slice(1) + ".";
       section.append(make("p", { class: "note" }, text));
     }
@@ -255,10 +291,7 @@
       for (const [name, meaning] of meanings) list.append(make("dt", {}, name), make("dd", {}, meaning));
       section.append(make("details", {}, make("summary", {}, "What the flags mean"), list));
     }
-    for (const plot of group.plots) {
-      const image = make("img", { alt: plot.alt, loading: "lazy", src: "data:image/svg+xml;charset=utf-8," + encodeURIComponent(plot.svg) });
-      section.append(make("figure", {}, make("div", { tabindex: 0, role: "region", "aria-label": plot.title }, image), make("figcaption", {}, plot.caption)));
-    }
+    for (const plot of group.plots) section.append(plotOf(plot, false));
     section.append(examplesOf(part));
     return section;
   }
@@ -289,6 +322,7 @@
   }
 
   if (!data.groups.length) main.append(make("p", {}, "No complete runs yet: harness run makes one."));
+  drawOpening();
   for (const group of data.groups) main.append(sectionOf(group));
   if (data.outsiders.length) {
     const rows = data.outsiders.map((x) => [x.method, x.benchmark, x.reason, x.runs.join(", ")]);
@@ -307,7 +341,10 @@
     Object.assign(state, { q: "", verdict: "", sort: {} });
     changed();
   });
-  window.addEventListener("hashchange", () => { readAddress(); draw(); });
+  // #group-KEY is a place on the page, and no state.
+  const target = () => location.hash.startsWith("#group-") && document.getElementById(location.hash.slice(1));
+  window.addEventListener("hashchange", () => { if (!target()) { readAddress(); draw(); } });
   readAddress();
   draw();
+  if (target()) target().scrollIntoView();
 })();

@@ -9,18 +9,21 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
 from harness.show import interval, number, p_value
-from harness.text import script_json, without_places
+from harness.text import one_line, script_json, without_places
 
-from .figures import figures
+from .figures import Figure, figures, whole_cost
+from .headline import counts, headline
 from .replies import EXAMPLES, MOST_CHARACTERS, RULE, Examples, examples
 from .rows import Board, Group, Line, flags_of, glossary, unseen
-from .tables import Other, others
+from .tables import Other, others, rank_text
+from .titles import titles
 
 REPLIES_WORDS = (
     "Published records keep sums per persona and no replies: only methods whose stored run is at hand have any here."
@@ -35,11 +38,13 @@ def render(
     note: Callable[[str], None] = warnings.warn,
 ) -> str:
     """The page. `drawn`: file name -> SVG of every plot; `readme`: the markdown beside it; `note`: see `examples`."""
+    names, first = titles(board.groups), headline(board)
     data = {
         "readme": readme,
+        "headline": first and {"place": first.place, "sentences": first.sentences},
         "groups": [
-            _group(group, place, drawn, examples(group, most_examples, note))
-            for place, group in enumerate(board.groups, 1)
+            _group(group, place, name, drawn, examples(group, most_examples, note))
+            for place, (group, name) in enumerate(zip(board.groups, names, strict=True), 1)
         ],
         "outsiders": [
             {
@@ -77,13 +82,15 @@ def _part(name: str) -> str:
     return files(__name__.rpartition(".")[0]).joinpath(name).read_text(encoding="utf-8")
 
 
-def _group(group: Group, place: int, drawn: Mapping[str, str], shown: Examples) -> dict[str, Any]:
+def _group(group: Group, place: int, name: str, drawn: Mapping[str, str], shown: Examples) -> dict[str, Any]:
     row = group.lines[0].row
     reference = next((line.row.reference for line in group.lines if line.row.reference), None)
     return {
         "key": group.key,
         "place": place,
-        "title": group.title,
+        "title": name,
+        "facts": one_line(group.title),
+        "finding": counts(group),
         "metric": group.metric,
         "unit": row.unit,
         "higher_is_better": row.higher_is_better,
@@ -97,53 +104,80 @@ def _group(group: Group, place: int, drawn: Mapping[str, str], shown: Examples) 
         "reference": number(reference.score_pts) if reference else None,
         "reference_note": group.record.reference and group.record.reference.note,
         "rows": [
-            *(_row(line, rank, group.metric) for rank, line in enumerate(group.lines, 1)),
+            *(_row(line, group.metric) for line in group.lines),
             *map(_other, others(group)),
         ],
         "glossary": glossary(group.lines),
-        "plots": [{"title": f.title, "alt": f.alt, "caption": f.caption, "svg": drawn[f.file]} for f in figures(group)],
+        "plots": [_plot(figure, drawn[figure.file]) for figure in figures(group)],
         "examples": _examples(group, shown),
     }
 
 
-def _row(line: Line, rank: int, metric: str) -> dict[str, Any]:
+def _plot(figure: Figure, svg: str) -> dict[str, Any]:
+    """A plot with its size in pixels, so that the page keeps its place before it is drawn."""
+    width, height = (float(found.group(1)) for name in ("width", "height") if (found := _size(name).search(svg)))
+    words = {"kind": figure.kind, "title": figure.title, "alt": figure.alt, "caption": figure.caption}
+    return {**words, "width": round(width), "height": round(height), "svg": svg}
+
+
+def _size(name: str) -> re.Pattern[str]:
+    return re.compile(rf'<svg[^>]*? {name}="([\d.]+)"')
+
+
+def _row(line: Line, metric: str) -> dict[str, Any]:
     row, c = line.row, line.comparison
     kind = "baseline" if line.is_baseline else "method"
     flags = flags_of(line)
     low = c.sim_ci_pts[0] if c and c.sim_ci_pts else None
     cells = {
-        "rank": _cell(str(rank), rank),
+        "rank": _cell(rank_text(line.rank), line.place),
         "method": _cell(line.name, line.name.lower()),
         "score": _figure(row.score_micro_pts),
         "se": _figure(row.se_micro_pts),
         "flags": _cell(", ".join(flags), len(flags)),
         "verdict": _cell("baseline", "baseline") if line.is_baseline else _cell("", None),
-        "words": _cell("the baseline", "the baseline") if line.is_baseline else _cell("", None),
         "unseen": _figure(unseen(line.family, metric)),
         "seeds": _cell(str(len(row.seeds)), len(row.seeds)),
-        "published": _figure(row.reference.delta_pts if row.reference else None, sign=True),
     }
-    if cost := line.cost:
-        trained, base = cost.trainable_parameters, cost.stands_on
-        cells |= {"parameters": _cell(f"{trained:,}", trained), "fit": _figure(cost.fit_seconds, 0)}
-        cells |= {"base": _figure(base.fit_seconds, 0)} if base and base.methods else {}
+    words = "the baseline" if line.is_baseline else ""
+    if line.cost:
+        cells |= {"parameters": _whole(line, "trainable_parameters"), "fit": _whole(line, "fit_seconds")}
     if c:
+        words = c.verdict
         cells |= {
             "delta": _figure(c.delta_pts, sign=True),
             "ci": _cell(interval(c.sim_ci_pts) if c.sim_ci_pts else "", low),
             "p": _cell(p_value(c.p_adj) if c.p_adj is not None else "", c.p_adj),
             "improved": _cell(f"{c.share_improved:.0%}", c.share_improved),
             "verdict": _cell(c.verdict_kind, c.verdict_kind),
-            "words": _cell(c.verdict, c.verdict.lower()),
         }
-    return {"kind": kind, "flags": flags, "runs": [run.id for run in line.family.runs], "cells": cells}
+    runs = [run.id for run in line.family.runs]
+    return {"kind": kind, "flags": flags, "runs": runs, "cells": cells, "words": words, "cost": _cost_words(line)}
+
+
+def _whole(line: Line, cost: str) -> list[Any]:
+    """A cost of the whole chain; at least so much where that of the base is not known."""
+    amount, known = whole_cost(line, cost)
+    return _cell(f"{'' if known else '≥ '}{amount:,.0f}", amount)
+
+
+def _cost_words(line: Line) -> str:
+    """How a row's cost is made up: the method's own, and that of what it stands on."""
+    cost = line.cost
+    if cost is None:
+        return ""
+    own = f"own {cost.trainable_parameters:,} parameters, {cost.fit_seconds:,.0f} s"
+    base = cost.stands_on
+    if base and base.methods:
+        below = f"{', '.join(base.methods)} {base.trainable_parameters:,} parameters, {base.fit_seconds:,.0f} s"
+        return f"{own}; {below}"
+    return own if whole_cost(line, "fit_seconds")[1] else f"{own}; without its base, whose cost is not known"
 
 
 def _other(other: Other) -> dict[str, Any]:
     """A ceiling, a yardstick or the published score: a row without rank."""
     cells = {"method": _cell(other.name, other.name.lower()), "score": _figure(other.score), "se": _figure(other.se)}
-    words = _cell(other.note, other.note.lower())
-    return {"kind": "other", "flags": [], "runs": [], "cells": cells | {"words": words}}
+    return {"kind": "other", "flags": [], "runs": [], "cells": cells, "words": other.note, "cost": ""}
 
 
 def _figure(value: float | None, digits: int = 2, *, sign: bool = False) -> list[Any]:

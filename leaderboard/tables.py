@@ -20,9 +20,9 @@ COSTS = ("trainable_parameters", "parameters_per_adapter", "adapters", "stored_b
          "tokens", "fit_seconds", "predict_seconds", "peak_memory_bytes")  # fmt: skip
 BASE_COSTS = ("trainable_parameters", "fits", "steps", "tokens", "fit_seconds")  # columns named base_...
 COLUMNS: tuple[str, ...] = (
-    "group", "kind", "rank", "rank_low", "rank_high", "method", "benchmark", "metric", "unit", "estimand", "score", "se", "baseline",
-    "delta", "sim_low", "sim_high", "p", "p_adj", "share_improved", "hedges_g", "n_personas", "n_replies",
-    "seeds", "unseen_score", "verdict_kind", "verdict", *COSTS,
+    "group", "kind", "rank", "rank_low", "rank_high", "method", "benchmark", "metric", "unit", "estimand", "score",
+    "se", "baseline", "delta", "sim_low", "sim_high", "p", "p_adj", "share_improved", "hedges_g", "n_personas",
+    "n_replies", "seeds", "unseen_score", "verdict_kind", "verdict", *COSTS,
     *(f"base_{name}" for name in BASE_COSTS), "stands_on", "trials", "flags", "runs", "note",
 )  # fmt: skip
 
