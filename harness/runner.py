@@ -48,6 +48,7 @@ from harness.runs import (
     flags_of,
     opening,
     read_run,
+    write_learning,
     write_replies,
     write_run,
 )
@@ -249,6 +250,7 @@ class Session:
 
         def fill(folder: Path) -> None:
             write_replies(folder, self.examples, predicted.replies, columns, self.config.texts)
+            write_learning(folder, facts.report)
             if facts.folder:
                 copy_sealed(facts.folder, folder / "adapters")
 

@@ -21,6 +21,7 @@ import numpy as np
 from pydantic_core import from_json
 
 from harness.errors import HarnessError, StoreError, did_you_mean
+from harness.runs.learning import Learning, read_learning
 from harness.runs.people import with_people, write_people
 from harness.runs.record import (
     SCHEMA_VERSION,
@@ -88,6 +89,10 @@ class StoredRun:
         if digest and self.path.is_dir() and (fault := file_damage(self.path / REPLIES, digest)):
             raise StoreError(f"{fault}; {self.mend}")
         return read_replies(self.path)
+
+    def learning(self) -> Learning | None:
+        """How its adapters learnt; None where that is not stored. Raises StoreError for a file that cannot be read."""
+        return read_learning(self.path)
 
     def damage(self) -> str:
         """What is wrong with the files beside run.json, in one line with the path; empty if nothing is."""

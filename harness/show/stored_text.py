@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.compare import Diff, Joint, Plan, Sample, View, row_name
-from harness.runs import Cost, StoredRun
+from harness.runs import Cost, Learning, StoredRun
 from harness.scoring import scale
 from harness.show.layout import table_lines
 from harness.show.printing import interval, number, p_value, shown
@@ -98,6 +98,8 @@ def run_text(run: StoredRun, seen: View | None, sampled: Sequence[Sample], top: 
     lines += ["", *table_lines(scores)]
     if record.cost:
         lines += ["", *_cost(record.cost)]
+    if learnt := run.learning():
+        lines += ["", *_learning(learnt)]
     if record.flags:
         lines.append("flags: " + "; ".join(map(str, record.flags)))
     lines += _view(seen, top)
@@ -137,6 +139,23 @@ def _cost(cost: Cost) -> list[str]:
             for name, value in cost.model_dump(exclude={"stands_on"}).items()
         ]
     )
+
+
+def _learning(found: Learning) -> list[str]:
+    """Validation loss by epoch: mean and band over adapters. One that has stopped stands with its least loss."""
+    adapters = f"{found.adapters} adapter{'s' * (found.adapters != 1)}"
+    rows = [
+        {
+            "epoch": "start" if epoch == 0 else str(epoch),
+            "validation loss": f"{mean:.4f}",
+            **({"10 % to 90 %": f"{low:.4f} to {high:.4f}"} if found.adapters > 1 else {}),
+            "training": str(training),
+        }
+        for epoch, mean, low, high, training in zip(
+            found.epochs, found.mean, found.low, found.high, found.training, strict=True
+        )
+    ]
+    return [f"learning, nats a token over {adapters}:", *table_lines(rows)]
 
 
 def _view(seen: View, top: int) -> list[str]:
