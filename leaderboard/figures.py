@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
-from harness.compare import Family, persona_scores
+from harness.compare import persona_scores
+from harness.errors import StoreError
+from harness.runs import Learning, RunRecord
 from harness.scoring import scale
 from harness.show import interval, number, shown
-from harness.statistics import PersonaScores, aligned
+from harness.statistics import aligned
 from harness.text import one_line
 
+from .headline import is_control
 from .rows import Group, Line
+from .samples import differences_of, learning_of
 from .text import short
 
-Kind = Literal["forest", "personas", "yardsticks", "cost"]
+Kind = Literal["forest", "personas", "yardsticks", "cost", "learning"]
 MOST_ROWS = 40  # methods in a plot; the tables have all
-MOST_PANELS = 12  # methods in the plot of personas: the best of the group
-FILE_NAME = re.compile(r"[a-z0-9_-]+-[0-9a-f]{8}-(forest|personas|yardsticks|cost)\.svg")
+MOST_PANELS = 12  # methods in the plots of personas and of learning: the best of the group
+MOST_POINTS = 20  # methods in the plot of costs: each has its name beside it
+FILE_NAME = re.compile(r"[a-z0-9_-]+-[0-9a-f]{8}-(forest|personas|yardsticks|cost|learning)\.svg")
 
 
 @dataclass(frozen=True)
@@ -40,26 +45,39 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """One method's personas: their mean scores under the method and under the baseline, in shown units."""
+class Panel:
+    """One method's personas, least difference first: method minus baseline in shown units.
+
+    ends   95 % intervals, each of one persona alone; None where the replies are not at hand: plain differences
+    """
 
     name: str
     share_improved: float
-    method: tuple[float, ...]
-    baseline: tuple[float, ...]
+    differences: tuple[float, ...]
+    ends: tuple[tuple[float, float], ...] | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One method's validation loss by epoch, in nats a token: mean and band over its adapters."""
+
+    name: str
+    learning: Learning
 
 
 @dataclass(frozen=True)
 class Point:
     """One method in a plot of score against cost. A control is no candidate, so it is never on the front.
 
-    cost is that of the method and of what it stands on; is_whole is False where the latter is not known.
+    cost     of the method and of what it stands on; is_whole is False where the latter is not known
+    family   of its adapters, see `adapter_family`
     """
 
-    rank: int
+    place: int
     name: str
     score: float
     cost: float
+    family: str
     is_whole: bool
     is_control: bool
     is_baseline: bool
@@ -76,6 +94,8 @@ def figures(group: Group) -> list[Figure]:
         made.append(_yardsticks(group))
     if not group.record.imported and len(group.lines) > 1:
         made.append(_cost(group))
+    if found := curves(group):
+        made.append(_learning(group, found))
     return made
 
 
@@ -117,9 +137,13 @@ def _personas(group: Group, compared: list[Line]) -> Figure:
         assert line.comparison
         parts.append(f"{short(line.name)} {line.comparison.share_improved:.0%}")
     side = "above" if group.lines[0].row.higher_is_better else "below"
-    caption = f"Each dot is a persona; {side} the line it is better off than with {base}."
+    caption = (
+        f"Each dot is a persona: its difference from {base}, least first; {side} the line it is better off. Vertical "
+        "lines are 95 % intervals of one persona alone, around an estimate that is shrunken towards the mean; where "
+        "the replies are not at hand, dots are plain differences, which hold reply noise."
+    )
     caption += _left_out(len(compared), MOST_PANELS)
-    title = f"Every persona under each method and under {base}"
+    title = f"Every persona's difference from {base}"
     return Figure("personas", group, _name(group, "personas"), title, f"{title}; improved: {', '.join(parts)}", caption)
 
 
@@ -181,12 +205,13 @@ def _cost(group: Group) -> Figure:
         fronts.append(f"{words}: {', '.join(short(p.name) for p in front[:6])}")
     title = "Score against trained parameters and against fit seconds"
     caption = (
-        "Filled marks are the Pareto front: nothing at most as dear scores better. Costs are the method's own and "
-        "those of the adapters that it stands on, each as its own run measured it. Crosses are controls: no "
-        "candidates. Dashed: ceilings and the published score, where they are near."
+        "Filled marks and the line are the Pareto front: nothing at most as dear scores better. Costs are those of the "
+        "whole chain: the method's own and those of the adapters that it stands on, each as its own run measured it; a "
+        "+ says that the latter are not known. Crosses are controls: no candidates. Dashed: ceilings and the published "
+        "score, where they are near."
         + (
-            f" {MOST_ROWS} of {len(group.lines)} methods, those of the fronts first."
-            if len(group.lines) > MOST_ROWS
+            f" {MOST_POINTS} of {len(group.lines)} methods, those of the fronts first."
+            if len(group.lines) > MOST_POINTS
             else ""
         )
     )
@@ -195,46 +220,88 @@ def _cost(group: Group) -> Figure:
     )
 
 
-def pairs(group: Group) -> list[Pairs]:
-    """The personas of the first methods by rank, baseline left out, in the order of their ids."""
+def panels(group: Group) -> list[Panel]:
+    """The personas of the first methods by rank, baseline left out."""
     assert group.baseline
     base = persona_scores(group.baseline, group.metric)
     base = base.restricted_to(sorted(base.personas))
+    lines = compared_lines(group)[:MOST_PANELS]
     found = []
-    for line in compared_lines(group)[:MOST_PANELS]:
+    for line, measured in zip(lines, differences_of(group, lines), strict=True):
         assert line.comparison
-        own = aligned(line.name, persona_scores(line.family, group.metric), base)
-        values = _means(own, line.row.unit), _means(base, line.row.unit)
-        found.append(Pairs(line.name, line.comparison.share_improved, *values))
+        factor, ends = scale(line.row.unit), None
+        if measured:
+            rows = sorted(zip(measured.estimate, measured.low, measured.high, strict=True))
+            values = [estimate * factor for estimate, _, _ in rows]
+            ends = tuple((round(low * factor, 4), round(high * factor, 4)) for _, low, high in rows)
+        else:
+            own = aligned(line.name, persona_scores(line.family, group.metric), base)
+            values = sorted(float(x) * factor for x in (own.sums.mean(0) - base.sums.mean(0)) / base.n)
+        rounded = tuple(round(value, 4) for value in values)
+        found.append(Panel(line.name, line.comparison.share_improved, rounded, ends))
     return found
 
 
-def _means(scores: PersonaScores, unit: str) -> tuple[float, ...]:
-    means = scores.sums.mean(0) / scores.n * scale(unit)
-    return tuple(round(float(x), 4) for x in means)
+def curves(group: Group) -> list[Curve]:
+    """How the first methods by rank learnt, of each its first seed, where that is at hand."""
+    found = []
+    for line in group.lines:
+        try:
+            learning = learning_of(line.family.first)
+        except StoreError:
+            continue  # the page says so beside its replies
+        if learning:
+            found.append(Curve(line.name, learning))
+    return found[:MOST_PANELS]
+
+
+def _learning(group: Group, found: Sequence[Curve]) -> Figure:
+    title = "Validation loss by epoch"
+    ends = ", ".join(f"{short(c.name)} {c.learning.mean[0]:.3f} to {c.learning.mean[-1]:.3f}" for c in found[:6])
+    caption = (
+        "Nats a token of the first seed: the line is the mean over a method's adapters, the band holds 80 % of them. "
+        "An adapter that has stopped stands with its least loss. Methods of which no curve is at hand are left out."
+    )
+    return Figure("learning", group, _name(group, "learning"), title, f"{title}: {ends}", caption)
+
+
+FAMILIES = ("LoRA", "soft prompt", "other adapters", "nothing trained")
+
+
+def adapter_family(record: RunRecord) -> str:
+    """One of FAMILIES, by what the options of the method describe: a rank, or virtual tokens."""
+    cost = record.cost
+    if cost is not None and not cost.trainable_parameters:
+        return FAMILIES[3]
+    parts = [part for part in record.method_options.values() if isinstance(part, Mapping)]
+    for family, name in (("LoRA", "rank"), ("soft prompt", "tokens")):
+        if any(name in part for part in parts):
+            return family
+    return FAMILIES[2]
 
 
 def points(group: Group, cost: str) -> list[Point]:
     """Score and one cost of every method, with the Pareto front: nothing at most as dear scores better."""
     up = 1 if group.lines[0].row.higher_is_better else -1
     rows = [(line.place, line, round(line.row.score_micro_pts, 4), *whole_cost(line, cost)) for line in group.lines]
-    candidates = sorted((price, score * up) for _, line, score, price, _ in rows if not _control(line.family))
+    candidates = sorted((price, score * up) for _, line, score, price, _ in rows if not is_control(line))
     prices, best = [price for price, _ in candidates], list(accumulate((score for _, score in candidates), max))
     found = []
     for rank, line, score, price, whole in rows:
-        control = _control(line.family)
+        control = is_control(line)
         as_dear, cheaper = bisect_right(prices, price), bisect_left(prices, price)
         beaten = bool((as_dear and best[as_dear - 1] > score * up) or (cheaper and best[cheaper - 1] >= score * up))
         front = not control and not beaten
-        found.append(Point(rank, line.name, score, price, whole, control, line.is_baseline, front))
+        kind = adapter_family(line.family.first.record)
+        found.append(Point(rank, line.name, score, price, kind, whole, control, line.is_baseline, front))
     return found
 
 
 def marked(panels: Sequence[Sequence[Point]]) -> set[int]:
-    """The ranks of the methods that the plot of costs has room for: the baseline's, those on a front, the best."""
-    front = {point.rank for points in panels for point in points if point.on_front}
-    order = sorted(panels[0], key=lambda p: (not p.is_baseline, p.rank not in front, p.rank))
-    return {point.rank for point in order[:MOST_ROWS]}
+    """The places of the methods that the plot of costs has room for: the baseline's, those on a front, the best."""
+    front = {point.place for points in panels for point in points if point.on_front}
+    order = sorted(panels[0], key=lambda p: (not p.is_baseline, p.place not in front, p.place))
+    return {point.place for point in order[:MOST_POINTS]}
 
 
 def whole_cost(line: Line, cost: str) -> tuple[float, bool]:
@@ -243,7 +310,3 @@ def whole_cost(line: Line, cost: str) -> tuple[float, bool]:
     assert own is not None
     below = getattr(own.stands_on, cost) if own.stands_on else 0.0
     return float(getattr(own, cost)) + below, own.stands_on is not None or not line.family.first.record.requires
-
-
-def _control(family: Family) -> bool:
-    return bool(family.first.record.config.control)

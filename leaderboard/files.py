@@ -13,7 +13,7 @@ from harness.store import write_atomically
 
 from . import markdown, page
 from .figures import FILE_NAME, figures
-from .replies import EXAMPLES
+from .picking import EXAMPLES
 from .rows import Board
 
 

@@ -158,18 +158,48 @@
 
   // ---- replies side by side ----
 
-  function replyCard(group, reply, base) {
+  // Which words of `text` also stand in `other`, in one order: the longest common subsequence.
+  function common(words, others) {
+    const lengths = Array.from({ length: words.length + 1 }, () => new Uint16Array(others.length + 1));
+    for (let i = words.length - 1; i >= 0; i--) {
+      for (let j = others.length - 1; j >= 0; j--) {
+        lengths[i][j] = words[i] === others[j] ? lengths[i + 1][j + 1] + 1 : Math.max(lengths[i + 1][j], lengths[i][j + 1]);
+      }
+    }
+    const shared = words.map(() => false);
+    for (let i = 0, j = 0; i < words.length && j < others.length; ) {
+      if (words[i] === others[j]) { shared[i] = true; i++; j++; }
+      else if (lengths[i + 1][j] >= lengths[i][j + 1]) i++;
+      else j++;
+    }
+    return shared;
+  }
+
+  // A paragraph of the text, with marks on the words that `other` does not have there.
+  function marked(text, other) {
+    const node = make("p", { dir: "auto" });
+    const parts = text.split(/(\s+)/);
+    const words = parts.filter((_, i) => i % 2 === 0);
+    const shared = other === null ? words.map(() => true) : common(words, other.split(/\s+/));
+    parts.forEach((part, i) => {
+      if (part === "") return;
+      node.append(i % 2 === 1 || shared[i / 2] ? part : make("mark", {}, part));
+    });
+    return node;
+  }
+
+  function replyCard(group, reply, base, reference) {
     const row = group.rows[reply.line];
     const same = base && reply !== base && reply.text === base.text;
     const facts = [];
     if (reply.score !== null) facts.push("scored " + reply.score);
     if (same) facts.push("the same words as " + group.baseline);
     if (reply.left_out) facts.push(whole(reply.left_out) + " more characters left out");
-    const text = reply.text === "" ? "(empty reply)" : reply.text;
+    const beside = reference !== null ? reference.text : base && reply !== base ? base.text : null;
     return make(
       "article", { class: "reply" + (same ? " same" : "") },
       make("h4", {}, textOf(row, "method") + (row.kind === "baseline" ? " (baseline)" : "")),
-      make("p", { dir: "auto" }, text),
+      reply.text === "" ? make("p", {}, "(empty reply)") : marked(reply.text, beside),
       facts.length ? make("p", { class: "facts" }, facts.join(" · ")) : null,
     );
   }
@@ -191,17 +221,19 @@
     const asked = Number.parseInt(state.ex[group.key] || "1", 10);
     const place = Math.min(Math.max(Number.isNaN(asked) ? 1 : asked, 1), all.length) - 1;
     const example = all[place];
+    const own = all.map((one, i) => [one, i]).filter(([one]) => one.persona === example.persona);
+    part.people.value = String(all.findIndex((one) => one.persona === example.persona) + 1);
+    picker.replaceChildren(...own.map(([one, i], k) => make("option", { value: i + 1 }, k + 1 + " of " + own.length + ": " + one.id)));
     picker.value = String(place + 1);
     part.before.disabled = place === 0;
     part.after.disabled = place === all.length - 1;
     const base = example.replies.find((reply) => group.rows[reply.line].kind === "baseline");
     shown.replaceChildren(
-      make("p", { class: "facts" }, "Persona " + example.persona + ", example " + example.id),
       make(
         "div", { class: "replies" },
         givenCard("Prompt", example.prompt, "earlier"),
         givenCard("Reference: the reply that the person got", example.reference, "more"),
-        ...example.replies.map((reply) => replyCard(group, reply, base)),
+        ...example.replies.map((reply) => replyCard(group, reply, base, example.reference)),
       ),
     );
   }
@@ -220,11 +252,13 @@
       box.append(make("p", { class: "note" }, "None on this page. " + data.words));
       return box;
     }
-    part.picker = make("select", { "aria-label": "Example", id: "ex-" + group.key });
-    chosen.forEach((example, i) => {
-      part.picker.append(make("option", { value: i + 1 }, i + 1 + ". " + example.persona + ", " + example.id));
-    });
-    part.picker.addEventListener("change", () => pick(group, Number(part.picker.value)));
+    const choose = (event) => pick(group, Number(event.target.value));
+    part.people = make("select", { id: "who-" + group.key });
+    for (const persona of new Set(chosen.map((example) => example.persona))) {
+      part.people.append(make("option", { value: chosen.findIndex((example) => example.persona === persona) + 1 }, persona));
+    }
+    part.picker = make("select", { id: "ex-" + group.key });
+    for (const box of [part.people, part.picker]) box.addEventListener("change", choose);
     part.before = make("button", { type: "button" }, "← previous");
     part.after = make("button", { type: "button" }, "next →");
     part.before.addEventListener("click", () => pick(group, Number(part.picker.value) - 1));
@@ -233,8 +267,8 @@
     const texts = chosen.some((example) => example.prompt === null) ? " Prompts and references are not shown: these runs keep their hashes, not their texts." : "";
     const words = chosen.length + " of " + whole(of) + " examples, " + data.rule + "; of several seeds the first.";
     box.append(
-      make("p", { class: "note" }, words + " Scores are those of the reply alone." + texts + missing + (missing ? " " + data.words : "")),
-      make("div", { class: "picker" }, part.before, part.picker, part.after),
+      make("p", { class: "note" }, words + " Scores are those of the reply alone. Marked are words that " + (texts ? "the baseline's reply" : "the reference") + " does not have there." + texts + missing + (missing ? " " + data.words : "")),
+      make("div", { class: "picker" }, make("label", {}, "Persona ", part.people), make("label", {}, "Example ", part.picker), part.before, part.after),
       part.shown,
     );
     return box;

@@ -20,13 +20,15 @@ from harness.text import one_line, script_json, without_places
 
 from .figures import Figure, figures, whole_cost
 from .headline import counts, headline
-from .replies import EXAMPLES, MOST_CHARACTERS, RULE, Examples, examples
+from .picking import EXAMPLES, RULE
+from .replies import MOST_CHARACTERS, Examples, examples
 from .rows import Board, Group, Line, flags_of, glossary, unseen
 from .tables import Other, others, rank_text
 from .titles import titles
 
 REPLIES_WORDS = (
-    "Published records keep sums per persona and no replies: only methods whose stored run is at hand have any here."
+    "Published records keep sums per persona and no replies: only methods whose stored run is at hand, or of which a "
+    "sample was published, have any here."
 )
 
 

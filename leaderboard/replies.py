@@ -1,6 +1,6 @@
 """Examples whose prompt, reference and replies stand side by side on the page: which ones, and what each run replied.
 
-Published records keep sums per persona and no replies; only runs whose replies are at hand can show any.
+Which these are is `picking`. Published records keep sums per persona; of some runs a sample is published, too.
 """
 
 from __future__ import annotations
@@ -11,19 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.compare import evenly
 from harness.errors import StoreError
 from harness.runs import Replies, StoredRun
 from harness.scoring import scale
 from harness.show import number
 
+from .picking import EXAMPLES, picked
 from .rows import Group
+from .samples import replies_of
 
-EXAMPLES = 20  # per group, by default
 MOST_CHARACTERS = 2_000  # of one text on the page
-RULE = (
-    "evenly spread over the replies in the order of the data set, first and last included; the rule looks at no score"
-)
 
 
 @dataclass(frozen=True)
@@ -75,8 +72,7 @@ def examples(group: Group, most: int = EXAMPLES, note: Callable[[str], None] = w
         return Examples((), 0, without)
     # The order is that of the baseline's run, or of the best method's that has replies.
     first = next((known[k] for k in known if group.lines[k].is_baseline), next(iter(known.values())))
-    picked = evenly(len(first), most)
-    asked = first.rows(picked)
+    asked = first.rows(picked(first, most))
     given = {place: _given(group, place, replies, [row.id for row in asked]) for place, replies in known.items()}
     chosen = []
     for i, row in enumerate(asked):
@@ -92,12 +88,12 @@ def examples(group: Group, most: int = EXAMPLES, note: Callable[[str], None] = w
                 tuple(shown for _, shown in rows),
             )
         )
-    return Examples(tuple(chosen), len(first), without)
+    return Examples(tuple(chosen), max(group.record.n_replies, len(first)), without)
 
 
 def _replies(run: StoredRun, note: Callable[[str], None]) -> Replies | None:
     try:
-        return run.replies()
+        return replies_of(run)
     except StoreError as error:
         note(f"{error}; its replies are not on the page")
         return None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from harness.text import xml
 
@@ -26,6 +27,9 @@ MARK = "<!-- made by harness leaderboard -->"
 INK, MUTED, GRID, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#ffffff"
 DARK = {INK: "#e6edf3", MUTED: "#9198a1", GRID: "#3d444d", PAPER: "#0d1117"}
 BLUE, ORANGE, GREY = "#3b82d6", "#d1651f", "#808890"  # better, worse, undecided: told apart by shape as well
+GREEN, PURPLE = "#2e9460", "#9a63d4"  # with BLUE and GREY the families of adapters, whose names stand beside the marks
+WIDTH = 860  # of every plot, in pixels
+COLUMN = 7.3  # pixels of a column of 12-pixel text, on the wide side
 FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be read out, searched, and is a tenth of the size
@@ -87,6 +91,13 @@ def write(figure: Figure, x: float, y: float, text: str, **settings: Any) -> Non
     """Text at a place given in pixels from the upper left corner."""
     width, height = figure.get_size_inches() * 72
     figure.text(x / width, 1 - y / height, text, parse_math=False, **settings)
+
+
+def leader(figure: Figure, x0: float, y0: float, x1: float, y1: float) -> None:
+    """A thin line between two places given in pixels from the upper left corner."""
+    width, height = figure.get_size_inches() * 72
+    xs, ys = [x0 / width, x1 / width], [1 - y0 / height, 1 - y1 / height]
+    figure.add_artist(Line2D(xs, ys, color=GREY, linewidth=0.7, transform=figure.transFigure))
 
 
 def to_svg(figure: Figure, title: str) -> str:

@@ -41,7 +41,10 @@ def leaderboard_command(
         typer.Option(min=0, help="Replies side by side on the page: most examples a section. [default: 20]"),
     ] = None,
     publish: Annotated[
-        bool, typer.Option("--publish", help="Also keep the runs' records in records/ beside the markdown.")
+        bool,
+        typer.Option(
+            "--publish", help="Also keep the runs' records, with a sample of replies, in records/ beside the markdown."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -57,7 +60,8 @@ def leaderboard_command(
         where = f"{runs_dir} has no runs" if runs_dir else f"neither {RUNS} nor {records} has any runs"
         raise StoreError(f"nothing to rank: {where}; make one with harness run")
     if publish:
-        leaderboard.publish_records(runs, records, lambda note: typer.echo(f"note: {note}", err=True))
+        leaderboard.publish_records(runs, records, _note)
+        leaderboard.publish_samples(runs, records, _note)
         runs = leaderboard.published(records)  # what a fresh clone will have, so that it makes the same bytes
     board = leaderboard.board_of(runs)
     if form == "md" and not to_stdout:
@@ -72,6 +76,10 @@ def leaderboard_command(
         _write_table(_table_text(board, form), None if to_stdout else output, as_json, len(board.groups))
     if as_json:
         print_json(leaderboard.rows_as_json(board))
+
+
+def _note(text: str) -> None:
+    typer.echo(f"note: {text}", err=True)
 
 
 def _write_table(text: str, output: Path | None, as_json: bool, sections: int) -> None:

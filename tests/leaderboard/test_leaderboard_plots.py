@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from harness.leaderboard import board_of, render
-from harness.leaderboard.figures import MOST_PANELS, MOST_ROWS, figures, points
+from harness.leaderboard.cost_plot import apart
+from harness.leaderboard.figures import MOST_PANELS, MOST_ROWS, figures, panels, points
 from harness.leaderboard.files import write_board
-from harness.leaderboard.plots import _apart, draw
+from harness.leaderboard.plots import draw
 from harness.leaderboard.rows import Group
-from harness.runs.stored import StoredRun
+from harness.runs.learning import write_learning
+from harness.runs.stored import StoredRun, all_runs
 
 BASE = np.linspace(0.7, 0.9, 24)
 NOISE = np.random.default_rng(1).normal(0, 0.01, len(BASE))
@@ -93,7 +95,7 @@ def test_the_plots_turn_with_the_readers_colour_scheme(runs):
         assert "prefers-color-scheme: dark" in svg
         rules = set(re.findall(r'\[style\*="((?:fill|stroke): #\w{6})"\]', svg))
         used = set(re.findall(r"(?:fill|stroke): #\w{6}", svg.partition("</style>")[2]))
-        both = {"#3b82d6", "#d1651f", "#808890"}  # stand on light and on dark
+        both = {"#3b82d6", "#d1651f", "#808890", "#2e9460", "#9a63d4"}  # stand on light and on dark
         assert used - rules <= {f"{kind}: {colour}" for kind in ("fill", "stroke") for colour in both}
         for text in re.findall(r"<text[^>]*>", svg):
             assert "fill: #" in text, "text without a colour would be black on dark"
@@ -111,12 +113,12 @@ def contrast(a: str, b: str) -> float:
 
 def test_colours_stand_out_on_both_backgrounds():
     """WCAG 2.2: 4.5 for text, 3 for what is drawn."""
-    from harness.leaderboard.svg import BLUE, DARK, GREY, INK, MUTED, ORANGE, PAPER
+    from harness.leaderboard.svg import BLUE, DARK, GREEN, GREY, INK, MUTED, ORANGE, PAPER, PURPLE
 
     for ink in (INK, MUTED):
         assert contrast(ink, PAPER) >= 4.5
         assert contrast(DARK[ink], DARK[PAPER]) >= 4.5
-    for colour in (BLUE, ORANGE, GREY):
+    for colour in (BLUE, ORANGE, GREY, GREEN, PURPLE):
         assert min(contrast(colour, PAPER), contrast(colour, DARK[PAPER])) >= 3
 
 
@@ -141,8 +143,7 @@ def test_every_label_lies_inside_and_on_no_other(make):
             assert box[1] >= 0, (kind, text)
             assert box[2] <= width + 1, (kind, text)
             assert box[3] <= height, (kind, text)
-            if not text.isdigit():  # ranks in a crowd may have no free place
-                boxes.append((box, text))
+            boxes.append((box, text))
         for i, (a, one) in enumerate(boxes):
             for b, other in boxes[:i]:
                 apart = a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]
@@ -168,6 +169,50 @@ def test_the_plot_of_personas_has_a_dot_for_each(runs):
     paths = re.findall(r'd="((?:M [-\d. ]+ L [-\d. ]+)+)"[^>]*stroke-linecap: round', svg)
     assert sum(path.count("M") for path in paths) == 2 * len(BASE)
     assert "100% of 24 personas improved" in texts(svg)
+
+
+def test_personas_stand_in_order_with_intervals_where_replies_are_at_hand(make, put, tmp_path):
+    noise = np.random.default_rng(3).normal(0, 0.05, (2, len(BASE), 10))
+    put("base", BASE[:, None] + noise[0])
+    put("good", BASE[:, None] + np.linspace(-0.05, 0.15, len(BASE))[:, None] + noise[1])
+    (panel,) = panels(only(all_runs(tmp_path / "runs")))
+    assert list(panel.differences) == sorted(panel.differences)
+    assert panel.ends
+    assert all(low < value < high for value, (low, high) in zip(panel.differences, panel.ends, strict=True))
+    assert panel.ends[0][1] < 15 < panel.ends[-1][1], "the best person gained 15 points"
+    (plain,) = panels(only([make("base"), make("good", 0.03)]))
+    assert plain.ends is None
+    assert plain.differences == pytest.approx(sorted(100 * (0.03 + NOISE)), abs=1e-3)
+
+
+def test_colours_are_those_of_the_adapters(make):
+    runs = [
+        make("base", method_options={"lora": {"rank": 8}}),
+        make("prefix", 0.03, method_options={"prompt": {"tokens": 10}}),
+        make("other", 0.02, method_options={"width": 3}),
+        make("none", 0.01, cost={"trainable_parameters": 0}),
+    ]
+    found = {p.name: p.family for p in points(only(runs), "fit_seconds")}
+    assert found == {"base": "LoRA", "prefix": "soft prompt", "other": "other adapters", "none": "nothing trained"}
+    svg = drawn(runs)["cost"]
+    assert {"● LoRA", "● soft prompt", "● other adapters", "● nothing trained"} <= set(texts(svg))
+    assert all(colour in svg for colour in ("#3b82d6", "#2e9460", "#9a63d4"))
+
+
+def test_learning_curves_are_drawn_where_they_are_at_hand(put, tmp_path):
+    put("base", BASE)
+    put("m", BASE + 0.03 + NOISE)
+    assert "learning" not in drawn(all_runs(tmp_path / "runs"))
+    run = all_runs(tmp_path / "runs")[1]
+    adapters = {
+        name: {"start_validation_loss": 3.0, "validation_loss": (2.0 + k, 1.0 + k)} for k, name in enumerate("ab")
+    }
+    write_learning(run.path, {"adapters": adapters})
+    figure = next(f for f in figures(only(all_runs(tmp_path / "runs"))) if f.kind == "learning")
+    assert figure.alt == "Validation loss by epoch: m 3.000 to 1.500"
+    svg = texts(draw([figure])[figure.file])
+    assert {"m", "2 adapters", "epoch", "nats a token"} <= set(svg)
+    assert "base" not in svg
 
 
 def test_few_personas_have_dots_without_intervals(tmp_path, stored):
@@ -211,7 +256,7 @@ def test_costs_hold_what_a_method_stands_on(make):
     ]
     found = {p.name: (p.cost, p.is_whole) for p in points(only(runs), "fit_seconds")}
     assert found == {"base": (100.0, True), "on_it": (107.0, True), "unknown": (7.0, False)}
-    assert any("without its base" in text for text in texts(drawn(runs)["cost"]))
+    assert texts(drawn(runs)["cost"]).count("unknown +") == 2
     table = render(board_of(runs)).partition("### Cost")[2].partition("###")[0]
     own, _, below = table.partition("What a method stands on")
     assert re.search(r"\| on\\_it +\|.*\| 7 +\|", own), "its own seconds"
@@ -239,18 +284,18 @@ def test_a_hundred_methods_leave_a_plot_that_can_be_read(make):
     runs = [make("base"), *(make(f"m{k:03d}", 0.001 * k, id=f"r{k}") for k in range(1, 100))]
     for figure in figures(only(runs)):
         svg = texts(draw([figure])[figure.file])
-        of_methods = [text for text in svg if re.fullmatch(r"(\d+  )?m\d{3}", text)]
+        of_methods = {text for text in svg if re.fullmatch(r"m\d{3}", text)}
         assert 0 < len(of_methods) <= MOST_ROWS
         assert re.search(r"\d+ of (99|100) methods", figure.caption)
         if figure.kind == "cost":
-            assert "100  base, baseline" in svg  # it is the last by rank
+            assert svg.count("base (baseline)") == 2, "it is the last by rank, and in both panels"
 
 
 def test_close_labels_are_moved_apart_in_order():
-    moved = _apart([10, 10.5, 11, 200], 15, 0, 210)
+    moved = apart([10, 10.5, 11, 200], 15, 0, 210)
     assert all(b - a >= 15 for a, b in itertools.pairwise(moved))
     assert moved[3] == 200
-    assert _apart([209, 210], 15, 0, 210) == [195, 210]
+    assert apart([209, 210], 15, 0, 210) == [195, 210]
 
 
 def test_plots_of_groups_that_are_gone_are_removed_and_nothing_else(make, tmp_path):
