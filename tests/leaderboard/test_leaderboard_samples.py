@@ -23,7 +23,7 @@ LOSSES = {"adapters": {"a": {"start_validation_loss": None, "validation_loss": (
 
 @pytest.fixture
 def noisy():
-    return np.random.default_rng(5).normal(0, 0.05, (2, len(BASE), 10))
+    return np.random.default_rng(7).normal(0, 0.05, (2, len(BASE), 10))
 
 
 @pytest.fixture
@@ -110,15 +110,19 @@ def test_a_sample_that_is_wrong_is_named_and_not_used(runs, publish, change, fau
     assert panels(group)[0].ends is None
 
 
-def test_personas_differ_by_less_than_their_replies_say(runs, noisy):
-    (group,) = board_of(runs).groups
+def test_personas_differ_by_less_than_their_replies_say(put, noisy, tmp_path):
+    truth = np.linspace(-0.05, 0.10, len(BASE))
+    put("base", BASE[:, None] + noisy[0])
+    put("good", (BASE + truth)[:, None] + noisy[1])
+    (group,) = board_of(all_runs(tmp_path / "runs")).groups
     base, good = (next(line.family for line in group.lines if line.name == name) for name in ("base", "good"))
     (found,) = measured([good], base, "similarity")
     assert found
-    plain = 0.05 + (noisy[1] - noisy[0]).mean(1)
+    plain = truth + (noisy[1] - noisy[0]).mean(1)
     assert np.std(found.estimate) < np.std(plain), "shrunken towards the mean"
     assert np.mean(found.estimate) == pytest.approx(plain.mean(), abs=0.005)
-    assert sum(low <= 0.05 <= high for low, high in zip(found.low, found.high, strict=True)) >= 10, "the truth"
+    inside = [low <= value <= high for value, low, high in zip(truth, found.low, found.high, strict=True)]
+    assert sum(inside) >= 10
 
 
 def test_examples_are_of_a_few_personas_evenly_spread(runs):
