@@ -21,7 +21,7 @@ from .svg import BLUE, COLUMN, GREEN, GREY, INK, MUTED, PAPER, PURPLE, WIDTH
 from .tables import others
 from .text import columns, short
 
-COLOURS = dict(zip(FAMILIES, (BLUE, GREEN, PURPLE, GREY), strict=True))
+COLOURS: dict[str, str] = dict(zip(FAMILIES, (BLUE, GREEN, PURPLE, GREY), strict=True))
 PANELS = (("trained parameters, base included", "trainable_parameters", 0.0),
           ("fit seconds, base included", "fit_seconds", 1.0))  # fmt: skip
 LEFT, RIGHT, TOP, BETWEEN = 62, 218, 40, 64  # pixels

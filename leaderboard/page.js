@@ -286,12 +286,12 @@
     return text;
   }
 
-  function plotOf(plot, first) {
+  function plotOf(group, plot, first) {
     const image = make("img", {
       alt: plot.alt, width: plot.width, height: plot.height, loading: first ? "eager" : "lazy",
       src: "data:image/svg+xml;charset=utf-8," + encodeURIComponent(plot.svg),
     });
-    return make("figure", {}, make("div", { tabindex: 0, role: "region", "aria-label": plot.title }, image), make("figcaption", {}, plot.caption));
+    return make("figure", {}, make("div", { tabindex: 0, role: "region", "aria-label": (first ? "Opening plot: " : plot.title + ": ") + group.title }, image), make("figcaption", {}, plot.caption));
   }
 
   // The page opens with one section's finding and its plot, then the contents.
@@ -303,7 +303,7 @@
       document.getElementById("headline").append(
         make("p", { class: "headline" }, data.headline.sentences.join(" ")),
         make("p", { class: "note" }, link),
-        ...(forest ? [plotOf(forest, true)] : []),
+        ...(forest ? [plotOf(group, forest, true)] : []),
       );
     }
     const items = data.groups.map((group) => make("li", {}, make("a", { href: "#group-" + group.key }, group.title), group.finding ? ": " + group.finding : ""));
@@ -325,7 +325,7 @@
       for (const [name, meaning] of meanings) list.append(make("dt", {}, name), make("dd", {}, meaning));
       section.append(make("details", {}, make("summary", {}, "What the flags mean"), list));
     }
-    for (const plot of group.plots) section.append(plotOf(plot, false));
+    for (const plot of group.plots) section.append(plotOf(group, plot, false));
     section.append(examplesOf(part));
     return section;
   }

@@ -102,7 +102,9 @@ def _places(count: int) -> tuple[int, list[tuple[float, float]]]:
     across = min(3, count)
     start = (WIDTH - across * SIDE - (across - 1) * GAP) / 2 + 14
     rows = [divmod(place, across) for place in range(count)]
-    corners = [(start + column * (SIDE + GAP), HEAD - 20 + row * (SIDE + HEAD)) for row, column in rows]
+    corners: list[tuple[float, float]] = [
+        (start + column * (SIDE + GAP), HEAD - 20 + row * (SIDE + HEAD)) for row, column in rows
+    ]
     return math.ceil(count / across) * (SIDE + HEAD) + 34, corners
 
 

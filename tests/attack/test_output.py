@@ -266,7 +266,7 @@ class Lab:
         board = self.records.parent
         assert sorted(path.name for path in self.folder.iterdir()) == ["leaderboard", "runs"]
         names = {path.relative_to(board).as_posix() for path in board.rglob("*") if path.is_file()}
-        known = r"README\.md|index\.html|plots/[a-z0-9_-]+-[0-9a-f]{8}-\w+\.svg|records/[\w.-]+\.json"
+        known = r"README\.md|index\.html|plots/[a-z0-9_-]+-[0-9a-f]{8}-\w+\.svg|records/(?:samples/)?[\w.-]+\.json"
         assert all(re.fullmatch(known, name) for name in names), names
         look_at_markdown((board / "README.md").read_text("utf-8"))
         look_at_page((board / "index.html").read_text("utf-8"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from harness.leaderboard import board_of
 from harness.leaderboard.page import render
 from harness.runs.record import Rewaved
 from harness.runs.stored import all_runs
+from tests.conftest import written
 
 BASE = np.linspace(0.7, 0.9, 24)
 NOISE = np.random.default_rng(1).normal(0, 0.01, len(BASE))
@@ -16,9 +19,11 @@ EVIL = "<script>window.hacked=1;alert(1)</script><img src=x onerror=window.hacke
 CLOSER = '</script><script>window.hacked=3</script>"onmouseover="window.hacked=4" @@DATA@@ $& \u2028'
 
 
-@pytest.fixture
-def board(put, tmp_path):
-    """Two sections; names, a persona, replies, a flag, an error and a benchmark that are hostile."""
+@pytest.fixture(scope="session")
+def board_runs(tmp_path_factory):
+    """The folder of the runs of `board`: nobody writes there."""
+    folder = tmp_path_factory.mktemp("board") / "runs"
+    put = functools.partial(written, folder)
     hostile = {"name": EVIL, "options": {}, "facts": {CLOSER: EVIL}, "sha256": "0"}
     reference = {"score": 82.14, "se": 0.33, "source": EVIL, "aggregation": "micro", "note": CLOSER}
     ceilings = [{"name": f"oracle {EVIL}", "knows": CLOSER, "scores": {"similarity": 0.95}}]
@@ -30,7 +35,19 @@ def board(put, tmp_path):
     put("base", BASE[:12], id="second-base", hashes={"examples": "f" * 64})
     put("other", BASE[:12] + 0.001, id="second-other", hashes={"examples": "f" * 64})
     put("half", BASE, id="half", status="failed", error=CLOSER)
-    return board_of(all_runs(tmp_path / "runs"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def board(board_runs):
+    """Two sections; names, a persona, replies, a flag, an error and a benchmark that are hostile."""
+    return board_of(all_runs(board_runs))
+
+
+@pytest.fixture(scope="session")
+def board_page(board):
+    """The page of `board`, drawn once."""
+    return made(board)
 
 
 def made(board, **options) -> str:

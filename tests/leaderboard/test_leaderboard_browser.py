@@ -76,13 +76,13 @@ class Seen:
 
 
 @pytest.fixture
-def visit(chromium, tmp_path):
+def visit(chromium, tmp_path, board, board_page):
     """visit(board, after the #, width, height, scheme) -> what is Seen of the board's page."""
     contexts = []
 
-    def call(board, address: str = "", width: int = 1280, height: int = 900, scheme: str = "light") -> Seen:
+    def call(other, address: str = "", width: int = 1280, height: int = 900, scheme: str = "light") -> Seen:
         path = tmp_path / "index.html"
-        path.write_text(made(board), encoding="utf-8")
+        path.write_text(board_page if other is board else made(other), encoding="utf-8")
         contexts.append(chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme))
         seen = Seen(contexts[-1].new_page())
         seen.page.goto(path.as_uri() + (f"#{address}" if address else ""))
@@ -260,8 +260,8 @@ def test_words_that_the_reference_does_not_have_are_marked(visit, put, tmp_path)
     assert cards["base (baseline)"].locator("mark").all_text_contents() == ["0.500"]
 
 
-def test_published_records_say_that_they_have_no_replies(visit, board, tmp_path):
-    publish_records(all_runs(tmp_path / "runs"), tmp_path / "records")
+def test_published_records_say_that_they_have_no_replies(visit, board_runs, tmp_path):
+    publish_records(all_runs(board_runs), tmp_path / "records")
     seen = visit(board_of(published(tmp_path / "records")))
     assert seen.page.locator(".reply").count() == 0
     assert seen.page.inner_text("body").count("Published records keep sums per persona and no replies") == 2

@@ -25,8 +25,8 @@ def data_of(page: str) -> dict:
     return json.loads(found.group(1))
 
 
-def test_the_page_is_one_file_that_asks_for_nothing(board):
-    page = made(board)
+def test_the_page_is_one_file_that_asks_for_nothing(board_page):
+    page = board_page
     markup = page.replace(files("leaderboard").joinpath("page.js").read_text(), "")
     assert not re.search(
         r"\b(src|href)\s*=\s*(?!\"#)", re.sub(r'<script id="data".*?</script>', "", markup, flags=re.S)
@@ -36,8 +36,8 @@ def test_the_page_is_one_file_that_asks_for_nothing(board):
     assert not re.search(r"url\(", files("leaderboard").joinpath("page.css").read_text())
 
 
-def test_only_the_pages_own_script_may_run(board):
-    page = made(board)
+def test_only_the_pages_own_script_may_run(board_page):
+    page = board_page
     assert len(re.findall(r"<script\b", page, re.IGNORECASE)) == 2, "data, and the page's own"
     script = page.rpartition("<script>")[2].partition("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -54,9 +54,8 @@ def test_data_cannot_leave_their_script_element():
         script_json({"x": object()})
 
 
-def test_same_runs_same_bytes_in_any_order(board, tmp_path):
-    again = board_of(all_runs(tmp_path / "runs")[::-1])
-    assert made(again) == made(board)
+def test_same_runs_same_bytes_in_any_order(board_runs, board_page):
+    assert made(board_of(all_runs(board_runs)[::-1])) == board_page
 
 
 def test_examples_are_spread_evenly_and_bounded(board):
