@@ -5,6 +5,7 @@ playwright drives the system's Chromium. Without one of them nothing here is tes
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 
@@ -75,22 +76,32 @@ class Seen:
         return [tuple(pair) for pair in self.section.locator(".reply:not(.given)").evaluate_all(cards)]
 
 
+@pytest.fixture(scope="module")
+def context(chromium):
+    """context(width, height, scheme) -> a window of that size, made once."""
+    return functools.cache(
+        lambda width, height, scheme: chromium.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme
+        )
+    )
+
+
 @pytest.fixture
-def visit(chromium, tmp_path, board, board_page):
+def visit(context, tmp_path, board, board_page):
     """visit(board, after the #, width, height, scheme) -> what is Seen of the board's page."""
-    contexts = []
+    pages = []
 
     def call(other, address: str = "", width: int = 1280, height: int = 900, scheme: str = "light") -> Seen:
         path = tmp_path / "index.html"
         path.write_text(board_page if other is board else made(other), encoding="utf-8")
-        contexts.append(chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme))
-        seen = Seen(contexts[-1].new_page())
+        pages.append(context(width, height, scheme).new_page())
+        seen = Seen(pages[-1])
         seen.page.goto(path.as_uri() + (f"#{address}" if address else ""))
         return seen
 
     yield call
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
 
 
 def test_hostile_text_is_shown_and_inert(visit, board):

@@ -49,6 +49,12 @@ def drawn(runs) -> dict[str, str]:
     return {figure.kind: made[figure.file] for figure in found}
 
 
+def one(runs, kind: str) -> str:
+    """One of the plots: drawing the others would take longer."""
+    figure = next(figure for figure in figures(only(runs)) if figure.kind == kind)
+    return draw([figure])[figure.file]
+
+
 def texts(svg: str) -> list[str]:
     return [node.text or "" for node in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
@@ -152,7 +158,7 @@ def test_every_label_lies_inside_and_on_no_other(make):
 
 def test_the_forest_shows_each_difference_with_its_interval(runs):
     group = only(runs)
-    svg = drawn(runs)["forest"]
+    svg = one(runs, "forest")
     root = ElementTree.fromstring(svg)
     marks = sorted(float(node.attrib["x"]) for node in root.iter(f"{SVG}use"))
     zero = [t for t in root.iter(f"{SVG}text") if t.text == "0"]
@@ -165,7 +171,7 @@ def test_the_forest_shows_each_difference_with_its_interval(runs):
 
 
 def test_the_plot_of_personas_has_a_dot_for_each(runs):
-    svg = drawn(runs)["personas"]
+    svg = one(runs, "personas")
     paths = re.findall(r'd="((?:M [-\d. ]+ L [-\d. ]+)+)"[^>]*stroke-linecap: round', svg)
     assert sum(path.count("M") for path in paths) == 2 * len(BASE)
     assert "100% of 24 personas improved" in texts(svg)
@@ -194,7 +200,7 @@ def test_colours_are_those_of_the_adapters(make):
     ]
     found = {p.name: p.family for p in points(only(runs), "fit_seconds")}
     assert found == {"base": "LoRA", "prefix": "soft prompt", "other": "other adapters", "none": "nothing trained"}
-    svg = drawn(runs)["cost"]
+    svg = one(runs, "cost")
     assert {"● LoRA", "● soft prompt", "● other adapters", "● nothing trained"} <= set(texts(svg))
     assert all(colour in svg for colour in ("#3b82d6", "#2e9460", "#9a63d4"))
 
@@ -202,7 +208,7 @@ def test_colours_are_those_of_the_adapters(make):
 def test_learning_curves_are_drawn_where_they_are_at_hand(put, tmp_path):
     put("base", BASE)
     put("m", BASE + 0.03 + NOISE)
-    assert "learning" not in drawn(all_runs(tmp_path / "runs"))
+    assert "learning" not in {figure.kind for figure in figures(only(all_runs(tmp_path / "runs")))}
     run = all_runs(tmp_path / "runs")[1]
     adapters = {
         name: {"start_validation_loss": 3.0, "validation_loss": (2.0 + k, 1.0 + k)} for k, name in enumerate("ab")
@@ -217,7 +223,7 @@ def test_learning_curves_are_drawn_where_they_are_at_hand(put, tmp_path):
 
 def test_few_personas_have_dots_without_intervals(tmp_path, stored):
     runs = [stored(tmp_path, "base", BASE[:3]), stored(tmp_path, "m", BASE[:3] + 0.02)]
-    assert any(re.fullmatch(r"\+2\.00", text) for text in texts(drawn(runs)["forest"]))
+    assert any(re.fullmatch(r"\+2\.00", text) for text in texts(one(runs, "forest")))
 
 
 def test_lower_is_better_turns_the_words_and_the_front(tmp_path, stored):
@@ -228,7 +234,7 @@ def test_lower_is_better_turns_the_words_and_the_front(tmp_path, stored):
         return StoredRun(made.path, made.record.amended(per_persona=sums))
 
     runs = [run("base", 0), run("good", -0.1), run("bad", 0.1)]
-    svg = drawn(runs)["forest"]
+    svg = one(runs, "forest")
     assert {"← better", "worse →"} <= set(texts(svg))
     assert [p.name for p in points(only(runs), "fit_seconds") if p.on_front] == ["good"]
 
@@ -256,7 +262,7 @@ def test_costs_hold_what_a_method_stands_on(make):
     ]
     found = {p.name: (p.cost, p.is_whole) for p in points(only(runs), "fit_seconds")}
     assert found == {"base": (100.0, True), "on_it": (107.0, True), "unknown": (7.0, False)}
-    assert texts(drawn(runs)["cost"]).count("unknown +") == 2
+    assert texts(one(runs, "cost")).count("unknown +") == 2
     table = render(board_of(runs)).partition("### Cost")[2].partition("###")[0]
     own, _, below = table.partition("What a method stands on")
     assert re.search(r"\| on\\_it +\|.*\| 7 +\|", own), "its own seconds"
@@ -280,13 +286,13 @@ def test_a_crowd_shows_its_first_methods_by_rank_and_says_so(make):
     assert shown == [f"m{k:02d}" for k in range(20, 20 - MOST_PANELS, -1)]
 
 
-def test_a_hundred_methods_leave_a_plot_that_can_be_read(make):
-    runs = [make("base"), *(make(f"m{k:03d}", 0.001 * k, id=f"r{k}") for k in range(1, 100))]
+def test_sixty_methods_leave_a_plot_that_can_be_read(make):
+    runs = [make("base"), *(make(f"m{k:03d}", 0.001 * k, id=f"r{k}") for k in range(1, 60))]
     for figure in figures(only(runs)):
         svg = texts(draw([figure])[figure.file])
         of_methods = {text for text in svg if re.fullmatch(r"m\d{3}", text)}
         assert 0 < len(of_methods) <= MOST_ROWS
-        assert re.search(r"\d+ of (99|100) methods", figure.caption)
+        assert re.search(r"\d+ of (59|60) methods", figure.caption)
         if figure.kind == "cost":
             assert svg.count("base (baseline)") == 2, "it is the last by rank, and in both panels"
 
