@@ -51,6 +51,7 @@ from harness.runs import (
     write_learning,
     write_replies,
     write_run,
+    write_served,
 )
 from harness.scoring import Evaluation, metric_sources
 from harness.statistics import ComparisonRow, ScoreRow
@@ -253,6 +254,7 @@ class Session:
             write_learning(folder, facts.report)
             if facts.folder:
                 copy_sealed(facts.folder, folder / "adapters")
+                write_served(folder, facts.served)
 
         return write_run(self.store, record, fill)
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from harness import __version__
 from harness.commands.common import GROUPS
 from harness.commands.run import run_command
 from harness.config.run_config import SETTINGS, default_values
+from harness.runs.replies import read_replies
 
 METHOD = "persona_prefix"
 SMALL = ["--set", "dialogues=4,2,2", "--set", "train.epochs=2", "--personas", "6", "--quiet"]
@@ -100,6 +102,28 @@ def test_list_show_and_leaderboard_of_stored_runs(harness, runs, tmp_path):
         texts.append((tmp_path / name).read_bytes())
     assert texts[0] == texts[1]
     assert METHOD in texts[0].decode()
+
+
+@pytest.mark.slow
+def test_an_exported_adapter_replies_as_it_did_in_the_run(harness, runs, tmp_path, monkeypatch):
+    """The README's own code, with a prompt of the run in place of the example's."""
+    code, out, err = harness("run", "--method", METHOD, "--runs-dir", str(runs), "--json", *SMALL)
+    assert code == 0, err
+    folder = runs / json.loads(out)["run"]
+    replies = read_replies(folder)
+    assert replies is not None
+    asked = replies.rows([replies.column("id").index(min(replies.column("id")))])[0]  # its dialogue's first turn
+    arguments = ["--to", "peft", "--persona", asked.persona, "--output", str(tmp_path / "out")]
+    code, out, err = harness("export", folder.name, "--runs-dir", str(runs), *arguments)
+    assert (code, err) == (0, "")
+    system, _, user = str(asked.prompt).partition("\nuser: ")
+    block = (tmp_path / "out/README.md").read_text("utf-8").partition("```python\n")[2].partition("```")[0]
+    system, said = system.removeprefix("system: "), json.dumps(system.removeprefix("system: ").splitlines()[0])
+    assert said in block
+    monkeypatch.chdir(tmp_path / "out")
+    names: dict[str, Any] = {}
+    exec(block.replace(said, json.dumps(system)).replace('"Good evening."', json.dumps(user)), names)
+    assert names["reply"] == asked.reply
 
 
 @pytest.mark.slow

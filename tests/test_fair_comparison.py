@@ -180,7 +180,7 @@ def test_row_08_replies_are_whole_and_many_empty_ones_are_flagged(tiny):
     alone = [generate(tiny, bank, [0], [ids], max_new_tokens=8, stop_id=never)[0] for ids in asked]
     assert together == alone
     assert [len(reply) for reply in together] == [8, 8, 8]
-    facts = Fitted.of(Adapters(tiny)).facts()
+    facts = Fitted.of(Adapters(tiny)).facts(())
     assert [str(flag) for flag in flags_of(facts, ["yes"] * 94 + [""] * 6)] == ["6% empty replies"]
     assert flags_of(facts, ["yes"] * 95 + [""] * 5) == []
 

@@ -12,6 +12,7 @@ from .files import (
     load_bank as load_bank,
     open_adapter as open_adapter,
     save_bank as save_bank,
+    saved_below as saved_below,
     write_peft as write_peft,
 )
 from .kinds import (

@@ -66,10 +66,12 @@ def save_bank(bank: Bank, folder: Path, base_name: str, below: Path | None = Non
     _write_json(folder / INDEX, index)
 
 
-def load_bank(folder: Path, backbone: Backbone) -> Bank:
+def load_bank(folder: Path, backbone: Backbone, keys: Sequence[str] | None = None) -> Bank:
     """Read a bank that save_bank wrote, in its order of keys.
 
-    Raises StoreError if it is incomplete, damaged, or made for a backbone with another fingerprint.
+    keys  only the adapters of these keys, in this order; no other shard is read
+    Raises StoreError if it is incomplete, damaged, or made for a backbone with another fingerprint; HarnessError for a
+    key that it does not have.
     """
     index = _Index.read(folder)
     if index.fingerprint != backbone.fingerprint:
@@ -77,17 +79,17 @@ def load_bank(folder: Path, backbone: Backbone) -> Bank:
             f"the adapters in {folder} belong to another backbone ({index.base_name}, or the same "
             "in another dtype); load that one, or fit them again"
         )
-    shards = [_Shard.read(path) for path in index.files]
+    shards = list(map(_Shard.read, index.files)) if keys is None else [index.one(key) for key in keys]
     try:
         spec = kind_named(index.kind).spec(**index.spec)
-        keys = check_keys([key for shard in shards for key in shard.keys])
+        names = check_keys([key for shard in shards for key in shard.keys])
         # Only the shapes of the fresh adapter are used; all its numbers are replaced.
-        bank = create_bank(backbone, spec, keys[:1], seed=0)
+        bank = create_bank(backbone, spec, names[:1], seed=0)
     except (KeyError, TypeError, HarnessError) as fault:
         raise StoreError(f"{folder / INDEX} is not an index of adapters for this backbone: {fault}") from fault
     parts = [shard.tensors({name: values.shape[1:] for name, values in bank.tensors.items()}) for shard in shards]
     tensors = {name: torch.cat([part[name] for part in parts]) for name in bank.tensors}
-    return replace(bank, keys=keys, tensors={name: values.to(bank.tensors[name]) for name, values in tensors.items()})
+    return replace(bank, keys=names, tensors={name: values.to(bank.tensors[name]) for name, values in tensors.items()})
 
 
 def open_adapter(folder: Path, key: str) -> dict[str, Tensor]:
@@ -95,16 +97,7 @@ def open_adapter(folder: Path, key: str) -> dict[str, Tensor]:
 
     Raises StoreError for a folder that holds no bank, HarnessError for a key that the bank does not have.
     """
-    index = _Index.read(folder)
-    names: list[str] = []
-    for path in index.may_hold(key):
-        with _opened(path) as file:
-            keys = _keys(path, file)
-            if key in keys:
-                row = keys.index(key)
-                return {name: file.get_slice(name)[row : row + 1][0] for name in file.keys()}  # noqa: SIM118
-            names += keys
-    raise HarnessError(f"the bank in {folder} has no adapter {key!r}; {did_you_mean(key, names)}")
+    return {name: values[0] for name, values in _Index.read(folder).one(key).values.items()}
 
 
 def saved_below(folder: Path) -> list[Path]:
@@ -187,6 +180,18 @@ class _Index:
     @property
     def files(self) -> list[Path]:
         return [self.folder / name for name in self.names]
+
+    def one(self, key: str) -> _Shard:
+        """One adapter alone. Raises HarnessError for a key that the bank does not have."""
+        names: list[str] = []
+        for path in self.may_hold(key):
+            with _opened(path) as file:
+                keys = _keys(path, file)
+                if key in keys:
+                    row = keys.index(key)
+                    return _Shard(path, [key], {name: file.get_slice(name)[row : row + 1] for name in file.keys()})  # noqa: SIM118
+                names += keys
+        raise HarnessError(f"the bank in {self.folder} has no adapter {key!r}; {did_you_mean(key, names)}")
 
     def may_hold(self, key: str) -> list[Path]:
         """The shards in which a key can lie."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,6 +102,7 @@ class FitFacts:
     adapters             of the method's own, so many;  numbers_per_adapter, stored_bytes: of one, of all
     folder               where they lie in PEFT format; None: there are none
     base                 fingerprint of the model below them
+    served               persona -> key of the own adapter that replies to it, of those whom an own one serves
     cost, stands_on, report, adds_text   as in `Fitted`
     """
 
@@ -114,6 +115,7 @@ class FitFacts:
     folder: Path | None
     base: str
     adds_text: bool
+    served: Mapping[str, str]
 
 
 class Replier(NamedTuple):
@@ -210,9 +212,10 @@ class Fitted:
         """Whether any persona's prompts are shown with other messages than they have."""
         return any(replier.messages is not as_asked for replier in (self.others, *self.repliers.values()))
 
-    def facts(self) -> FitFacts:
-        """What a record says of it."""
+    def facts(self, personas: Collection[str]) -> FitFacts:
+        """What a record says of it; personas: those that are asked for."""
         bank = self.bank
+        rows = {persona: self.row(persona) for persona in sorted(personas)}
         return FitFacts(
             cost=self.cost,
             stands_on=self.stands_on,
@@ -223,6 +226,7 @@ class Fitted:
             folder=self.folder,
             base=self.backbone.fingerprint,
             adds_text=self.adds_text,
+            served={persona: bank.keys[row] for persona, row in rows.items() if bank and row >= 0},
         )
 
     def with_messages(self, messages: Messages) -> Fitted:

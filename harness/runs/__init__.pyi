@@ -1,4 +1,5 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .export import export_adapters as export_adapters
 from .importing import Source as Source, import_scores as import_scores, notes_on as notes_on
 from .learning import Learning as Learning, write_learning as write_learning
 from .making import (
@@ -16,6 +17,8 @@ from .record import (
     Yardstick as Yardstick,
 )
 from .replies import Replies as Replies, Reply as Reply, write_replies as write_replies
+from .score_export import export_eval_results as export_eval_results, export_every_eval_ever as export_every_eval_ever
+from .serving import write_served as write_served
 from .stored import (
     StoredRun as StoredRun,
     all_runs as all_runs,

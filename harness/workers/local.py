@@ -101,7 +101,7 @@ class LocalWorker:
         files = {method.source.file for method, _ in chain_of(self.given.methods, recipe).values()}
         engines = engines_used(fit.fitted.all_adapters)
         changed = in_words(changes(among=files))
-        return Answer(fit.fitted.facts(), fit.study.notes, predicted, seconds, engines, changed)
+        return Answer(fit.fitted.facts(self.given.scope), fit.study.notes, predicted, seconds, engines, changed)
 
     def study(
         self, recipe: Recipe, base: Callable[[Recipe], Fitted] | None = None, study_type: Callable[..., Study] = Study
