@@ -24,7 +24,7 @@ from harness.commands.common import (
     progress,
     shown,
 )
-from harness.config import config_yaml, isolates, load_config, read_document
+from harness.config import RunConfig, config_yaml, isolates, load_config, read_document
 
 if TYPE_CHECKING:
     from harness.sweeps import Reader
@@ -111,28 +111,27 @@ def run_command(
         "texts": texts, "margin": margin, "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
     files = plugin or []
-    document = None if config is None else read_document(config)
-    separate = not only_cost and isolates(isolate, document)
-    settings = load_config(options_of=options_of(files, separate), file=document, flags=flags, sets=sets or [])
-    if only_cost:
-        from harness.bench import dry_run
+    document = read_document(config) if config is not None else None
+    known = options_of(files, not only_cost and isolates(isolate, document))
+    settings = load_config(options_of=known, file=document, flags=flags, sets=sets or [])
+    value, text = _cost(settings, files, quiet) if only_cost else _run(settings, files, quiet)
+    print_json(value) if as_json else typer.echo(text)
 
-        found = dry_run(settings, files, progress(quiet))
-        if as_json:
-            print_json({**found.as_dict(), "config": settings.as_dict()})
-        else:
-            typer.echo(f"{config_yaml(settings)}\n{found.text()}")
-        return
+
+def _cost(settings: RunConfig, files: list[Path], quiet: bool) -> tuple[Any, str]:
+    """(JSON, text) of what a run would cost."""
+    from harness.bench import dry_run
+
+    found = dry_run(settings, files, progress(quiet))
+    return {**found.as_dict(), "config": settings.as_dict()}, f"{config_yaml(settings)}\n{found.text()}"
+
+
+def _run(settings: RunConfig, files: list[Path], quiet: bool) -> tuple[Any, str]:
+    """The same of a run."""
     from harness.runner import execute
 
-    shown_in = progress(quiet)
-    if not settings.isolate:
-        shown_in.note(NOT_ISOLATED)
-    outcome = execute(settings, files, shown_in)
-    if as_json:
-        print_json(show.outcome_json(outcome))
-    else:
-        typer.echo(show.outcome_text(outcome))
+    outcome = execute(settings, files, _progress(quiet, settings.isolate))
+    return show.outcome_json(outcome), show.outcome_text(outcome)
 
 
 @app.command("sweep")
@@ -161,11 +160,10 @@ def sweep_command(
     from harness.sweeps import open_reader
 
     files = plugin or []
-    reader, shown_in = open_reader(file, options_of(files), "sweep"), progress(quiet)
-    if isolates(isolate, reader.document):
-        reader = replace(reader, options_of=options_of(files, isolate=True))
-    elif not dry_run:
-        shown_in.note(NOT_ISOLATED)
+    reader = open_reader(file, options_of(files), "sweep")
+    separate = isolates(isolate, reader.document)
+    reader = replace(reader, options_of=options_of(files, separate))
+    shown_in = _progress(quiet, separate or dry_run)
     folder = str(runs_dir) if runs_dir else None
     flags = {
         "personas": personas,
@@ -182,6 +180,13 @@ def sweep_command(
     else:
         typer.echo(text)
     raise typer.Exit(2 if failed else 0)
+
+
+def _progress(quiet: bool, isolated: bool) -> Any:
+    shown_in = progress(quiet)
+    if not isolated:
+        shown_in.note(NOT_ISOLATED)
+    return shown_in
 
 
 def _sweep(
