@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
@@ -25,7 +26,9 @@ HEAD = (
     "reply s",
 )
 CELLS = ("87.54", "+6.02", "[+3.23, +8.81]", "[+2.84, +9.02]", "0.008", "10,240", "9", None, "6")
-SCORES = [dict(zip(HEAD, (name, *CELLS), strict=True)) for name in ("persona_prefix", "oracle: persona")]
+SCORES: list[dict[str, Any]] = [
+    dict(zip(HEAD, (name, *CELLS), strict=True)) for name in ("persona_prefix", "oracle: persona")
+]
 SUMMARY = "a soft prompt per persona on the frozen unified LoRA, and more words than fit"
 WORDS = [
     {"name": "prefix", "summary": SUMMARY, "from": "this harness"},

@@ -37,8 +37,12 @@ def test_a_command_that_waits_for_another_says_so_once_and_where(tmp_path, monke
     said, first = [], Store(tmp_path)
     waits, done = threading.Event(), threading.Event()
 
+    def note(line: str) -> None:
+        said.append(line)
+        waits.set()
+
     def second() -> None:
-        with Store(tmp_path, lambda line: (said.append(line), waits.set())).lock("adapters-1"):
+        with Store(tmp_path, note).lock("adapters-1"):
             done.set()
 
     with first.lock("adapters-1"):
