@@ -104,8 +104,8 @@ def scale_text(table: Mapping[str, Any]) -> str:
         parts.append(_markdown([_store_line(row) for row in table["stores"]]))
         parts.append(
             "Bytes are those of one person: an adapter, and the sums of one run. `open` is the median of some people, "
-            "[the longest], read from the disk; `write` and `read` are of one run's sums. `list` and `compare` are "
-            "whole commands: seconds on the clock, (of processors), the most memory that they took."
+            "read from the disk; `write` and `read` are of one run's sums. `list` and `compare` are whole commands: "
+            "seconds on the clock (in brackets those of processors), and the most memory that they took."
         )
     if table["fits"]:
         parts.append("Fits:\n\n" + _markdown([_fit_line(row) for row in table["fits"]]))
@@ -124,7 +124,7 @@ def _store_line(row: Mapping[str, Any]) -> dict[str, str]:
         "people": f"{row['people']:,}",
         "bytes, adapter": f"{row['adapter_bytes_a_person']:,.0f}",
         "bytes, sums": f"{row['result_bytes_a_person']:,.1f}",
-        "open, ms": f"{1000 * row['open_seconds']:.1f} [{1000 * row['open_seconds_longest']:.1f}]",
+        "open, ms": f"{1000 * row['open_seconds']:.1f} ({1000 * row['open_cpu_seconds']:.1f})",
         "write, s": f"{row['write_results_seconds']:.2f}",
         "read, s": f"{row['read_results_seconds']:.2f}",
         "`list runs`": _command_cell(row, "list"),

@@ -103,8 +103,9 @@ def _store(place: Path, people: int, backbone: Backbone, threads: int, done: Cal
     names = [run.record.method for run in written]
     del written
     done()
-    opened = _open_seconds(place / "adapters", keys)
+    opened, cpu = _open_seconds(place / "adapters", keys)
     row |= {"open_seconds": statistics.median(opened), "open_seconds_longest": max(opened)}
+    row["open_cpu_seconds"] = statistics.median(cpu)
     done()
     del keys
     row |= {f"list_{name}": value for name, value in _command(["list", "runs"], runs, threads)[0].items()}
@@ -145,16 +146,20 @@ def _write_results(runs: Path, keys: tuple[str, ...], number: int) -> StoredRun:
     return write_run(Store(runs), record)
 
 
-def _open_seconds(folder: Path, keys: Sequence[str]) -> list[float]:
-    """Seconds until the adapter of each of some people is in memory, from the disk where the system allows it."""
+def _open_seconds(folder: Path, keys: Sequence[str]) -> tuple[list[float], list[float]]:
+    """Seconds on the clock, and of the processor, until the adapter of each of some people is in memory.
+
+    They are read from the disk where the system allows it.
+    """
     _forget(folder)
     chosen = np.random.default_rng(0).choice(len(keys), size=min(OPENED, len(keys)), replace=False)
-    seconds = []
+    seconds, cpu = [], []
     for place in chosen:
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         open_adapter(folder, keys[int(place)])
         seconds.append(time.perf_counter() - started)
-    return seconds
+        cpu.append(time.process_time() - used)
+    return seconds, cpu
 
 
 def _forget(folder: Path) -> None:
