@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from harness.commands.streams import print_json as print_json
+from harness.commands.streams import print_json as print_json, print_whole as print_whole
 from harness.config import default_values, help_examples
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ GROUPS = {
     "Make runs": ("run", "sweep", "tune"),
     "Read results": ("leaderboard", "compare", "show", "diff", "list", "describe", "power"),
     "Write a method": ("new-method", "check"),
-    "Data and files": ("runs", "import", "data", "backbone"),
+    "Data and files": ("runs", "export", "import", "data", "backbone"),
     "Measure the harness": ("bench",),
 }
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from harness.commands.common import RUNS, Json, RunsDir, app, check_runs_dir, example, print_json, runs_in
+from harness.commands.common import RUNS, Json, RunsDir, app, check_runs_dir, example, print_json, print_whole, runs_in
 from harness.errors import HarnessError
+
+Form = Annotated[
+    Literal["text", "markdown", "csv", "latex", "json"],
+    typer.Option("--format", help="A table for a page, a spreadsheet or a paper; csv has full figures."),
+]
+Plot = Annotated[Path | None, typer.Option(help="Also draw it: a file that ends in .svg, .png or .pdf.")]
 
 
 @app.command("compare")
@@ -25,6 +32,8 @@ def compare_command(
         float | None, typer.Option(help="Equivalence margin in points, fixed before the scores were seen.")
     ] = None,
     clusters: Annotated[bool, typer.Option("--clusters", help="Also test whether clusters differ.")] = False,
+    form: Form = "text",
+    plot: Plot = None,
     runs_dir: RunsDir = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -32,17 +41,22 @@ def compare_command(
     simultaneous intervals, adjusted p-values, verdicts. All seeds of a method are taken together; runs that were not
     asked and scored alike are refused."""
     from harness.compare import as_json as joint_json, joint
-    from harness.show import joint_text
+    from harness.show import check_picture, draw_joint, joint_table, joint_text
 
+    check_picture(plot)
     base, *others = [name for name in (baseline, *(names or [])) if name is not None] or [""]
     runs = runs_in(runs_dir)
     if not base:
         raise HarnessError("nothing to compare: name a baseline and stored methods, as `harness list runs` has them")
     found = joint(runs, base, others, metric=metric, estimand=estimand, margin_pts=margin, by_cluster=clusters)
-    if as_json:
+    if plot is not None:
+        draw_joint(found, plot)
+    if as_json or form == "json":
         print_json(joint_json(found))
-    else:
+    elif form == "text":
         typer.echo(joint_text(found))
+    else:
+        print_whole(joint_table(found, form))
 
 
 @app.command("diff")
@@ -52,6 +66,8 @@ def diff_command(
     second: Annotated[str, typer.Argument(help="Another run on the same examples.")],
     metric: Annotated[str | None, typer.Option(help="Metric per reply. [default: the one that decides]")] = None,
     top: Annotated[int, typer.Option(min=0, help="Examples to show, largest difference first.")] = 10,
+    form: Form = "text",
+    plot: Plot = None,
     runs_dir: RunsDir = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -60,14 +76,19 @@ def diff_command(
 
     from harness.compare import diff
     from harness.runs import find_run
-    from harness.show import diff_text
+    from harness.show import check_picture, diff_table, diff_text, draw_diff
 
+    check_picture(plot)
     check_runs_dir(runs_dir)
     found = diff(find_run(runs_dir, first), find_run(runs_dir, second), metric)
-    if as_json:
+    if plot is not None:
+        draw_diff(found, plot)
+    if as_json or form == "json":
         print_json({**dataclasses.asdict(found), "examples": [dataclasses.asdict(x) for x in found.examples[:top]]})
-    else:
+    elif form == "text":
         typer.echo(diff_text(found, top))
+    else:
+        print_whole(diff_table(found, top, form))
 
 
 @app.command("power")

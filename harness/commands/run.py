@@ -21,6 +21,7 @@ from harness.commands.common import (
     example,
     options_of,
     print_json,
+    print_whole,
     progress,
     shown,
 )
@@ -56,6 +57,16 @@ DryRun = Annotated[
     ),
 ]
 
+Personas = Annotated[str | None, typer.Option(help=f"Size of the world, a number or `all`.{shown('personas')}")]
+Control = Annotated[
+    str | None,
+    typer.Option(help="global: one shared adapter in as many steps; swapped: another persona's."),
+]
+ShardPeople = Annotated[
+    int | None, typer.Option(help=f"So many adapters are computed together.{shown('shard_people')}")
+]
+Margin = Annotated[float | None, typer.Option(help="Equivalence margin in points, stated before the scores are seen.")]
+
 
 @app.command("run")
 @example("run")
@@ -64,15 +75,10 @@ def run_command(
     benchmark: Annotated[str | None, typer.Option(help=f"Benchmark.{shown('benchmark')}")] = None,
     backbone: Backbone = None,
     baseline: Annotated[str | None, typer.Option(help=f"Method to compare with.{shown('baseline')}")] = None,
-    personas: Annotated[
-        str | None, typer.Option(help=f"Size of the world, a number or `all`.{shown('personas')}")
-    ] = None,
+    personas: Personas = None,
     persona: Persona = None,
     cluster: Cluster = None,
-    control: Annotated[
-        str | None,
-        typer.Option(help="global: one shared adapter in as many steps; swapped: another persona's."),
-    ] = None,
+    control: Control = None,
     seed: Annotated[int | None, typer.Option(help=f"Training seed.{shown('seed')}")] = None,
     threads: Annotated[int | None, typer.Option(help=f"CPU threads, part of the result.{shown('threads')}")] = None,
     dtype: Annotated[str | None, typer.Option(help=f"float32, bfloat16, float16, float64.{shown('dtype')}")] = None,
@@ -83,17 +89,13 @@ def run_command(
     engine: Annotated[str | None, typer.Option(help=f"auto, transformers, llama_cpu.{shown('engine')}")] = None,
     scorer: Annotated[str | None, typer.Option(help="Folder of all-MiniLM-L6-v2, if it is not installed.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file, or the name of a ready-made run.")] = None,
-    shard_people: Annotated[
-        int | None, typer.Option(help=f"So many adapters are computed together.{shown('shard_people')}")
-    ] = None,
+    shard_people: ShardPeople = None,
     executor: Executor = None,
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster; by default one is started.")] = None,
     slurm: Annotated[str | None, typer.Option(help="For sbatch: partition=gpu,time=120 (minutes).")] = None,
     isolate: Isolate = None,
     texts: Texts = None,
-    margin: Annotated[
-        float | None, typer.Option(help="Equivalence margin in points, stated before the scores are seen.")
-    ] = None,
+    margin: Margin = None,
     sets: Sets = None,
     plugin: Plugins = None,
     runs_dir: Annotated[Path | None, typer.Option(help=f"Folder of the stored runs.{shown('runs_dir')}")] = None,
@@ -111,27 +113,28 @@ def run_command(
         "texts": texts, "margin": margin, "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
     files = plugin or []
-    document = read_document(config) if config is not None else None
-    known = options_of(files, not only_cost and isolates(isolate, document))
-    settings = load_config(options_of=known, file=document, flags=flags, sets=sets or [])
-    value, text = _cost(settings, files, quiet) if only_cost else _run(settings, files, quiet)
-    print_json(value) if as_json else typer.echo(text)
-
-
-def _cost(settings: RunConfig, files: list[Path], quiet: bool) -> tuple[Any, str]:
-    """(JSON, text) of what a run would cost."""
-    from harness.bench import dry_run
-
-    found = dry_run(settings, files, progress(quiet))
-    return {**found.as_dict(), "config": settings.as_dict()}, f"{config_yaml(settings)}\n{found.text()}"
-
-
-def _run(settings: RunConfig, files: list[Path], quiet: bool) -> tuple[Any, str]:
-    """The same of a run."""
+    document = None if config is None else read_document(config)
+    separate = not only_cost and isolates(isolate, document)
+    settings = load_config(options_of=options_of(files, separate), file=document, flags=flags, sets=sets or [])
+    if only_cost:
+        _dry_run(settings, files, progress(quiet), as_json)
+        return
     from harness.runner import execute
 
     outcome = execute(settings, files, _progress(quiet, settings.isolate))
-    return show.outcome_json(outcome), show.outcome_text(outcome)
+    print_json(show.outcome_json(outcome)) if as_json else typer.echo(show.outcome_text(outcome))
+
+
+def _dry_run(settings: RunConfig, files: list[Path], shown_in: Any, as_json: bool) -> None:
+    """Print the whole configuration and what the run would cost."""
+    from harness.bench import dry_run
+
+    found = dry_run(settings, files, shown_in)
+    if as_json:
+        print_json({**found.as_dict(), "config": settings.as_dict()})
+    else:
+        print_whole(f"{config_yaml(settings)}\n")
+        typer.echo(found.text())
 
 
 @app.command("sweep")

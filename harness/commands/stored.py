@@ -9,7 +9,18 @@ from typing import Annotated, Any, Literal
 import typer
 
 from harness import show
-from harness.commands.common import RUNS, Json, Plugins, RunsDir, app, check_runs_dir, example, print_json, progress
+from harness.commands.common import (
+    RUNS,
+    Json,
+    Plugins,
+    RunsDir,
+    app,
+    check_runs_dir,
+    example,
+    print_json,
+    print_whole,
+    progress,
+)
 from harness.errors import HarnessError, StoreError, did_you_mean
 
 SUFFIXES = {".md": "md", ".csv": "csv", ".json": "json", ".tex": "latex"}
@@ -90,7 +101,7 @@ def _write_table(text: str, output: Path | None, as_json: bool, sections: int) -
         write_atomically(output, text)
         text = f"{output}: {sections} sections\n"
     if not as_json:
-        typer.echo(text, nl=False)
+        print_whole(text)
 
 
 def _format(form: str | None, output: Path | None) -> str:

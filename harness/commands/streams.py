@@ -39,6 +39,10 @@ class _Shown:
         self._stream.write(_folded(shown, shutil.get_terminal_size().columns) if self._stream.isatty() else shown)
         return len(text)
 
+    def write_whole(self, text: str) -> None:
+        """The same with no line broken, for what other programs read."""
+        self._stream.write(terminal(text))
+
     def writelines(self, texts: Sequence[str]) -> None:
         for text in texts:
             self.write(text)
@@ -96,8 +100,16 @@ def _broken(line: str, columns: int) -> str:
 
 def print_json(value: Any) -> None:
     """Write a value as strict JSON to the real stdout."""
-    write = _results[-1] if _results else sys.stdout.write
-    write(json_text(value, indent=2) + "\n")
+    text = json_text(value, indent=2) + "\n"
+    if _results:
+        _results[-1](text)
+    else:
+        print_whole(text)
+
+
+def print_whole(text: str) -> None:
+    """Write a file's text to stdout: its lines stay whole on a narrow terminal, too."""
+    getattr(sys.stdout, "write_whole", sys.stdout.write)(text)
 
 
 def _kept_stdout() -> int | None:

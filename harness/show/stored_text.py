@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from harness.compare import Diff, Joint, Plan, Sample, View, row_name
 from harness.runs import Cost, Learning, StoredRun
@@ -16,8 +17,8 @@ def _digits(unit: str) -> int:
     return 2 if unit == "pt" else 3
 
 
-def joint_text(found: Joint) -> str:
-    """The table of a comparison, a verdict a line, what varies between clusters, notes."""
+def joint_lines(found: Joint) -> list[dict[str, Any]]:
+    """The lines of a comparison's table, the baseline's last."""
     unit = found.own.unit
     micro = found.estimand == "micro"
     score = f"{found.metric} ({unit})" if unit != "raw" else found.metric
@@ -38,16 +39,21 @@ def joint_text(found: Joint) -> str:
         for row in found.rows
     ]  # fmt: skip
     base = {"": found.own.method, score: own(found.own), "seeds": len(found.own.seeds)}
-    text = [*table_lines([*lines, {key: base.get(key, "") for key in lines[0]}]), ""]
+    return [*lines, {key: base.get(key, "") for key in lines[0]}]
+
+
+def joint_text(found: Joint) -> str:
+    """The table of a comparison, a verdict a line, what varies between clusters, notes."""
+    text = [*table_lines(joint_lines(found)), ""]
     replies = found.baseline.first.record.n_replies
-    kind = "mean over replies" if micro else "mean over personas"
+    kind = "mean over replies" if found.estimand == "micro" else "mean over personas"
     text.append(f"{found.own.n_personas} personas, {replies} replies; {found.estimand}: {kind}")
     for place, row in enumerate(found.rows):
         text.append(f"{row.method}: {row.verdict}")
         if flags := found.flags(place):
             text.append(f"  flags: {', '.join(flags)}")
         if row.method in found.clusters:
-            text += _clusters(found.clusters[row.method], unit)
+            text += _clusters(found.clusters[row.method], found.own.unit)
     text += [f"note: {note}" for note in found.notes]
     if found.own.reference:
         against = found.own.reference

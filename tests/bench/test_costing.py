@@ -40,6 +40,7 @@ def test_what_is_counted_is_what_the_run_does(tmp_path, capsys, method, options)
     for option in options:
         words += ["--set", option]
     planned = json.loads(asked(capsys, *words, "--dry-run"))
+    assert planned["config"]["method"] == method
     assert not all_runs(tmp_path / "runs")
     asked(capsys, *words)
     records = {run.record.method: run.record for run in all_runs(tmp_path / "runs")}
@@ -61,6 +62,8 @@ def test_the_text_says_that_nothing_was_fitted(tmp_path, capsys):
     out = asked(capsys, "run", "--method", "persona_prefix", *WORLD, "--dry-run", "--runs-dir", str(tmp_path), "-q")
     assert re.search(r"about .+ in all, [0-9.]+ GB at the peak; nothing was fitted", out)
     assert "6 x SoftPrompt" in out
+    assert out.startswith("method: persona_prefix\n")
+    assert "\n  method.train.epochs: " in out
 
 
 def test_a_backbone_out_of_reach_is_costed_by_its_shape(tmp_path, capsys, monkeypatch):
