@@ -140,7 +140,7 @@ def _command_cell(row: Mapping[str, Any], name: str) -> str:
 def _fit_line(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "people": f"{row['people']:,}",
-        "seconds": f"{row['seconds']:.1f}",
+        "seconds": f"{row['seconds']:.1f} ({row['cpu_seconds']:.1f})",
         "people/s": f"{row['people_per_second']:.1f}",
         "tokens/s": f"{row['tokens_per_second']:,.0f}",
         "peak memory": _gigabytes(row),

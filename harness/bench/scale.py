@@ -238,7 +238,7 @@ def _fit(
         own, turn = rows[number % len(rows)], number // len(rows)
         train.append([own[(FIT_DIALOGUES * turn + i) % len(own)] for i in range(FIT_DIALOGUES)])
     memory.reset_peak()
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as place, progress.task(f"fit {people} people", 0, "dialogues") as advance:
         bank = create_bank(backbone, SoftPrompt(tokens=TOKENS), keys, 0)
         fit_bank(backbone, bank, train, (), options, 0, progress=advance.to)
@@ -248,6 +248,7 @@ def _fit(
     return {
         "people": people,
         "seconds": seconds,
+        "cpu_seconds": time.process_time() - used,
         "people_per_second": people / seconds,
         "tokens": tokens,
         "tokens_per_second": tokens / seconds,
