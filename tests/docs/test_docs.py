@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,8 @@ def test_every_command_of_a_page_parses(page):
         if "..." in line:
             continue
         words = [word for word in shlex.split(line)[1:] if word != "--debug"]
-        command, context = group, None
+        command: Any = group
+        context = None
         while hasattr(command, "commands") and words and not words[0].startswith("-"):
             assert words[0] in command.commands, f"{named(page)}: {line}"
             command = command.commands[words.pop(0)]
