@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import os
+import platform
 import threading
 import time
 from collections import deque
@@ -36,7 +37,7 @@ class Slot:
 
     def ready(self) -> str:
         """Where it is."""
-        return os.uname().nodename
+        return platform.node()
 
     def standing(self) -> tuple[int, int]:
         """(done, to do) of the task under way."""
