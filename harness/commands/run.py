@@ -187,7 +187,7 @@ def sweep_command(
 
 def _progress(quiet: bool, isolated: bool) -> Any:
     shown_in = progress(quiet)
-    if not isolated:
+    if not isolated and isolates(None):  # who sets the variable for all commands knows
         shown_in.note(NOT_ISOLATED)
     return shown_in
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.leaderboard import board_of, write_board
 from harness.runs.stored import read_record
 from harness.text import (
     as_lines,
@@ -285,8 +286,7 @@ def lab(tmp_path, put, harness, monkeypatch):
     monkeypatch.chdir(tmp_path)
     put("base", BASE)
     put("good", BASE + 0.03 + NOISE)
-    (tmp_path / "none").mkdir()
-    assert harness("leaderboard", "--runs-dir", tmp_path / "none", "--output", tmp_path / "none" / "README.md")[0] == 0
+    write_board(board_of([]), tmp_path / "none" / "README.md")
     EMPTY_PAGE = (tmp_path / "none" / "index.html").read_text("utf-8")
     shutil.rmtree(tmp_path / "none")
     return Lab(tmp_path, harness)

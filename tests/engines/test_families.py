@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.adapters import load_bank, merged, save_bank
+from harness.adapters import load_bank, merged, save_bank, write_peft
 from harness.engines import engine_for
 from harness.errors import HarnessError
 from harness.model.backbone import _check
@@ -85,13 +85,13 @@ def test_as_peft_that_loads_the_files(name, kind, tmp_path):
 
     family, backbone = FAMILY[name], backbone_of(name)
     bank = bank_of(backbone, kind)
-    save_bank(bank, tmp_path, "base")
-    again = load_bank(tmp_path, backbone)
+    save_bank(bank, tmp_path / "bank", "base")
+    again = load_bank(tmp_path / "bank", backbone)
     assert all(torch.equal(values, again.served()[part]) for part, values in bank.served().items())
     theirs = {}
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        for row, folder in enumerate(sorted(path for path in tmp_path.iterdir() if path.is_dir())):
+        for row, folder in enumerate(write_peft(bank, tmp_path, "base")):
             theirs[row] = (
                 PeftModel.from_pretrained(copy.deepcopy(backbone.model), str(folder)).eval().to(backbone.dtype)
             )

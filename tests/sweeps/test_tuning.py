@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import time
@@ -142,7 +143,8 @@ def test_rows_print_the_budget_and_who_was_not_tuned_is_flagged(outcome):
     found, folder = outcome
     runs = all_runs(folder / "runs")
     page = render(board_of(runs))
-    assert r"prefix \(tuned, 4 trials\)" in page
+    budgets = dict(re.findall(r"^\| ([a-z_]+) .*\| (\d+) +\|$", page, re.MULTILINE))
+    assert (budgets["persona_prefix"], budgets["zero_shot"]) == ("4", "1"), "the column `tuning trials`"
     assert "harness tune study" in page
     compared = joint(runs, "unified", ["persona_prefix", "zero_shot"])
     assert "not-tuned-alike" not in compared.flags(0)
