@@ -324,8 +324,11 @@ def test_the_backbone_card_is_shown(harness):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize(
     "how",
-    [[signal.SIGINT], [signal.SIGINT] * 3, [signal.SIGKILL]],
-    ids=["Ctrl-C", "Ctrl-C three times", "kill"],
+    [
+        pytest.param([signal.SIGINT], id="Ctrl-C"),
+        pytest.param([signal.SIGINT] * 3, id="Ctrl-C three times", marks=pytest.mark.long),
+        pytest.param([getattr(signal, "SIGKILL", None)], id="kill", marks=pytest.mark.long),
+    ],
 )
 def test_a_run_stopped_half_way_goes_on_and_ends_with_the_same_scores(tmp_path, how):
     """The stopped process leaves no complete run; the same command then gives what an undisturbed one gives."""

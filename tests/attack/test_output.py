@@ -147,7 +147,8 @@ def look_at_latex(text: str) -> None:
 
 
 HEADINGS = (
-    r"# Leaderboard|## \d+\. .*|### (Plots|Cost|Yardsticks|Also measured \(no tests\)|Flags|Protocol|How to reproduce)|"
+    r"# Leaderboard|## Contents|## \d+\. .*|"
+    r"### (Plots|Cost|Yardsticks|Also measured \(no tests\)|Flags|Protocol|How to reproduce)|"
     r"## Not comparable|## Not in the tables"
 )
 
@@ -422,7 +423,7 @@ def test_an_id_that_is_none_is_refused_in_one_line_and_nothing_is_written_elsewh
     assert len(reason) == 1
     assert re.search(r"is none: up to 200|the record of another run", reason[0])
     assert {path for path in lab.folder.rglob("*") if "leaderboard" not in path.parts} == before
-    published = {path.stem for path in lab.records.iterdir()}
+    published = {path.stem for path in lab.records.glob("*.json")}
     assert published == {"base-x-0", "good-x-0", *PAIRS.values(), BAD}
 
 
@@ -431,7 +432,7 @@ def test_ids_that_differ_in_case_alone_are_published_once(lab, put):
     code, _, err = lab.harness("leaderboard", "--publish")
     assert code == 0
     assert err == "note: good-x-0 is not published: its id differs from GOOD-x-0 by no more than case\n"
-    assert {path.stem for path in lab.records.iterdir()} == {"base-x-0", "GOOD-x-0", *PAIRS.values()}
+    assert {path.stem for path in lab.records.glob("*.json")} == {"base-x-0", "GOOD-x-0", *PAIRS.values()}
 
 
 def test_a_record_too_large_to_publish_leaves_the_others(lab, put):
@@ -439,7 +440,7 @@ def test_a_record_too_large_to_publish_leaves_the_others(lab, put):
     code, _, err = lab.harness("leaderboard", "--publish")
     assert (code, len(err.splitlines())) == (0, 1)
     assert "large-x-0 is not published" in err
-    assert {path.stem for path in lab.records.iterdir()} == {"base-x-0", "good-x-0", *PAIRS.values()}
+    assert {path.stem for path in lab.records.glob("*.json")} == {"base-x-0", "good-x-0", *PAIRS.values()}
 
 
 def test_no_place_on_this_machine_is_in_a_record_or_a_page(lab, put):

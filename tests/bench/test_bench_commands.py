@@ -77,6 +77,7 @@ def test_train_prints_json_alone_and_puts_its_tables_between_the_marks(harness, 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_generate_counts_equal_replies(harness):
     chosen = ["--kinds", "lora", "--ways", "bank,batch_1,peft_mixed", "--replies", "4", "--subset", "batch_1=2"]
     code, out, err = harness("bench", "generate", *SMALL, *chosen, "--json")
@@ -105,6 +106,7 @@ def test_profile_and_run_tell_where_the_time_goes(harness):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_large_shape_runs_at_full_width_without_a_gpu(harness):
     arguments = ["--shape", "qwen2.5-0.5b", "--layers", "1", "--device", "cpu", "--ways", "bank", "--no-ladder"]
     more = ["--set", "microbatch_tokens=512", "--set", "learning_rate=1e-3", "--sizes", "", "--json"]
@@ -118,6 +120,7 @@ def test_the_large_shape_runs_at_full_width_without_a_gpu(harness):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["llama_cpu", "transformers"])
+@pytest.mark.long
 def test_a_step_at_full_width_keeps_to_the_estimate(way):
     """Qwen2.5-0.5B's width in two layers; the estimate is neither passed by more than 15 % nor idly large."""
     # Freed blocks go back to the system at once, so that its figure is what is in use.

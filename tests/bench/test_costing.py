@@ -33,7 +33,11 @@ def asked(capsys, *words):
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [("persona_prefix", ["method.epochs=3", "method.patience=0"]), ("hierarchical_prefix", []), ("zero_shot", [])],
+    [
+        ("persona_prefix", ["method.epochs=3", "method.patience=0"]),
+        pytest.param("hierarchical_prefix", [], marks=pytest.mark.long),
+        pytest.param("zero_shot", [], marks=pytest.mark.long),
+    ],
 )
 def test_what_is_counted_is_what_the_run_does(tmp_path, capsys, method, options):
     words = ["run", "--method", method, *WORLD, "--runs-dir", str(tmp_path / "runs"), "-q", "--json"]

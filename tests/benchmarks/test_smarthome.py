@@ -147,6 +147,7 @@ def test_the_card_names_the_options():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_blind_oracle_scores_what_it_was_calibrated_to(tmp_path):
     """Two small fresh worlds; the measurement behind the knobs is five of 200 personas (docs/simulator.md), +-.5."""
     from tests.scripts.calibrate import main

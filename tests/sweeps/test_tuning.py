@@ -143,7 +143,8 @@ def test_rows_print_the_budget_and_who_was_not_tuned_is_flagged(outcome):
     found, folder = outcome
     runs = all_runs(folder / "runs")
     page = render(board_of(runs))
-    budgets = dict(re.findall(r"^\| ([a-z_]+) .*\| (\d+) +\|$", page, re.MULTILINE))
+    costs = page.partition("### Cost")[2].replace("\\_", "_").partition("stands on")[0]
+    budgets = dict(re.findall(r"^\| (\w+) .*\| (\d+) +\|$", costs, re.MULTILINE))
     assert (budgets["persona_prefix"], budgets["zero_shot"]) == ("4", "1"), "the column `tuning trials`"
     assert "harness tune study" in page
     compared = joint(runs, "unified", ["persona_prefix", "zero_shot"])
@@ -161,6 +162,7 @@ def tuning_text(found):
     return words.tuning_text(found)
 
 
+@pytest.mark.long
 def test_interrupted_it_goes_on_to_the_same_end(outcome, tmp_path, monkeypatch):
     undisturbed, _ = outcome
     real, calls = trials.validation_loss, []
@@ -288,6 +290,7 @@ def ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.long
 def test_hours_that_are_used_up_end_the_command_and_it_goes_on(tmp_path, capsys, monkeypatch, ctrl_c):
     path = tmp_path / "parts.yaml"
     path.write_text(PARTS)

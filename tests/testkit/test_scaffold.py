@@ -38,6 +38,7 @@ def test_what_is_written_passes_at_once(written):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_its_test_fails_when_the_method_breaks(written):
     plugin, _, test = written
     plugin.write_text(plugin.read_text().replace("study.by_persona()", "study.for_all()"))

@@ -125,6 +125,7 @@ def results(folder: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("method", ["hierarchical_prefix", pytest.param("retrieval", marks=pytest.mark.attack)])
+@pytest.mark.long
 def test_the_bits_are_the_same_in_a_process_of_its_own(call, tmp_path, method):
     for name, how in (("one", "--no-isolate"), ("other", "--isolate")):
         (tmp_path / name).mkdir()
@@ -171,6 +172,7 @@ def test_the_records_of_others_are_out_of_reach(call, tmp_path):
     assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.long
 def test_code_that_is_imported_has_no_foothold_either(call, tmp_path, honest):
     top = "\nimport harness.scoring.evaluation as evaluation\nevaluation.score_replies = lambda *_: 1 / 0\n"
     (tmp_path / "cheat.py").write_text(HEAD + top)

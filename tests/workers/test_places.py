@@ -190,6 +190,7 @@ def test_ray_gives_the_same_bits(stored_backbone, expected, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_jobs_give_the_same_bits(stored_backbone, tmp_path):
     """Slurm's jobs, run by submitit on this machine."""
     pytest.importorskip("submitit")
