@@ -99,7 +99,7 @@ class Session:
         loaded = self.benchmark.load(config.benchmark_options)
         self.dataset = with_config(loaded, config, self.benchmark.card.options)
         self._choose()
-        self.places = open_places(config, self.store, progress, self._job)
+        self.places, self._opened_places = open_places(config, self.store, progress, self._job), True
         self.evaluation = Evaluation(self.dataset, config.scorer, self.store, progress, self.places.shards.elsewhere)
         self.backbone = load_backbone(**_loading(config), note=progress.note)
         self.hashes = {
@@ -132,7 +132,7 @@ class Session:
         Fits stay apart: they come from the store, so that a long sweep does not hold all of them in memory.
         """
         other = copy.copy(self)
-        other.config = replace(self.config, seed=seed, persona=persona, cluster=cluster)
+        other.config, other._opened_places = replace(self.config, seed=seed, persona=persona, cluster=cluster), False
         other._choose()
         other.hashes = {**self.hashes, "examples": example_set_hash(other.examples)}
         other._start()
@@ -143,7 +143,7 @@ class Session:
         other = copy.copy(self)
         people = tuple(p for p in self.dataset.personas if p.id in personas)
         dialogues = tuple(d for d in self.dataset.dialogues if d.persona in personas)
-        other.dataset = replace(self.dataset, personas=people, dialogues=dialogues)
+        other.dataset, other._opened_places = replace(self.dataset, personas=people, dialogues=dialogues), False
         other._choose()
         other._start()
         return other
@@ -169,17 +169,17 @@ class Session:
         self.local = LocalWorker(given)
         self.worker: LocalWorker | RemoteWorker = self.local
         if config.isolate:
-            loading = {**_loading(config), "fingerprint": self.backbone.fingerprint}
-            self.worker = RemoteWorker(given, loading, self.files, config.threads)
+            self.worker = RemoteWorker(given, self._job(), self.files, config.threads)
 
     def close(self) -> None:
-        """End the processes of methods, and let go of other machines."""
+        """End the processes of methods; the session that has opened them lets go of other machines, too."""
         self.worker.close()
-        if self.places.executor is not None:
+        if self._opened_places and self.places.executor is not None:
             self.places.executor.close()
 
     def _job(self) -> BackboneJob:
-        return BackboneJob(**_loading(self.config), fingerprint=self.backbone.fingerprint)
+        """The backbone, as other processes and machines load it."""
+        return BackboneJob.of(_loading(self.config), self.backbone.fingerprint)
 
     # ---- one run ----
 

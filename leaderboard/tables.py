@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from tabulate import SEPARATING_LINE, tabulate
 
 from harness.runs import Ceiling, Yardstick
-from harness.show import interval, number, p_value, shown
+from harness.show import csv_text, interval, number, p_value, shown
 from harness.statistics import Rank, row_values, verdict
-from harness.text import csv_cell, json_text, one_line
+from harness.text import json_text, one_line
 
 from .rows import Board, Group, Line, Outsider, flags_of, unseen
 
@@ -87,24 +85,8 @@ def _not_comparable(outsider: Outsider) -> tuple[str, str]:
 
 
 def as_csv(board: Board) -> str:
-    """One line per row of every table, those without a method included; RFC 4180 with plain newlines.
-
-    Text that a spreadsheet would take for a formula has an apostrophe in front.
-    """
-    file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in _flat(board):
-        writer.writerow({name: _cell(value) for name, value in row.items()})
-    return file.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, str):
-        return csv_cell(value)
-    if isinstance(value, float):
-        return f"{value:.10g}"  # enough digits for any use, and the same ones on every machine
-    return value
+    """One line per row of every table, those without a method included."""
+    return csv_text(list(_flat(board)), COLUMNS)
 
 
 def _flat(board: Board) -> Iterator[dict[str, Any]]:

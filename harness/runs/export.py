@@ -6,7 +6,7 @@ What such a folder's README says is `export_readme`; scores for others are `scor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,13 +75,11 @@ def export_adapters(
     return AdapterExport(output, len(keys), len(served), len(stack.loras))
 
 
-def chosen(run: StoredRun, personas: Iterable[str]) -> dict[str, str]:
+def chosen(run: StoredRun, personas: Sequence[str]) -> dict[str, str]:
     """Persona -> key of the adapter that serves it. Raises HarnessError for one that has no adapter of this run."""
     served = read_served(run.path)
-    known = {*served, *run.record.sums.personas}
+    check_personas(run, personas, {*served, *run.record.sums.personas})
     for persona in personas:
-        if persona not in known:
-            raise HarnessError(f"{run.id} has no persona '{persona}'; {did_you_mean(persona, known)}")
         if persona not in served:
             raise HarnessError(
                 f"no adapter of {run.id} replies to '{persona}', but a model that '{run.record.method}' stands on; "
@@ -130,6 +128,13 @@ def _check(run: StoredRun, output: Path) -> None:
     if fault := run.damage():
         raise StoreError(f"{fault}; {run.mend}")
     check_free(output)
+
+
+def check_personas(run: StoredRun, personas: Iterable[str], known: Collection[str]) -> None:
+    """Raises HarnessError for the first one that the run does not know."""
+    for persona in personas:
+        if persona not in known:
+            raise HarnessError(f"{run.id} has no persona '{persona}'; {did_you_mean(persona, known)}")
 
 
 def check_free(output: Path) -> None:

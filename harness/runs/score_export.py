@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 
 import harness
-from harness.errors import HarnessError, StoreError, did_you_mean
-from harness.runs.export import check_free
+from harness.errors import HarnessError, StoreError
+from harness.runs.export import check_free, check_personas
 from harness.runs.export_readme import base_named, literal, python_block
 from harness.runs.record import RunRecord
 from harness.runs.stored import StoredRun
@@ -103,10 +103,7 @@ def export_eval_results(run: StoredRun, personas: Sequence[str], output: Path, d
 def _scored(run: StoredRun, personas: Sequence[str], output: Path) -> RunRecord:
     if not run.complete:
         raise HarnessError(f"{run.id} is {run.head.status} and has no scores; run it again")
-    known = run.record.sums.personas
-    for persona in personas:
-        if persona not in known:
-            raise HarnessError(f"{run.id} has no persona '{persona}'; {did_you_mean(persona, known)}")
+    check_personas(run, personas, run.record.sums.personas)
     check_free(output)
     return run.record
 

@@ -5,7 +5,7 @@ from .described import (
     described_text as described_text,
 )
 from .drawn import check_picture as check_picture, draw_diff as draw_diff, draw_joint as draw_joint
-from .exported import diff_table as diff_table, joint_table as joint_table
+from .exported import csv_text as csv_text, diff_table as diff_table, joint_table as joint_table
 from .layout import table as table, table_lines as table_lines
 from .printing import (
     base_rate_lines as base_rate_lines,

@@ -19,7 +19,7 @@ def joint_table(found: Joint, form: str) -> str:
     """A row for each method, the baseline last. CSV has full figures, the others those of the text."""
     if form == "csv":
         rows = [*found.rows, found.own]
-        return _csv([_figures(row, found) for row in rows])
+        return csv_text([_figures(row, found) for row in rows])
     verdicts = [row.verdict for row in found.rows]
     lines = [{"method": line.pop(""), **line} for line in joint_lines(found)]
     kinds = [row.verdict_kind for row in found.rows]
@@ -45,7 +45,7 @@ def diff_table(found: Diff, top: int, form: str) -> str:
         for x in found.examples[:top]
     ]
     if form == "csv":
-        return _csv(rows)
+        return csv_text(rows)
     return _printed([{name: _shown(value) for name, value in row.items()} for row in rows], form)
 
 
@@ -82,17 +82,22 @@ def _printed(rows: Sequence[Mapping[str, Any]], form: str) -> str:
     return table(rows, _TABULATE[form]) + "\n"
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """Rows as CSV: RFC 4180 with plain newlines.
+
+    columns  None: those of the first row. What a row does not have is empty
+    Text that a spreadsheet would take for a formula has an apostrophe in front.
+    """
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    if rows:
-        writer.writerow([csv_cell(name) for name in rows[0]])
-    for row in rows:
-        writer.writerow([_cell(value) for value in row.values()])
+    names = columns or (list(rows[0]) if rows else [])
+    if names:
+        writer = csv.DictWriter(file, names, lineterminator="\n")  # refuses what is in no column
+        writer.writerow({name: csv_cell(name) for name in names})
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return file.getvalue()
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
-        return f"{value:.10g}"
+        return f"{value:.10g}"  # enough digits for any use, and the same ones on every machine
     return value if value is None or isinstance(value, int) else csv_cell(value)

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from harness.contract import CHECK_SECONDS, user_path
-from harness.errors import HarnessError, error_named
+from harness.errors import HarnessError
 from harness.testkit.report import FRESH, TOLERANCE, Report, Result
 from harness.workers import channel, ended, start
 
@@ -176,9 +176,16 @@ class _Process:
             if isinstance(found, Exception):
                 raise _Over("its process sent something that is no message")
             if found.kind == "error":
-                raise error_named(str(found.fields.get("type")), str(found.fields.get("text")))
+                raise self._raised(found)
             if found.kind != "step":
                 return found
+
+    @staticmethod
+    def _raised(message: channel.Message) -> Exception:
+        try:
+            return channel.raised(message)
+        except KeyError:
+            return _Over("its process sent something that is no message")
 
     def close(self) -> None:
         """End it: there is nothing that it could lose."""

@@ -55,7 +55,7 @@ def main() -> None:
             )
         driver.tell("end")
     except HarnessError as error:
-        driver.tell("error", {"type": type(error).__name__, "text": str(error)})
+        driver.send(channel.failure(error))
     except channel.Closed:
         pass
     os._exit(0)  # threads of a plugin are not waited for

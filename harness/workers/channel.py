@@ -10,7 +10,7 @@ import os
 import queue
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, error_named
 
 _HEAD = struct.Struct(">QQ")  # bytes of the header and of the arrays
 MOST_BYTES = 2**36
@@ -35,6 +35,19 @@ class Message:
 
 class Closed(Exception):  # noqa: N818 (an outcome, not an error)
     """The other side is gone."""
+
+
+def failure(error: HarnessError) -> Message:
+    """An error for the other side."""
+    return Message("error", {"type": type(error).__name__, "text": str(error)})
+
+
+def raised(message: Message, said: Callable[[str], str] = str) -> HarnessError:
+    """The error in a message, as the class that it was there; said: what becomes of its text.
+
+    Raises KeyError for a message that holds none.
+    """
+    return error_named(str(message.fields["type"]), said(str(message.fields["text"])))
 
 
 def write(stream: BinaryIO, message: Message) -> None:
@@ -98,8 +111,11 @@ class Driver:
         return self._messages.get()
 
     def tell(self, kind: str, fields: Mapping[str, Any] | None = None, **arrays: np.ndarray) -> None:
+        self.send(Message(kind, fields or {}, arrays))
+
+    def send(self, message: Message) -> None:
         with self._lock:
-            write(self._outbound, Message(kind, fields or {}, arrays))
+            write(self._outbound, message)
 
 
 def own_streams() -> tuple[BinaryIO, BinaryIO]:

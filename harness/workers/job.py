@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from harness.contract import Dialogue, Persona, Prompt, Protocol
+from harness.contract import SCORER, Dialogue, Persona, Prompt, Protocol, user_path
 from harness.engines import FitFacts
+from harness.model import catalogue, embedded_names
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class BackboneJob:
     load_in: str | None
     chat_template: Path | None
     fingerprint: str
+
+    @classmethod
+    def of(cls, loading: Mapping[str, Any], fingerprint: str) -> BackboneJob:
+        """From the arguments of `load_backbone`; paths are made whole, for a process in another folder."""
+        return cls(**in_full(loading), fingerprint=fingerprint)
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,19 @@ PLACES = TypeAdapter(tuple[Place, ...])
 TEXTS = TypeAdapter(tuple[str, ...])
 NOTES = TypeAdapter(dict[str, Any])
 ENGINES = TypeAdapter(dict[str, str])
+
+
+def in_full(loading: Mapping[str, Any]) -> dict[str, Any]:
+    """How a backbone is loaded, as a process in another folder understands it."""
+    name, template = str(loading["name"]), loading["chat_template"]
+    name = name if name in {*embedded_names(), *catalogue()} else whole_path(name)
+    return {**loading, "name": name, "chat_template": template and user_path(template).absolute()}
+
+
+def whole_path(name: str) -> str:
+    """A path in full; any other name as it is."""
+    path = user_path(name)
+    return str(path.absolute()) if name != SCORER and path.exists() else name
 
 
 def inside(folder: Path, place: str) -> Path:

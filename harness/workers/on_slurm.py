@@ -61,6 +61,7 @@ class SlurmExecutor:
     def __init__(self, store: Store, parameters: Mapping[str, str], threads: int, gpu: bool) -> None:
         self._store, self._given, self._threads, self._gpu = store, dict(parameters), threads, gpu
         self._submitit = _imported()
+        self._failed = self._submitit.core.utils.FailedJobError
 
     def run(self, tasks: Sequence[Message], title: str, unit: str, progress: Progress) -> Iterator[tuple[int, Message]]:
         """See `task.Executor`."""
@@ -94,9 +95,7 @@ class SlurmExecutor:
             if len(places) == 1:  # an array of one is a job
                 return [executor.submit(ShardJob(), str(places[0]))]
             return executor.map_array(ShardJob(), [str(place) for place in places])
-        except (RuntimeError, ValueError, TypeError, NameError, AssertionError) as error:
-            raise ConfigError(f"executor 'slurm': {error}") from error
-        except self._submitit.core.utils.FailedJobError as error:
+        except (RuntimeError, ValueError, TypeError, NameError, AssertionError, self._failed) as error:
             raise ConfigError(f"executor 'slurm': {error}") from error
 
     def _answers(self, jobs: dict[int, Any], places: Sequence[Path], advance: Any) -> Iterator[tuple[int, Message]]:
@@ -109,8 +108,8 @@ class SlurmExecutor:
                     with place.with_suffix(".answer").open("rb") as stream:
                         answer = read(stream)
                     del jobs[number]
-                    done, total = units.get(number, (0, 0))
-                    units[number] = max(done, total), total
+                    total = units.get(number, (0, 0))[1]
+                    units[number] = total, total
                     yield number, answer
                 elif jobs[number].done() and not place.with_suffix(".answer").exists():
                     raise HarnessError(f"a job of Slurm has ended without an answer: {_last_line(jobs[number])}")

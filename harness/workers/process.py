@@ -32,7 +32,7 @@ from harness.store import Store, peak_memory_bytes
 from harness.study import asked_for, replies_to
 from harness.training import Shards
 from harness.workers.chain import Chain, own_options
-from harness.workers.channel import Closed, Driver, Message, own_streams
+from harness.workers.channel import Closed, Driver, Message, failure, own_streams
 from harness.workers.executors import Places
 from harness.workers.job import FACTS, JOB, PLACES, PROMPTS, TEXTS, Job, Place
 from harness.workers.local import Fit, Given, LocalWorker
@@ -83,7 +83,7 @@ class DriversExecutor:
         """See `task.Executor`."""
         self._driver.tell("tasks", {"title": title, "unit": unit, "count": len(tasks)})
         for task in tasks:
-            self._driver.tell(task.kind, task.fields, **task.arrays)
+            self._driver.send(task)
         for _ in tasks:
             done = self._driver.next()
             yield done.fields["number"], Message(done.kind, done.fields["fields"], done.arrays)
@@ -252,7 +252,7 @@ def serve(driver: Driver) -> None:
                     message
                 )
         except HarnessError as error:
-            driver.tell("error", {"type": type(error).__name__, "text": str(error)})
+            driver.send(failure(error))
 
 
 class _NoBenchmarks(MetaPathFinder):

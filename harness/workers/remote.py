@@ -21,17 +21,16 @@ from pydantic import ValidationError
 
 from harness.adapters import load_bank
 from harness.config import Recipe
-from harness.contract import SCORER, Prompt, is_text, user_path
+from harness.contract import Prompt, is_text
 from harness.engines import Adapters, Asked, Predicted, Replier
-from harness.errors import HarnessError, PluginError, error_named
-from harness.model import catalogue, embedded_names
+from harness.errors import HarnessError, PluginError
 from harness.progress import Advance, Progress
 from harness.store import SEAL, canonical_hash, damage, passing_folder
 from harness.study import replies_by_depth
 from harness.workers.cards import files_for
 from harness.workers.chain import Chain, below, chain_of, options_of
-from harness.workers.channel import Closed, Message, read, write
-from harness.workers.job import ENGINES, FACTS, JOB, NOTES, PLACES, PROMPTS, BackboneJob, Job, inside
+from harness.workers.channel import Closed, Message, raised, read, write
+from harness.workers.job import ENGINES, FACTS, JOB, NOTES, PLACES, PROMPTS, BackboneJob, Job, inside, whole_path
 from harness.workers.local import Answer, Given
 from harness.workers.owned import ADAPTERS, found, owners_of, place_of
 from harness.workers.start import ended, start
@@ -104,7 +103,7 @@ class WorkerProcess:
                 case "tasks" if self._executor is not None:
                     self._carry_out(self._executor, str(fields["title"]), str(fields["unit"]), int(fields["count"]))
                 case "error":
-                    raise error_named(str(fields["type"]), _said(str(fields["text"])))
+                    raise raised(message, _said)
                 case other:
                     raise HarnessError(f"{self._name}: its worker sent '{other}', which was not asked for")
         except (KeyError, TypeError, ValueError) as error:
@@ -131,12 +130,12 @@ def _said(text: str) -> str:
 class RemoteWorker:
     """What `LocalWorker` does, in processes of their own.
 
-    loading  the arguments of `load_backbone`, and the fingerprint of `backbone`
-    files    all loose plugin files; a worker imports those that it needs
+    backbone  what their processes load
+    files     all loose plugin files; a worker imports those that it needs
     """
 
-    def __init__(self, given: Given, loading: Mapping[str, Any], files: Sequence[str | Path], threads: int) -> None:
-        self._given, self._loading, self._files, self._threads = given, loading, files, threads
+    def __init__(self, given: Given, backbone: BackboneJob, files: Sequence[str | Path], threads: int) -> None:
+        self._given, self._backbone, self._files, self._threads = given, backbone, files, threads
         self._fitted: set[str] = set()  # of which adapters are in the store
         self._open: dict[str, _Task] = {}  # bases among them that may be asked for replies yet
         weakref.finalize(self, _close_all, self._open)  # at the latest when this process ends
@@ -188,8 +187,8 @@ class RemoteWorker:
             dialogues=tuple(d for d in dataset.dialogues if d.split != "test"),
             protocol=dataset.protocol,
             scope=tuple(sorted(given.scope)),
-            backbone=BackboneJob(**_in_full(self._loading)),
-            scorer=given.scorer and _path(given.scorer),
+            backbone=self._backbone,
+            scorer=given.scorer and whole_path(given.scorer),
             scratch="",
             unfinished=str((given.store.cache / "partial" / key).absolute()),
             threads=self._threads,
@@ -197,19 +196,6 @@ class RemoteWorker:
             elsewhere=given.places.executor is not None,
         )
         return _Task(job, key, owners_of(chain), given)
-
-
-def _in_full(loading: Mapping[str, Any]) -> dict[str, Any]:
-    """How a backbone is loaded, as a process in another folder understands it."""
-    name, template = str(loading["name"]), loading["chat_template"]
-    name = name if name in {*embedded_names(), *catalogue()} else _path(name)
-    return {**loading, "name": name, "chat_template": template and user_path(template).absolute()}
-
-
-def _path(name: str) -> str:
-    """A path in full; any other name as it is."""
-    path = user_path(name)
-    return str(path.absolute()) if name != SCORER and path.exists() else name
 
 
 def _close_all(tasks: dict[str, _Task]) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,12 +18,12 @@ from pydantic import TypeAdapter
 from harness.adapters import Bank, create_bank, is_core, kind_named, kind_of, load_bank
 from harness.contract import Coefficients, FromVector, Levels, Subspace, TrainOptions
 from harness.engines import Adapters, Part, Question, answers, engine_for
-from harness.errors import HarnessError, error_named
+from harness.errors import HarnessError
 from harness.model import Backbone, Encoded, load_backbone, set_repeatable
 from harness.progress import Progress
 from harness.store import canonical_hash, numerics
 from harness.training import FitOrder, Joint
-from harness.workers.channel import Message
+from harness.workers.channel import Message, failure, raised
 from harness.workers.job import BackboneJob
 
 _DESIGNS = {design.__name__: design for design in (Levels, Coefficients, Subspace, FromVector)}
@@ -126,7 +125,7 @@ class Workplace:
             part = Part(backbone, bank, rows, prompts, task.fields["references"])
             return _answered(question, answers(question, part, report))
         except HarnessError as error:
-            return Message("error", {"type": type(error).__name__, "text": str(error)})
+            return failure(error)
 
     def _model(self, task: Message) -> tuple[Backbone, Bank | None]:
         """The frozen model of a task, with what is merged into it, and the bank above it."""
@@ -208,7 +207,7 @@ def _of_order(order: FitOrder) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         arrays |= _joined(f"{split}/ids", [encoded.ids for encoded in flat], np.int32)
         arrays |= _joined(f"{split}/labels", [encoded.labels for encoded in flat], np.uint8)
     if (joint := order.joint) is not None:
-        design = {"name": type(joint.design).__name__, "options": dataclasses.asdict(joint.design)}
+        design = {"name": type(joint.design).__name__, "options": asdict(joint.design)}
         fields["joint"] = {"design": design, "cluster_of": list(joint.cluster_of)}
         if joint.vectors is not None:
             arrays["vectors"] = joint.vectors.cpu().numpy()
@@ -263,7 +262,7 @@ def _answers_from(question: Question, arrays: Mapping[str, np.ndarray]) -> Seque
 def _answer(message: Message) -> Message:
     """Raises what the worker raised."""
     if message.kind == "error":
-        raise error_named(str(message.fields["type"]), str(message.fields["text"]))
+        raise raised(message)
     return message
 
 

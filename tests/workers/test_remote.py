@@ -16,6 +16,7 @@ from harness.store import Store
 from harness.sweeps.sweep import Order, Scope, Workshop
 from harness.testkit import tiny_dataset
 from harness.workers import Given, RemoteWorker, remote
+from harness.workers.job import BackboneJob, in_full, whole_path
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ def worker(tmp_path):
     given = Given(methods, tiny_dataset(), {"person_00"}, backbone, Store(tmp_path), Progress("silent"), 0, None)
     loading = {
         "name": "tiny", "device": "cpu", "dtype": "float32", "engine": "auto", "attention": "auto", "load_in": None,
-        "chat_template": None, "fingerprint": "f",
+        "chat_template": None,
     }  # fmt: skip
-    return RemoteWorker(given, loading, [], 1)
+    return RemoteWorker(given, BackboneJob.of(loading, "f"), [], 1)
 
 
 def asked(worker: RemoteWorker, name: str) -> Any:
@@ -109,8 +110,8 @@ def test_names_of_files_are_whole_paths_for_another_folder(tmp_path, monkeypatch
         Path(folder).mkdir(parents=True)
     Path("t.jinja").write_text("")
     loading = {"name": "model", "chat_template": Path("t.jinja"), "dtype": "float32"}
-    found = remote._in_full(loading)
+    found = in_full(loading)
     assert found == {"name": str(tmp_path / "model"), "chat_template": tmp_path / "t.jinja", "dtype": "float32"}
     for name in ("tiny", "smollm2-135m", "Qwen/Qwen2.5-0.5B-Instruct"):
-        assert remote._in_full({"name": name, "chat_template": None}) == {"name": name, "chat_template": None}
-    assert remote._path(SCORER) == SCORER
+        assert in_full({"name": name, "chat_template": None}) == {"name": name, "chat_template": None}
+    assert whole_path(SCORER) == SCORER
