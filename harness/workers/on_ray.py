@@ -125,7 +125,8 @@ class RayExecutor:
         if self._address is None:
             options |= {"include_dashboard": False, "num_cpus": max(os.cpu_count() or 1, self._threads)}
         try:
-            self._ray.init(address=self._address, **options)
+            # Without "local" Ray looks for a cluster that somebody has left here, and fails where it is gone.
+            self._ray.init(address=self._address or "local", **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise ConfigError(f"no Ray cluster answers at {self._address or 'this machine'}: {error}") from error
         self._connected = self._owner = True
