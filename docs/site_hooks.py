@@ -6,6 +6,7 @@ A link to a file of the repository that is no page becomes the file's name; one 
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import posixpath
 import re
@@ -17,7 +18,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
-PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}  # of the repository -> of the site
+NOTEBOOK = "docs/python.ipynb"
+PAGES = {  # of the repository -> of the site
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    NOTEBOOK: "python.md",
+}
 BOARD = ("leaderboard/README.md", "leaderboard/index.html")  # both are the page that is copied to
 BOARD_PAGE = "board/index.html"
 _LINK = re.compile(r"(?<!!)\[([^\]\n]*)\]\(([^)\s]+)\)")
@@ -29,13 +35,35 @@ _log = logging.getLogger("mkdocs.plugins.site_hooks")
 def on_files(files: Any, config: Any) -> Any:
     """Add the pages that are not in docs/."""
     made = {"reference/commands.md": commands(), "reference/configuration.md": configuration()}
-    made |= {page: (ROOT / name).read_text("utf-8") for name, page in PAGES.items()}
+    made |= {page: _text(name) for name, page in PAGES.items()}
     for place, text in made.items():
         files.append(File.generated(config, place, content=text))
     files.append(File.generated(config, BOARD_PAGE, content=(ROOT / BOARD[1]).read_text("utf-8")))
     for plot in sorted((ROOT / "leaderboard/plots").glob("*.svg")):
         files.append(File.generated(config, f"board/plots/{plot.name}", content=plot.read_text("utf-8")))
     return files
+
+
+def _text(name: str) -> str:
+    """A file of the repository as a page: markdown, or a notebook's cells with what they gave."""
+    text = (ROOT / name).read_text("utf-8")
+    if not name.endswith(".ipynb"):
+        return text
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        parts += [_shown(output["data"]) for output in cell.get("outputs", ()) if "data" in output]
+    return "\n\n".join(parts) + "\n"
+
+
+def _shown(data: dict[str, Any]) -> str:
+    """The richest form of a cell's output."""
+    if "image/png" in data:
+        return f'<img alt="" src="data:image/png;base64,{data["image/png"].strip()}">'
+    if "text/html" in data:
+        return "".join(line for line in "".join(data["text/html"]).splitlines(True) if line.strip())
+    return f"```text\n{''.join(data['text/plain'])}\n```"
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -49,7 +77,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         if "://" in target or target.startswith(("mailto:", "#")):
             return found.group()
         place = posixpath.normpath(posixpath.join(here, path))
-        there = place.removeprefix("docs/") if place.startswith("docs/") else PAGES.get(place)
+        there = PAGES.get(place, place.removeprefix("docs/") if place.startswith("docs/") else None)
         if place in BOARD:
             there = BOARD_PAGE
         if there is not None:

@@ -1,4 +1,10 @@
-# What a plugin author imports; `__init__.py` reads this list and imports on first use.
+# What a plugin author imports, and the commands as functions; `__init__.py` reads this list and imports on first use.
+from .commands.python import (
+    compare as compare,
+    leaderboard as leaderboard,
+    load_run as load_run,
+    run as run,
+)
 from .contract import (
     SPLITS as SPLITS,
     AdapterKind as AdapterKind,

@@ -86,10 +86,11 @@ def _not_comparable(outsider: Outsider) -> tuple[str, str]:
 
 def as_csv(board: Board) -> str:
     """One line per row of every table, those without a method included."""
-    return csv_text(list(_flat(board)), COLUMNS)
+    return csv_text(list(flat(board)), COLUMNS)
 
 
-def _flat(board: Board) -> Iterator[dict[str, Any]]:
+def flat(board: Board) -> Iterator[dict[str, Any]]:
+    """Every row of every table as plain values under some of COLUMNS."""
     for place, group in enumerate(board.groups, 1):
         common = {"group": place, "benchmark": group.title, "metric": group.metric, "unit": group.lines[0].row.unit}
         for line in group.lines:

@@ -19,7 +19,7 @@ from harness.progress import Progress
 from harness.runner import Session, execute
 from harness.runs.record import Base
 from harness.runs.stored import all_runs
-from harness.show import outcome_text
+from harness.show import Result
 from harness.store.disk import Store
 
 pytestmark = pytest.mark.slow
@@ -252,7 +252,7 @@ def test_a_method_that_does_not_generate_has_no_likelihood(lab):
     assert set(outcome.run.record.sums.metrics["nll"].n) == {0}
     assert (outcome.baseline.record.scores["nll"] or 0) > 0
     assert outcome.row is not None
-    assert outcome_text(outcome)
+    assert str(Result(outcome))
 
 
 def test_adapters_that_are_not_those_in_the_store_end_the_run(lab):
@@ -325,7 +325,7 @@ def test_options_of_the_base_are_in_the_identity_the_row_and_the_command(lab, mo
     assert record.changed["unified"] == {"train.learning_rate": 2e-3, "train.epochs": 1}
     assert outcome.baseline.record.changed["method"] == record.changed["unified"]
     assert record.cost.stands_on.steps == outcome.baseline.record.cost.steps
-    assert "persona_prefix (unified.train.epochs=1, unified.train.learning_rate=0.002)" in outcome_text(outcome)
+    assert "persona_prefix (unified.train.epochs=1, unified.train.learning_rate=0.002)" in str(Result(outcome))
     commands = render(board_of([outcome.run, outcome.baseline])).partition("### How to reproduce")[2]
     assert "--set unified.train.epochs=1 --set unified.train.learning_rate=0.002" in commands
     again = lab.own("persona_prefix", [f"unified.{name}={value}" for name, value in record.changed["unified"].items()])

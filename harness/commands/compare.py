@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from harness.commands import python
 from harness.commands.common import RUNS, Json, RunsDir, app, check_runs_dir, example, print_json, print_whole, runs_in
 from harness.errors import HarnessError
 
@@ -40,23 +41,21 @@ def compare_command(
     """Compare stored methods with a stored baseline, jointly: differences in points, persona-clustered errors,
     simultaneous intervals, adjusted p-values, verdicts. All seeds of a method are taken together; runs that were not
     asked and scored alike are refused."""
-    from harness.compare import as_json as joint_json, joint
-    from harness.show import check_picture, draw_joint, joint_table, joint_text
+    from harness.show import check_picture, draw_joint, joint_table
 
     check_picture(plot)
-    base, *others = [name for name in (baseline, *(names or [])) if name is not None] or [""]
-    runs = runs_in(runs_dir)
-    if not base:
-        raise HarnessError("nothing to compare: name a baseline and stored methods, as `harness list runs` has them")
-    found = joint(runs, base, others, metric=metric, estimand=estimand, margin_pts=margin, by_cluster=clusters)
+    found = python.compare(
+        *(names or []), baseline=baseline, metric=metric, estimand=estimand, margin=margin, clusters=clusters,
+        runs_dir=runs_dir,
+    )  # fmt: skip
     if plot is not None:
-        draw_joint(found, plot)
+        draw_joint(found.joint, plot)
     if as_json or form == "json":
-        print_json(joint_json(found))
+        print_json(found.as_dict())
     elif form == "text":
-        typer.echo(joint_text(found))
+        typer.echo(str(found))
     else:
-        print_whole(joint_table(found, form))
+        print_whole(joint_table(found.joint, form))
 
 
 @app.command("diff")

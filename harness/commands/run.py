@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness import show
+from harness.commands import python
 from harness.commands.common import (
     Json,
     Plugins,
@@ -25,7 +25,7 @@ from harness.commands.common import (
     progress,
     shown,
 )
-from harness.config import RunConfig, config_yaml, isolates, load_config, read_document
+from harness.config import RunConfig, config_yaml, isolates
 
 if TYPE_CHECKING:
     from harness.sweeps import Reader
@@ -49,7 +49,6 @@ Attention = Annotated[
     typer.Option(help=f"eager, sdpa, flash_attention_2, flex_attention.{shown('attn_implementation')}"),
 ]
 Template = Annotated[str | None, typer.Option(help="File with a Jinja template in place of the tokenizer's own.")]
-NOT_ISOLATED = "methods run in this command's own process, where they can reach references (docs/security.md)"
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -112,17 +111,13 @@ def run_command(
         "shard_people": shard_people, "executor": executor, "address": address, "slurm": slurm,
         "texts": texts, "margin": margin, "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
-    files = plugin or []
-    document = None if config is None else read_document(config)
-    separate = not only_cost and isolates(isolate, document)
-    settings = load_config(options_of=options_of(files, separate), file=document, flags=flags, sets=sets or [])
     if only_cost:
+        files = plugin or []
+        settings = python.settings_of(flags, config, sets or [], files, only_cost)
         _dry_run(settings, files, progress(quiet), as_json)
         return
-    from harness.runner import execute
-
-    outcome = execute(settings, files, _progress(quiet, settings.isolate))
-    print_json(show.outcome_json(outcome)) if as_json else typer.echo(show.outcome_text(outcome))
+    result = python.run(**flags, config=config, set=sets or [], plugin=plugin, quiet=quiet)
+    print_json(result.as_dict()) if as_json else typer.echo(str(result))
 
 
 def _dry_run(settings: RunConfig, files: list[Path], shown_in: Any, as_json: bool) -> None:
@@ -166,7 +161,7 @@ def sweep_command(
     reader = open_reader(file, options_of(files), "sweep")
     separate = isolates(isolate, reader.document)
     reader = replace(reader, options_of=options_of(files, separate))
-    shown_in = _progress(quiet, separate or dry_run)
+    shown_in = python.told(quiet, separate or dry_run)
     folder = str(runs_dir) if runs_dir else None
     flags = {
         "personas": personas,
@@ -183,13 +178,6 @@ def sweep_command(
     else:
         typer.echo(text)
     raise typer.Exit(2 if failed else 0)
-
-
-def _progress(quiet: bool, isolated: bool) -> Any:
-    shown_in = progress(quiet)
-    if not isolated and isolates(None):  # who sets the variable for all commands knows
-        shown_in.note(NOT_ISOLATED)
-    return shown_in
 
 
 def _sweep(

@@ -9,19 +9,19 @@ from typing import Annotated, Any, Literal
 import typer
 
 from harness import show
+from harness.commands import python
 from harness.commands.common import (
     RUNS,
     Json,
     Plugins,
     RunsDir,
     app,
-    check_runs_dir,
     example,
     print_json,
     print_whole,
     progress,
 )
-from harness.errors import HarnessError, StoreError, did_you_mean
+from harness.errors import HarnessError, did_you_mean
 
 SUFFIXES = {".md": "md", ".csv": "csv", ".json": "json", ".tex": "latex"}
 DISTRIBUTION = "peft-personalisation-harness"  # the harness itself
@@ -66,10 +66,7 @@ def leaderboard_command(
     to_stdout = output == Path("-") or (output is None and form != "md")
     # Records lie beside the markdown; a table written elsewhere is of the same leaderboard.
     records = (output if output and form == "md" and not to_stdout else BOARD).parent / "records"
-    runs = leaderboard.read_runs(runs_dir, records, RUNS)
-    if not runs:
-        where = f"{runs_dir} has no runs" if runs_dir else f"neither {RUNS} nor {records} has any runs"
-        raise StoreError(f"nothing to rank: {where}; make one with harness run")
+    runs = python.runs_to_rank(runs_dir, records)
     if publish:
         leaderboard.publish_records(runs, records, _note)
         leaderboard.publish_samples(runs, records, _note)
@@ -228,11 +225,9 @@ def show_command(
     import dataclasses
 
     from harness.compare import samples as sampled, view
-    from harness.runs import find_run
     from harness.show import run_text
 
-    check_runs_dir(runs_dir)
-    stored = find_run(runs_dir, run)
+    stored = python.load_run(run, runs_dir).stored
     seen = view(stored, metric) if stored.complete else None
     replies = sampled(stored, samples, seen.metric) if seen else []
     if as_json:

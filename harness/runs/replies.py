@@ -60,6 +60,10 @@ class Replies:
         """One of TEXTS, N values."""
         return self._table[name].to_pylist()
 
+    def columns(self) -> dict[str, list[Any]]:
+        """All of them, the scores as score_NAME."""
+        return self._table.to_pydict()
+
     @property
     def places(self) -> dict[str, int]:
         """Example id -> its row."""

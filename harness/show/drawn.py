@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.compare import Diff, Joint
+from harness.compare import Diff, Joint, View
 from harness.errors import HarnessError, StoreError
 from harness.text import one_line
 
@@ -24,6 +27,11 @@ def check_picture(path: Path | None) -> None:
 
 
 def draw_joint(found: Joint, path: Path) -> None:
+    """The forest plot in a file."""
+    _written(joint_figure(found), path)
+
+
+def joint_figure(found: Joint) -> Figure:
     """A forest plot: differences from the baseline, thick 95 % intervals on thin simultaneous ones."""
 
     def draw(figure: Figure) -> None:
@@ -43,7 +51,28 @@ def draw_joint(found: Joint, path: Path) -> None:
         way = "higher" if found.own.higher_is_better else "lower"
         _finish(axes, f"{found.metric}: difference from {_short(found.own.method)}{unit}; {way} is better")
 
-    _draw(draw, path)
+    return _drawn(draw)
+
+
+def persona_figure(seen: View) -> Figure:
+    """Every persona's score with its 95 % interval (shrunken where it has an estimate), in the order of the scores."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        figure.set_size_inches(8, 4)
+        rows = sorted(seen.personas, key=lambda one: one.mean if one.estimate is None else one.estimate)
+        for place, one in enumerate(rows, 1):
+            if one.low is not None and one.high is not None:
+                axes.plot([place, place], [one.low, one.high], color=BLUE, alpha=0.35, linewidth=1.5)
+        scores = [one.mean if one.estimate is None else one.estimate for one in rows]
+        axes.plot(range(1, len(rows) + 1), scores, ".", color=BLUE, markersize=4)
+        axes.set_xlabel("personas in the order of their scores")
+        axes.set_ylabel(seen.metric if seen.unit == "raw" else f"{seen.metric} ({seen.unit})")
+        axes.grid(axis="y", linewidth=0.5)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+
+    return _drawn(draw)
 
 
 def draw_diff(found: Diff, path: Path) -> None:
@@ -61,7 +90,7 @@ def draw_diff(found: Diff, path: Path) -> None:
         unit = "" if found.unit == "raw" else f" ({found.unit})"
         _finish(axes, f"{found.metric}: {_short(found.runs[1])} minus {_short(found.runs[0])}{unit}")
 
-    _draw(draw, path)
+    _written(_drawn(draw), path)
 
 
 def _short(name: str) -> str:
@@ -77,17 +106,37 @@ def _finish(axes: Any, label: str) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _draw(draw: Any, path: Path) -> None:
-    import matplotlib
+def _drawn(draw: Callable[[Figure], None]) -> Figure:
+    """A figure that a notebook shows as it stands, whatever backend is set there."""
     from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            with _plainly():
+                self.savefig(file, format="png", dpi=100)
+            return file.getvalue()
+
+    with _plainly():
+        figure = Picture(layout="constrained")
+        draw(figure)
+    return figure
+
+
+@contextlib.contextmanager
+def _plainly() -> Iterator[None]:
+    import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS)
-        figure = Figure(layout="constrained")
-        draw(figure)
-        facts = {"Date": None} if path.suffix.lower() == ".svg" else None
-        try:
+        yield
+
+
+def _written(figure: Figure, path: Path) -> None:
+    facts = {"Date": None} if path.suffix.lower() == ".svg" else None
+    try:
+        with _plainly():
             figure.savefig(path, dpi=150, metadata=facts)
-        except OSError as error:
-            raise StoreError(f"cannot write {path}: {error.strerror or error}; choose another file") from error
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; choose another file") from error

@@ -18,13 +18,17 @@ _TABULATE = {"markdown": "github", "latex": "latex_booktabs"}
 def joint_table(found: Joint, form: str) -> str:
     """A row for each method, the baseline last. CSV has full figures, the others those of the text."""
     if form == "csv":
-        rows = [*found.rows, found.own]
-        return csv_text([_figures(row, found) for row in rows])
+        return csv_text(joint_rows(found))
     verdicts = [row.verdict for row in found.rows]
     lines = [{"method": line.pop(""), **line} for line in joint_lines(found)]
     kinds = [row.verdict_kind for row in found.rows]
     last = verdicts if form == "markdown" else kinds  # a paper's table has no room for sentences
     return _printed([{**line, "verdict": words} for line, words in zip(lines, [*last, ""], strict=True)], form)
+
+
+def joint_rows(found: Joint) -> list[dict[str, Any]]:
+    """The same rows as plain values, with full figures in the metric's unit."""
+    return [_figures(row, found) for row in (*found.rows, found.own)]
 
 
 def diff_table(found: Diff, top: int, form: str) -> str:

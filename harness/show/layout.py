@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import shutil
 import sys
 import textwrap
@@ -11,11 +12,12 @@ from typing import Any
 from rich.cells import cell_len
 from tabulate import MIN_PADDING, tabulate
 
-from harness.text import one_line
+from harness.text import as_lines, one_line
 
 NARROW = 24  # columns of the terminal that a cell of words keeps at least
 GAP = 2  # between two columns of a table
 Cells = Sequence[Sequence[str | None]]
+Block = str | Sequence[Mapping[str, Any]]  # a line, or the rows of a table
 
 
 def table(rows: Sequence[Mapping[str, Any]], form: str = "simple", indent: int = 0) -> str:
@@ -37,6 +39,24 @@ def table(rows: Sequence[Mapping[str, Any]], form: str = "simple", indent: int =
 def table_lines(rows: Sequence[Mapping[str, Any]], indent: int = 0) -> list[str]:
     """The lines of a table, each behind so many spaces."""
     return [" " * indent + line for line in table(rows, indent=indent).split("\n")]
+
+
+def as_text(blocks: Sequence[Block]) -> str:
+    """For a terminal or a file: an empty line follows each table."""
+    lines: list[str] = []
+    for block in blocks:
+        lines += [block] if isinstance(block, str) else [*table_lines(block), ""]
+    return as_lines(lines)
+
+
+def as_html(blocks: Sequence[Block]) -> str:
+    """For a notebook: tables and paragraphs, with all text escaped."""
+    parts = [
+        f"<p>{html.escape(one_line(block))}</p>" if isinstance(block, str) else table(block, "html")
+        for block in blocks
+        if block
+    ]
+    return "\n".join(["<div>", *parts, "</div>"])
 
 
 def terminal_columns() -> int | None:

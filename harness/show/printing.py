@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from harness.compare import Family, NotComparableError, against_base_rates, comparison_rows, row_name
 from harness.runs import Cost, RunRecord, StoredRun
 from harness.scoring import scale
-from harness.show.layout import table_lines
+from harness.show.layout import Block, as_text
 from harness.statistics import ComparisonRow, row_json
-from harness.text import as_lines
 
 if TYPE_CHECKING:
     from harness.runner import Outcome
@@ -84,6 +83,11 @@ def note_lines(notes: Mapping[str, Any], most: int = 5) -> list[str]:
 
 def outcome_text(outcome: Outcome) -> str:
     """The table, ceilings and verdict of a run."""
+    return as_text(outcome_blocks(outcome))
+
+
+def outcome_blocks(outcome: Outcome) -> list[Block]:
+    """Tables of scores, of other metrics and of yardsticks, then sentences."""
     record, row = outcome.run.record, outcome.row
     decides = record.metric
     head = metric_head(record, decides)
@@ -95,12 +99,12 @@ def outcome_text(outcome: Outcome) -> str:
     for ceiling in outcome.ceilings:
         lines.append({"": ceiling.name, head: number(shown(record, decides, ceiling.scores[decides]))})
     keys = list(lines[0])
-    text = [*table_lines([{key: line.get(key, "") for key in keys} for line in lines]), ""]
+    text: list[Block] = [[{key: line.get(key, "") for key in keys} for line in lines]]
     others = [m for m in record.metrics[1:] if record.scores.get(m) is not None]
     if others:
-        text += [*table_lines([_also(runs, m, row is not None) for m in others]), ""]
+        text.append([_also(runs, m, row is not None) for m in others])
     if yardsticks := yardstick_lines(record):
-        text += [*table_lines(yardsticks), ""]
+        text.append(yardsticks)
     text.append(f"{record.n_personas} personas, {record.n_replies} replies, seed {record.seed}, run {record.id}")
     if unseen := record.unseen:
         before = outcome.baseline.record.unseen
@@ -125,7 +129,7 @@ def outcome_text(outcome: Outcome) -> str:
             f"against the published {against.score_pts:.2f} ({against.source}): {against.delta_pts:+.2f}, "
             f"p {p_value(against.p)}; " + against.caveat
         )
-    return as_lines(text)
+    return text
 
 
 def _also(runs: Sequence[StoredRun], metric: str, compared: bool) -> dict[str, str]:

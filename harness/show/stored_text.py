@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.compare import Diff, Joint, Plan, Sample, View, row_name
-from harness.runs import Cost, Learning, StoredRun
+from harness.runs import Cost, Learning, RunRecord, StoredRun
 from harness.scoring import scale
-from harness.show.layout import table_lines
+from harness.show.layout import Block, as_text, table_lines
 from harness.show.printing import interval, number, p_value, shown
 from harness.text import as_lines, one_line, terminal
 
@@ -44,7 +44,12 @@ def joint_lines(found: Joint) -> list[dict[str, Any]]:
 
 def joint_text(found: Joint) -> str:
     """The table of a comparison, a verdict a line, what varies between clusters, notes."""
-    text = [*table_lines(joint_lines(found)), ""]
+    return as_text(joint_blocks(found))
+
+
+def joint_blocks(found: Joint) -> list[Block]:
+    """The same as a table and sentences."""
+    text: list[Block] = [joint_lines(found)]
     replies = found.baseline.first.record.n_replies
     kind = "mean over replies" if found.estimand == "micro" else "mean over personas"
     text.append(f"{found.own.n_personas} personas, {replies} replies; {found.estimand}: {kind}")
@@ -69,7 +74,7 @@ def joint_text(found: Joint) -> str:
             if row.reference
         ]
         text.append(f"against the published {against.score_pts:.2f}: {', '.join(parts)}; {against.caveat}")
-    return as_lines(text)
+    return text
 
 
 def _clusters(groups, unit: str) -> list[str]:
@@ -92,16 +97,8 @@ def run_text(run: StoredRun, seen: View | None, sampled: Sequence[Sample], top: 
     """A stored run for reading: what it is, scores, cost, flags, clusters, best and worst personas, replies."""
     record = run.record
     if seen is None:
-        return as_lines([f"{run.id}: {record.status}: {record.error or 'not finished; run the same command again'}"])
-    lines = [
-        f"{run.id}: {row_name(record)} on {record.benchmark.name}, backbone {record.config.backbone}, "
-        f"seed {record.seed}",
-        f"{record.n_personas} personas, {record.n_replies} replies; made {record.created}",
-    ]
-    if file := record.imported:
-        lines.append(f"imported from {file.name} (sha256 {file.sha256[:12]}), example set {file.example_set}")
-    scores = [{"metric": m, "score": number(shown(record, m, record.scores.get(m)), 3)} for m in record.metrics]
-    lines += ["", *table_lines(scores)]
+        return as_lines(_head(record))
+    lines = [*_head(record), "", *table_lines(_scores(record))]
     if record.cost:
         lines += ["", *_cost(record.cost)]
     if learnt := run.learning():
@@ -115,6 +112,30 @@ def run_text(run: StoredRun, seen: View | None, sampled: Sequence[Sample], top: 
             lines.append(f"  {one_line(sample.id)}  {seen.metric} {number(sample.score, _digits(seen.unit))}")
             lines += _texts(sample.prompt, sample.reference, [("reply", sample.reply)])
     return as_lines(lines)
+
+
+def run_blocks(run: StoredRun) -> list[Block]:
+    """What a stored run is, and its scores."""
+    record = run.record
+    flags = ["flags: " + "; ".join(map(str, record.flags))] if record.flags else []
+    return [*_head(record), *([_scores(record)] if run.complete else []), *flags]
+
+
+def _head(record: RunRecord) -> list[str]:
+    if record.status != "ok":
+        return [f"{record.id}: {record.status}: {record.error or 'not finished; run the same command again'}"]
+    lines = [
+        f"{record.id}: {row_name(record)} on {record.benchmark.name}, backbone {record.config.backbone}, "
+        f"seed {record.seed}",
+        f"{record.n_personas} personas, {record.n_replies} replies; made {record.created}",
+    ]
+    if file := record.imported:
+        lines.append(f"imported from {file.name} (sha256 {file.sha256[:12]}), example set {file.example_set}")
+    return lines
+
+
+def _scores(record: RunRecord) -> list[dict[str, str]]:
+    return [{"metric": m, "score": number(shown(record, m, record.scores.get(m)), 3)} for m in record.metrics]
 
 
 def _texts(prompt: str | None, reference: str | None, replies: Sequence[tuple[str, str | None]]) -> list[str]:

@@ -7,7 +7,9 @@ network, but each of their `harness` commands must parse.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -60,6 +62,28 @@ def test_the_marked_blocks_of_a_page_run(page, harness, tmp_path, monkeypatch):
             assert words[0] == "harness"
             code, _, err = harness(*words[1:])
             assert code == 0, f"{named(page)}: {line}\n{err}"
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_says_what_it_shows(tmp_path, monkeypatch):
+    """Every cell, from an empty folder. What it ends with is of the kind that is stored, and verdicts are the same."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "notebook"}
+    cells = json.loads((ROOT / "docs/python.ipynb").read_text("utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code
+    for cell in code:
+        *lines, last = ast.parse("".join(cell["source"])).body
+        assert isinstance(last, ast.Expr), "a cell ends with what it shows"
+        exec(compile(ast.Module(lines, []), "cell", "exec"), names)
+        value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+        (output,) = cell["outputs"]
+        if "image/png" in output["data"]:
+            assert value._repr_png_().startswith(b"\x89PNG")
+        elif "text/html" in output["data"]:
+            assert value._repr_html_()
+    kinds = {"persona_prefix (unified.train.epochs=1)": "better", "zero_shot": "inconclusive"}
+    assert names["table"].verdicts == kinds
 
 
 @pytest.mark.parametrize("page", READ, ids=named)
