@@ -23,6 +23,7 @@ from harness.text import one_line, terminal
 SECONDS_FOR_THREADS = 1.0  # that plugins have left behind
 COMPLETES = "_HARNESS_COMPLETE"  # set by the shell that asks for completions
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+KEEPS_NOTHING = ("chat",)  # commands of which an interruption leaves nothing to go on with
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
         with streams(given, last=arguments is None):
             _main(given)
     except KeyboardInterrupt:  # a second one, while the first was dealt with
-        _interrupted()
+        _interrupted(given)
     except SystemExit as ended:
         if arguments is None and threads_left(SECONDS_FOR_THREADS):  # the interpreter would wait for them for ever
             sys.stdout.flush()
@@ -51,7 +52,7 @@ def _main(given: list[str]) -> None:
             raise
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        _interrupted()
+        _interrupted(given)
     except BrokenPipeError:
         sys.exit(0)
     except OSError as error:
@@ -76,14 +77,15 @@ def _main(given: list[str]) -> None:
         _fail(f"something ended the process ({what}); a plugin returns or raises (--debug shows where)")
     else:
         if code == INTERRUPTED:  # newer typer turns Ctrl-C into an exit of its own, without a word
-            _interrupted()
+            _interrupted(given)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _interrupted() -> None:
+def _interrupted(given: list[str]) -> None:
     """Say so and exit. By now all that was open is closed; more Ctrl-C change nothing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+    keeps = next((word for word in given if not word.startswith("-")), "") not in KEEPS_NOTHING
+    print("interrupted; the same command goes on where it stopped" if keeps else "interrupted", file=sys.stderr)
     sys.stdout.flush()
     # After two interruptions of a join Python 3.11 forgets the thread, which may still compute; an interpreter that is
     # taken down around it aborts.

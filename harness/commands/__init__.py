@@ -1,6 +1,20 @@
 """The commands, a file each family; importing this package enters them all into `app`. No torch at import time."""
 
-from harness.commands import backbone, bench, compare, data, describe, export, importing, kit, run, runs, stored, tune  # noqa: F401 (they enter)
+from harness.commands import (  # noqa: F401 (they enter)
+    backbone,
+    bench,
+    chat,
+    compare,
+    data,
+    describe,
+    export,
+    importing,
+    kit,
+    run,
+    runs,
+    stored,
+    tune,
+)
 from harness.commands.common import app
 from harness.commands.streams import streams
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "Make runs": ("run", "sweep", "tune"),
-    "Read results": ("leaderboard", "compare", "show", "diff", "list", "describe", "power"),
+    "Read results": ("leaderboard", "compare", "show", "diff", "list", "describe", "power", "chat"),
     "Write a method": ("new-method", "check"),
     "Data and files": ("runs", "export", "import", "data", "backbone"),
     "Measure the harness": ("bench",),

@@ -98,9 +98,9 @@ def _broken(line: str, columns: int) -> str:
     return words.fill(line)
 
 
-def print_json(value: Any) -> None:
-    """Write a value as strict JSON to the real stdout."""
-    text = json_text(value, indent=2) + "\n"
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """Write a value as strict JSON to the real stdout. indent: None writes it as one line."""
+    text = json_text(value, indent) + "\n"
     if _results:
         _results[-1](text)
     else:

@@ -1,4 +1,11 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .chat import (
+    Answer as Answer,
+    Side as Side,
+    Talk as Talk,
+    find_beside as find_beside,
+    open_sides as open_sides,
+)
 from .export import export_adapters as export_adapters
 from .importing import Source as Source, import_scores as import_scores, notes_on as notes_on
 from .learning import Learning as Learning, write_learning as write_learning

@@ -6,20 +6,20 @@ What such a folder's README says is `export_readme`; scores for others are `scor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from harness.adapters import Bank, LoRABank, load_bank, merged, saved_below, write_peft
+from harness.adapters import merged, write_peft
 from harness.errors import HarnessError, StoreError, did_you_mean
-from harness.model import RANDOM, Backbone, load_backbone, template_text, without_progress_bars
+from harness.model import RANDOM, Backbone, template_text, without_progress_bars
 from harness.runs.export_readme import MODEL, PERSONAS, TEMPLATE, AdapterReadme, base_named
+from harness.runs.loading import ADAPTERS, Stack, load_for_export, settings_of
 from harness.runs.serving import read_served
 from harness.runs.stored import StoredRun
 from harness.store import dump_json, new_folder
 
-ADAPTERS = "adapters"  # a folder of the run, and of what is exported
 BELOW = "below"
 Form = Literal["peft", "merged"]
 
@@ -59,7 +59,7 @@ def export_adapters(
     served = chosen(run, personas)
     keys = sorted(set(served.values()))
     base = _loaded(run, backbone, note)
-    stack = _Stack.of(run.path / ADAPTERS, base, keys)
+    stack = Stack.of(run.path / ADAPTERS, base, keys)
     _check_form(run, stack, form, keys)
     try:
         with new_folder(output) as part:
@@ -91,33 +91,6 @@ def chosen(run: StoredRun, personas: Sequence[str]) -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True)
-class _Stack:
-    """Adapters of a run as they stand on each other.
-
-    loras  (the backbone, its LoRA) that are merged, the first one first
-    top    the backbone with all of these;  bank: the run's own adapters on it, those that were asked for
-    """
-
-    loras: Sequence[tuple[Backbone, Bank]]
-    top: Backbone
-    bank: Bank
-
-    @classmethod
-    def of(cls, folder: Path, base: Backbone, keys: Sequence[str]) -> _Stack:
-        loras = []
-        for place in reversed(saved_below(folder)):
-            lora = load_bank(place, base)
-            loras.append((base, lora))
-            base = merged(base, lora, 0)
-        return cls(loras, base, load_bank(folder, base, keys))
-
-    @property
-    def merges(self) -> bool:
-        """Whether the run's own adapters are changes of weights."""
-        return isinstance(self.bank, LoRABank)
-
-
 def _check(run: StoredRun, output: Path) -> None:
     if not run.complete:
         raise HarnessError(f"{run.id} is {run.head.status} and has nothing to export; run it again")
@@ -144,28 +117,13 @@ def check_free(output: Path) -> None:
 
 
 def _loaded(run: StoredRun, backbone: str | None, note: Callable[[str], None]) -> Backbone:
-    config: Mapping[str, Any] = dict(run.record.config)
-    name = backbone or str(config["backbone"])
+    name = backbone or str(settings_of(run)["backbone"])
     if name.startswith(RANDOM):
         raise HarnessError(f"{run.id} has the backbone {name}: random weights, which nobody else has")
-    template = config.get("chat_template")
-    found = load_backbone(
-        name,
-        dtype=str(config.get("dtype") or "float32"),
-        load_in=config.get("load_in"),
-        device="cuda" if config.get("load_in") else "cpu",
-        chat_template=None if template is None else Path(template),
-        note=note,
-    )
-    if found.fingerprint != run.record.hashes.get("backbone"):
-        raise HarnessError(
-            f"'{name}' is not the backbone that {run.id} was made with (its fingerprint differs); --backbone names the "
-            "right one"
-        )
-    return found
+    return load_for_export(run, backbone, note)
 
 
-def _check_form(run: StoredRun, stack: _Stack, form: Form, keys: Sequence[str]) -> None:
+def _check_form(run: StoredRun, stack: Stack, form: Form, keys: Sequence[str]) -> None:
     if form == "peft":
         return
     if run.record.config.model_dump().get("load_in"):
@@ -178,7 +136,7 @@ def _check_form(run: StoredRun, stack: _Stack, form: Form, keys: Sequence[str]) 
         raise HarnessError(f"the adapters of {run.id} stand on the bare backbone: nothing is merged; use --to peft")
 
 
-def _write_peft(run: StoredRun, stack: _Stack, part: Path) -> list[Path]:
+def _write_peft(run: StoredRun, stack: Stack, part: Path) -> list[Path]:
     base = base_named(run.record).shown
     for number, (_, lora) in enumerate(stack.loras, 1):
         (place,) = write_peft(lora, part / BELOW, base)
@@ -189,7 +147,7 @@ def _write_peft(run: StoredRun, stack: _Stack, part: Path) -> list[Path]:
     return _checked(write_peft(stack.bank, part / ADAPTERS, base))
 
 
-def _write_merged(stack: _Stack, part: Path) -> list[Path]:
+def _write_merged(stack: Stack, part: Path) -> list[Path]:
     """The model, and the run's own adapters beside it where they cannot be merged."""
     whole = merged(stack.top, stack.bank, 0) if stack.merges else stack.top
     with without_progress_bars():

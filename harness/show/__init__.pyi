@@ -1,4 +1,5 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
+from .columns import side_by_side as side_by_side
 from .described import (
     described as described,
     described_metric as described_metric,

@@ -1,0 +1,308 @@
+"""A talk with the models of stored runs: the prompt is built and answered as in the run, from the run's folder alone.
+
+None of the method's code runs here. What is read from the terminal and written to it is the command's business.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.adapters import load_bank
+from harness.contract import Message, Prompt, Protocol, load_benchmark
+from harness.engines import Adapters, Fitted, Transcript
+from harness.errors import HarnessError, StoreError, did_you_mean
+from harness.model import Backbone, set_repeatable, split_examples
+from harness.progress import Progress
+from harness.runs.export import check_personas
+from harness.runs.loading import ADAPTERS, Note, load_as_run, merged_below, settings_of
+from harness.runs.replies import Reply
+from harness.runs.serving import read_served
+from harness.runs.stored import StoredRun, all_runs, find_run, run_names
+from harness.store import canonical_hash
+
+Files = Sequence[str | Path]  # loose plugin files
+_MESSAGE = re.compile(r"(?:\A|\n)(system|user|assistant): ")  # as `replies` joins the messages of a prompt
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply, and whether old turns were left out of its prompt."""
+
+    reply: str
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Scene:
+    """How a dialogue of the run begins.
+
+    dialogue  id of the test dialogue;  messages: of its first prompt that the run answered
+    reply     what the run answered
+    """
+
+    dialogue: str
+    messages: tuple[Message, ...]
+    reply: str | None
+
+    @property
+    def system(self) -> tuple[Message, ...]:
+        """The system message, or nothing."""
+        return self.messages[:1] if self.messages[0].role == "system" else ()
+
+
+@dataclass(frozen=True, eq=False)
+class Speaker:
+    """The model of a stored run, as it answers one persona."""
+
+    run: StoredRun
+    persona: str
+    scene: Scene
+    fitted: Fitted
+    transcript: Transcript = field(repr=False)
+
+    def answer(self, messages: Sequence[Message]) -> Answer:
+        """The reply to these messages by the run's protocol. Raises HarnessError for a turn that is too long."""
+        set_repeatable(int(settings_of(self.run).get("threads") or 2))
+        depth = sum(message.role == "assistant" for message in messages)
+        prompt = Prompt(f"chat#{depth}", self.persona, depth, tuple(messages))
+        (asked,) = self.transcript.ask(self.fitted, [prompt])
+        (reply,) = self.transcript.generate(self.fitted, [prompt])
+        self.transcript.clear()
+        return Answer(reply, asked.cut)
+
+    def difference(self) -> str:
+        """In one line, that the stored reply to the scene's prompt is not what this model says; empty: it is."""
+        if self.scene.reply in (None, self.answer(self.scene.messages).reply):
+            return ""
+        return (
+            f"this model does not repeat the reply of {self.run.id} in '{self.scene.dialogue}': the method replied "
+            "with code of its own, or this machine rounds differently"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """A stored run that can be talked with. top: its backbone, with all merged into it that its adapters stand on."""
+
+    run: StoredRun
+    top: Backbone
+    files: Files
+
+    def speaker(self, persona: str, dialogue: str | None = None) -> Speaker:
+        """Who answers a persona, as in the test dialogue of that id; None: as in the persona's first one.
+
+        Raises HarnessError for a persona or a dialogue that the run does not have, or that another model answers.
+        """
+        key = _key_of(self.run, persona)
+        scene = read_scene(self.run, persona, dialogue, self.files)
+        folder = self.run.path / ADAPTERS
+        if key is None:
+            fitted = Fitted.of(Adapters(self.top))
+        else:
+            bank = load_bank(folder, self.top, _keys_read(self.run, key))
+            fitted = Fitted.of(Adapters(self.top, bank, folder), {persona: key})
+        return Speaker(self.run, persona, scene, fitted, Transcript(_protocol(self.run), Progress("silent")))
+
+
+class Talk:
+    """One dialogue with one or more speakers; each has its own replies in its history."""
+
+    def __init__(self, speakers: Sequence[Speaker]) -> None:
+        self.speakers = tuple(speakers)
+        self.turns = 0
+        self._histories = [speaker.scene.system for speaker in speakers]
+
+    def say(self, text: str) -> list[Answer]:
+        """What each speaker answers. A turn that raises HarnessError leaves the dialogue as it was."""
+        asked = [(*history, Message("user", text)) for history in self._histories]
+        answers = [speaker.answer(messages) for speaker, messages in zip(self.speakers, asked, strict=True)]
+        self._histories = [
+            (*messages, Message("assistant", answer.reply)) for messages, answer in zip(asked, answers, strict=True)
+        ]
+        self.turns += 1
+        return answers
+
+
+# ---- opening ----
+
+
+def open_sides(
+    runs: Sequence[StoredRun],
+    persona: str,
+    note: Note,
+    backbone: str | None = None,
+    device: str | None = None,
+    files: Files = (),
+) -> list[Side]:
+    """Load the models of stored runs; runs with the same settings share a backbone.
+
+    persona   who will be talked as first: that nobody knows it is found before anything is loaded
+    backbone, device   where the backbone lies and is computed now; None: as the runs were told
+    files     loose plugin files, in which a benchmark may lie
+    Raises HarnessError for a run that cannot be talked with, and for another backbone; StoreError for damage.
+    """
+    for run in runs:
+        _check(run)
+        _key_of(run, persona)
+    loaded: dict[str, Backbone] = {}
+    sides = []
+    for run in runs:
+        told = settings_of(run)
+        names = ("backbone", "dtype", "engine", "attn_implementation", "load_in", "chat_template", "device")
+        same = json.dumps([str(told.get(name)) for name in names])
+        if same not in loaded:
+            loaded[same] = load_as_run(run, backbone, device, note)
+        sides.append(Side(run, merged_below(run.path / ADAPTERS, loaded[same])[1], files))
+    return sides
+
+
+def find_beside(root: Path, run: StoredRun, name: str) -> StoredRun:
+    """The stored run that a name means beside another: an id, the beginning of one, or a method.
+
+    Of several runs of a method the one that is most like the other run is meant. Raises StoreError for none or several.
+    """
+    ids = run_names(root)
+    runs = [one for one in all_runs(root, named=name) if one.head.method == name and one.id != run.id]
+    found = [one for one in runs if one.complete and not one.head.config.control]
+    if name in ids or not found:
+        try:
+            return find_run(root, name)
+        except StoreError as error:
+            methods = {one.head.method for one in all_runs(root)} - {""}
+            raise StoreError(f"--beside {name}: {error}; or a method: {did_you_mean(name, methods)}") from error
+    for alike in (*map(_same_hash, ("backbone", "protocol", "split", "examples")), _same_seed):
+        found = [one for one in found if alike(run, one)] or found
+    if len(found) > 1:
+        raise StoreError(f"--beside {name}: {len(found)} runs fit {run.id}; name one: {', '.join(r.id for r in found)}")
+    return find_run(root, found[0].id)
+
+
+def _same_hash(name: str) -> Callable[[StoredRun, StoredRun], bool]:
+    return lambda one, other: one.head.hashes.get(name) == other.head.hashes.get(name)
+
+
+def _same_seed(one: StoredRun, other: StoredRun) -> bool:
+    return one.head.seed == other.head.seed
+
+
+def _check(run: StoredRun) -> None:
+    """Raises HarnessError for a run whose model cannot be had from its folder."""
+    record = run.record
+    if not run.complete:
+        raise HarnessError(f"{run.id} is {record.status} and has no model to talk with; run it again")
+    if record.imported:
+        raise HarnessError(f"{run.id} was imported: there are scores, and no model to talk with")
+    instead = f"; talk with a run of {_either(record.requires)}" if record.requires else ""
+    if record.adds_text:
+        raise HarnessError(
+            f"'{record.method}' adds text to prompts, which only its own code can make, not the stored run{instead}"
+        )
+    if not _is_bare(run) and not (run.path / ADAPTERS).is_dir():
+        raise HarnessError(f"{run.id} has no adapters: '{record.method}' trains none of its own{instead}")
+    if fault := run.damage():
+        raise StoreError(f"{fault}; {run.mend}")
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(f"'{name}'" for name in names)
+
+
+def _is_bare(run: StoredRun) -> bool:
+    """Whether the backbone itself answers everybody: no adapters are stored, and the run stands on nothing."""
+    record = run.record
+    bare = record.base in (None, record.hashes.get("backbone")) and not record.requires
+    return bare and not (record.cost and record.cost.adapters) and not (run.path / ADAPTERS).is_dir()
+
+
+def _key_of(run: StoredRun, persona: str) -> str | None:
+    """Key of the adapter that answers a persona; None: the bare backbone does. Raises HarnessError."""
+    record = run.record
+    unseen = record.unseen.per_persona.personas if record.unseen and record.unseen.per_persona else ()
+    served: Mapping[str, str] = {} if _is_bare(run) else read_served(run.path)
+    check_personas(run, [persona], {*served, *record.sums.personas, *unseen})
+    if _is_bare(run):
+        return None
+    if persona not in served:
+        instead = f"; talk with a run of {_either(record.requires)}" if record.requires else ""
+        raise HarnessError(f"no adapter of {run.id} answers '{persona}', but a model below its adapters{instead}")
+    return served[persona]
+
+
+def _keys_read(run: StoredRun, key: str) -> list[str] | None:
+    """The adapters that are read, of which there may be a million: the persona's own, and another one.
+
+    A bank of a single LoRA is merged into the weights, which rounds differently: two stand for many. None: all.
+    """
+    others = sorted({*read_served(run.path).values()} - {key})
+    return [key, others[0]] if others else None
+
+
+@functools.cache
+def _protocols() -> TypeAdapter[Protocol]:
+    return TypeAdapter(Protocol)
+
+
+def _protocol(run: StoredRun) -> Protocol:
+    """The protocol of a run. Raises StoreError for one that this harness does not know."""
+    try:
+        return _protocols().validate_python(dict(run.record.protocol))
+    except ValidationError as error:
+        raise StoreError(f"{run.id} has a protocol that this harness does not know; run it again") from error
+
+
+# ---- the first prompt of a dialogue ----
+
+
+def read_scene(run: StoredRun, persona: str, dialogue: str | None, files: Files = ()) -> Scene:
+    """How a test dialogue of the persona begins: the one of that id, or the first one.
+
+    The text comes from the run's own replies. Where those have no texts, it comes from the benchmark. Either way its
+    digest is that of the prompt which the run answered. Raises HarnessError for a dialogue that the run does not have.
+    """
+    replies = run.replies()
+    owners, ids = (replies.column("persona"), replies.column("id")) if replies else ([], [])
+    names = [name.rpartition("#")[0] for name in ids]
+    own = [place for place, owner in enumerate(owners) if owner == persona]
+    if replies is None or not own:
+        raise HarnessError(f"{run.id} has asked '{persona}' nothing, so it is not known how a dialogue begins")
+    wanted = [place for place in own if dialogue in (None, names[place])]
+    if not wanted:
+        known = did_you_mean(str(dialogue), [names[place] for place in own])
+        raise HarnessError(f"{run.id} has no test dialogue '{dialogue}' of '{persona}'; {known}")
+    (asked,) = replies.rows(wanted[:1])
+    messages = _as_messages(asked) or _of_benchmark(run, asked, files)
+    return Scene(names[wanted[0]], messages, asked.reply)
+
+
+def _as_messages(asked: Reply) -> tuple[Message, ...]:
+    """The messages of a stored prompt; empty where it has no text, or a text that can be read in several ways."""
+    _, *parts = _MESSAGE.split(asked.prompt or "")
+    messages = tuple(Message(role, text) for role, text in zip(parts[::2], parts[1::2], strict=True))  # pyright: ignore[reportArgumentType]
+    return messages if _is_asked(asked, messages) else ()
+
+
+def _is_asked(asked: Reply, messages: Sequence[Message]) -> bool:
+    return canonical_hash([[m.role, m.text] for m in messages])[:16] == asked.prompt_hash
+
+
+def _of_benchmark(run: StoredRun, asked: Reply, files: Files) -> tuple[Message, ...]:
+    """The messages of a prompt from the run's benchmark. Raises HarnessError where its data are other ones now."""
+    name = run.record.config.benchmark
+    benchmark = load_benchmark(name, files)
+    why = f"{run.id} keeps no texts of its prompts, and '{name}'"
+    try:
+        options = TypeAdapter(benchmark.card.options).validate_python(run.record.benchmark.options)
+    except ValidationError as error:
+        raise HarnessError(f"{why} does not take the run's options any more; run it again with --texts") from error
+    dataset = replace(benchmark.load(options), protocol=_protocol(run))
+    for example in split_examples(dataset, "test"):
+        if example.prompt.id == asked.id and _is_asked(asked, example.prompt.messages):
+            return example.prompt.messages
+    raise HarnessError(f"{why} does not have the run's prompts any more; run it again with --texts")
