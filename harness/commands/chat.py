@@ -117,8 +117,8 @@ class _Chat:
         elif word == "/help":
             typer.echo(HELP, err=True)
         elif word != "/quit":
-            why = "needs a NAME" if word == "/persona" else f"is unknown; {did_you_mean(word, WORDS)}"
-            raise HarnessError(f"{word} {why}; a turn that begins with / is written with //")
+            why = "needs a NAME" if word == "/persona" else f"is no command here; {did_you_mean(word, WORDS)}"
+            raise HarnessError(f"{word} {why} (a turn that begins with / is written with //)")
         return word == "/quit"
 
     def _meet(self, persona: str, dialogue: str | None) -> None:
@@ -141,10 +141,13 @@ class _Chat:
         """The system message, for those who talk by hand."""
         if not self.by_hand:
             return
+        scenes: dict[str, list[str]] = {}
         for name, speaker in zip(self.names, self.talk.speakers, strict=True):
             system = "".join(message.text for message in speaker.scene.system) or "no system message"
-            where = f"{name} answers {self.persona} as in {speaker.scene.dialogue}"
-            typer.echo(terminal(f"{where}: {system}"), err=True)
+            scenes.setdefault(f"{speaker.scene.dialogue}: {system}", []).append(name)
+        for scene, names in scenes.items():
+            who = f"{' and '.join(names)} {'answer' if len(names) > 1 else 'answers'} {self.persona}"
+            typer.echo(terminal(f"{who} as in the dialogue {scene}"), err=True)
 
     def _say(self, text: str) -> None:
         from harness.show import side_by_side

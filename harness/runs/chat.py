@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.adapters import load_bank
+from harness.adapters import load_bank, saved_below
 from harness.contract import Message, Prompt, Protocol, load_benchmark
 from harness.engines import Adapters, Fitted, Transcript
 from harness.errors import HarnessError, StoreError, did_you_mean
@@ -25,7 +25,7 @@ from harness.runs.loading import ADAPTERS, Note, load_as_run, merged_below, sett
 from harness.runs.replies import Reply
 from harness.runs.serving import read_served
 from harness.runs.stored import StoredRun, all_runs, find_run, run_names
-from harness.store import canonical_hash
+from harness.store import canonical_hash, file_digest
 
 Files = Sequence[str | Path]  # loose plugin files
 _MESSAGE = re.compile(r"(?:\A|\n)(system|user|assistant): ")  # as `replies` joins the messages of a prompt
@@ -166,18 +166,18 @@ def open_sides(
 def find_beside(root: Path, run: StoredRun, name: str) -> StoredRun:
     """The stored run that a name means beside another: an id, the beginning of one, or a method.
 
-    Of several runs of a method the one that is most like the other run is meant. Raises StoreError for none or several.
+    Of several runs of a method that one is meant which is most like the other run, or which it stands on.
+    Raises StoreError for none or several.
     """
-    ids = run_names(root)
-    runs = [one for one in all_runs(root, named=name) if one.head.method == name and one.id != run.id]
-    found = [one for one in runs if one.complete and not one.head.config.control]
-    if name in ids or not found:
-        try:
-            return find_run(root, name)
-        except StoreError as error:
-            methods = {one.head.method for one in all_runs(root)} - {""}
-            raise StoreError(f"--beside {name}: {error}; or a method: {did_you_mean(name, methods)}") from error
-    for alike in (*map(_same_hash, ("backbone", "protocol", "split", "examples")), _same_seed):
+    runs = [one for one in all_runs(root) if one.id != run.id]
+    found = [one for one in runs if one.head.method == name and one.complete and not one.head.config.control]
+    known = run_names(root)
+    if not found or name in known:
+        if not any(name and run_id.startswith(name) for run_id in known):
+            names = {*known, *(one.head.method for one in runs if one.complete)}
+            raise StoreError(f"--beside {name}: no run and no method in {root}; {did_you_mean(name, names)}")
+        return find_run(root, name)
+    for alike in (*map(_same_hash, ("backbone", "protocol", "split", "examples")), _same_seed, _stands_on):
         found = [one for one in found if alike(run, one)] or found
     if len(found) > 1:
         raise StoreError(f"--beside {name}: {len(found)} runs fit {run.id}; name one: {', '.join(r.id for r in found)}")
@@ -190,6 +190,16 @@ def _same_hash(name: str) -> Callable[[StoredRun, StoredRun], bool]:
 
 def _same_seed(one: StoredRun, other: StoredRun) -> bool:
     return one.head.seed == other.head.seed
+
+
+def _stands_on(run: StoredRun, other: StoredRun) -> bool:
+    """Whether the other run's adapters are among those below the run's own."""
+    own = _digests(other.path / ADAPTERS)
+    return bool(own) and any(_digests(folder) == own for folder in saved_below(run.path / ADAPTERS))
+
+
+def _digests(folder: Path) -> list[str]:
+    return [file_digest(path) for path in sorted(folder.glob("*.safetensors"))]
 
 
 def _check(run: StoredRun) -> None:

@@ -84,14 +84,19 @@ def load_as_run(run: StoredRun, backbone: str | None, device: str | None, note: 
 def _loaded(run: StoredRun, backbone: str | None, note: Note, **how: str) -> Backbone:
     config = settings_of(run)
     name, template = backbone or str(config["backbone"]), config.get("chat_template")
-    found = load_backbone(
-        name,
-        dtype=str(config.get("dtype") or "float32"),
-        load_in=config.get("load_in"),
-        chat_template=None if template is None else Path(template),
-        note=note,
-        **how,
-    )
+    try:
+        found = load_backbone(
+            name,
+            dtype=str(config.get("dtype") or "float32"),
+            load_in=config.get("load_in"),
+            chat_template=None if template is None else Path(template),
+            note=note,
+            **how,
+        )
+    except HarnessError as error:
+        if backbone is not None:
+            raise
+        raise HarnessError(f"{run.id}: {error}; --backbone names where its backbone lies now") from error
     if found.fingerprint != run.record.hashes.get("backbone"):
         raise HarnessError(
             f"'{name}' is not the backbone that {run.id} was made with (its fingerprint differs); --backbone names the "
