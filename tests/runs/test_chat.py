@@ -264,3 +264,12 @@ def test_a_method_beside_means_the_run_that_is_most_like_the_other(put, tmp_path
         find_beside(tmp_path / "runs", one, "base")
     with pytest.raises(StoreError, match="did you mean 'base'"):
         find_beside(tmp_path / "runs", one, "bas3")
+
+
+def test_of_two_fits_of_a_method_the_one_below_the_adapters_is_meant(put, tmp_path):
+    runs = [put("mine", [0.5, 0.6]), *(put("base", [0.5, 0.6], id=f"base-{name}") for name in "ab")]
+    for run, place in zip(runs, ("adapters/below", "adapters", "adapters"), strict=True):
+        (run.path / place).mkdir(parents=True)
+        (run.path / place / "index.json").write_text("{}")
+        (run.path / place / "shard-00000.safetensors").write_text("a" if run.id == "base-a" else "b")
+    assert find_beside(tmp_path / "runs", runs[0], "base").id == "base-b"
