@@ -120,7 +120,7 @@ def people_of(answers: Sequence[Answer], options: PeopleOptions, where: str) -> 
         raise DataError(f"{where}: some answers say in which split they are and some do not; give it to all or to none")
     rule = items_by_split((answer.item for answer in answers), parts, options.split_seed)
     room: dict[Split, int] = {}  # of a person in a split; a split that is not named has no limit
-    if options.most is not None and not any(given):
+    if options.most is not None:
         room = dict(zip(SPLITS, cut(options.most, parts), strict=True))
     kept: dict[str, list[tuple[Split, Answer]]] = {}
     counts: Counter[tuple[str, Split]] = Counter()

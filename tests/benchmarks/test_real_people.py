@@ -58,6 +58,16 @@ def test_most_takes_the_first_of_each_split(tmp_path):
         assert numbers == sorted(numbers)
 
 
+def test_most_holds_where_answers_say_their_split(tmp_path):
+    lines = [{**line, "split": ("train", "validation", "test")[place % 3]} for place, line in enumerate(rated())]
+    path = write_lines(tmp_path / "r.jsonl", lines)
+    data = jokes.load(jokes.JokesOptions(data=path, at_least=6, most=6, splits="3/1/2"))
+    for person in data.personas:
+        own = [d for d in data.dialogues if d.persona == person.id]
+        assert [sum(d.split == s for d in own) for s in ("train", "validation", "test")] == [3, 1, 2]
+        assert all(int(d.item[1:]) % 3 == ("train", "validation", "test").index(d.split) for d in own)
+
+
 def test_people_with_too_little_data_are_left_out_and_named(tmp_path):
     lines = rated(people=4) + [line for line in rated(people=9, items=3) if line["persona_id"] > "p3"]
     data = jokes.load(jokes.JokesOptions(data=write_lines(tmp_path / "r.jsonl", lines), at_least=10, most=None))
