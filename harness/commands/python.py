@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.common import RUNS, check_runs_dir, options_of, progress, runs_in
+from harness.commands.tracking import Logbook
 from harness.config import RunConfig, flat, isolates, load_config, read_document
 from harness.errors import HarnessError, StoreError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 Place = str | PathLike[str]
 Plugin = Place | Sequence[Place] | None
+_NO_SETTINGS = ("config", "set", "plugin", "log", "log_dir", "quiet")
 NOT_ISOLATED = "methods run in this command's own process, where they can reach references (docs/security.md)"
 
 
@@ -56,6 +58,8 @@ def run(
     set: Mapping[str, Any] | Sequence[str] = (),
     plugin: Plugin = None,
     runs_dir: Place | None = None,
+    log: str | Sequence[str] | None = None,
+    log_dir: Place | None = None,
     quiet: bool = False,
 ) -> Result:
     """Fit, predict, score, test against the baseline, store the run: `harness run`.
@@ -63,15 +67,20 @@ def run(
     set      options by name, {"train": {"epochs": 2}}; those of a method below in a mapping under its name; or the
              texts of --set
     plugin   a loose file, or several
+    log      experiment trackers that the runs are sent to once they are stored
     What is stored already is not made again. Raises HarnessError where the command would say one line.
     """
-    flags = {name: value for name, value in locals().items() if name not in ("config", "set", "plugin", "quiet")}
+    flags = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
     files = _files(plugin)
+    book = Logbook.of([log] if isinstance(log, str) else log, None if log_dir is None else Path(log_dir))
     settings = settings_of(flags, config, _texts(set), files)
     from harness.runner import execute
     from harness.show import Result
 
-    return Result(execute(settings, files, told(quiet, settings.isolate)))
+    shown_in = told(quiet, settings.isolate)
+    result = Result(execute(settings, files, shown_in))
+    book.send(result.compared, result.run.path.parent, shown_in)
+    return result
 
 
 def compare(

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -25,9 +25,11 @@ from harness.commands.common import (
     progress,
     shown,
 )
+from harness.commands.tracking import Log, Logbook, LogDir
 from harness.config import RunConfig, config_yaml, isolates
 
 if TYPE_CHECKING:
+    from harness.commands.tracking import Compared
     from harness.sweeps import Reader
 
 
@@ -98,6 +100,8 @@ def run_command(
     sets: Sets = None,
     plugin: Plugins = None,
     runs_dir: Annotated[Path | None, typer.Option(help=f"Folder of the stored runs.{shown('runs_dir')}")] = None,
+    log: Log = None,
+    log_dir: LogDir = None,
     only_cost: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -111,6 +115,7 @@ def run_command(
         "shard_people": shard_people, "executor": executor, "address": address, "slurm": slurm,
         "texts": texts, "margin": margin, "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
+    book = Logbook.of(log, log_dir)
     if only_cost:
         files = plugin or []
         settings = python.settings_of(flags, config, sets or [], files, only_cost)
@@ -118,6 +123,7 @@ def run_command(
         return
     result = python.run(**flags, config=config, set=sets or [], plugin=plugin, quiet=quiet)
     print_json(result.as_dict()) if as_json else typer.echo(str(result))
+    book.send(result.compared, result.run.path.parent, progress(quiet))
 
 
 def _dry_run(settings: RunConfig, files: list[Path], shown_in: Any, as_json: bool) -> None:
@@ -143,6 +149,8 @@ def sweep_command(
     isolate: Isolate = None,
     texts: Texts = None,
     plugin: Plugins = None,
+    log: Log = None,
+    log_dir: LogDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and what is stored; make nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -157,7 +165,7 @@ def sweep_command(
     """
     from harness.sweeps import open_reader
 
-    files = plugin or []
+    files, book = plugin or [], Logbook.of(log, log_dir)
     reader = open_reader(file, options_of(files), "sweep")
     separate = isolates(isolate, reader.document)
     reader = replace(reader, options_of=options_of(files, separate))
@@ -172,40 +180,48 @@ def sweep_command(
         "isolate": isolate,
     }
     show = _plan if "phases" in reader.document.values else _sweep
-    value, text, failed = show(reader, flags, files, shown_in, dry_run)
+    done = show(reader, flags, files, shown_in, dry_run)
     if as_json:
-        print_json(value)
+        print_json(done.value)
     else:
-        typer.echo(text)
-    raise typer.Exit(2 if failed else 0)
+        typer.echo(done.text)
+    book.send(done.runs, done.runs_dir, shown_in)
+    raise typer.Exit(2 if done.failed else 0)
 
 
-def _sweep(
-    reader: Reader, flags: Mapping[str, Any], files: list[Path], shown_in: Any, dry_run: bool
-) -> tuple[Any, str, bool]:
-    """(JSON, text, whether a run failed) of a sweep or its dry run."""
+class _Done(NamedTuple):
+    """What a sweep or plan, or its dry run, has come to. runs: with their comparisons, for trackers."""
+
+    value: Any
+    text: str
+    failed: bool
+    runs_dir: Path
+    runs: Compared = ()
+
+
+def _sweep(reader: Reader, flags: Mapping[str, Any], files: list[Path], shown_in: Any, dry_run: bool) -> _Done:
     from harness.sweeps import Workshop, load_sweep, orders, run_sweep, sweep_text
 
     sweep = load_sweep(reader, flags)
-    entries = sweep.baseline, *sweep.entries
+    entries, folder = (sweep.baseline, *sweep.entries), sweep.shared.runs_dir
     with contextlib.closing(Workshop(sweep.shared, files, shown_in, entries)) as workshop:
         if dry_run:
             rows = sweep_text.preview([("", order) for order in orders(sweep)], workshop)
-            return rows, sweep_text.preview_text(rows), False
+            return _Done(rows, sweep_text.preview_text(rows), False, folder)
         outcome = run_sweep(sweep, workshop)
-    return sweep_text.sweep_json(outcome), sweep_text.sweep_text(outcome), outcome.failed
+    value, text = sweep_text.sweep_json(outcome), sweep_text.sweep_text(outcome)
+    return _Done(value, text, outcome.failed, folder, outcome.compared)
 
 
-def _plan(
-    reader: Reader, flags: Mapping[str, Any], files: list[Path], shown_in: Any, dry_run: bool
-) -> tuple[Any, str, bool]:
-    """The same of a plan."""
+def _plan(reader: Reader, flags: Mapping[str, Any], files: list[Path], shown_in: Any, dry_run: bool) -> _Done:
     from harness.sweeps import Workshop, load_plan, plan_orders, plan_text, run_plan, sweep_text
 
     plan = load_plan(reader, flags)
+    folder = plan.shared.runs_dir
     with contextlib.closing(Workshop(plan.shared, files, shown_in, plan.entries)) as workshop:
         if dry_run:
             rows = sweep_text.preview(plan_orders(plan), workshop)
-            return rows, sweep_text.preview_text(rows), False
+            return _Done(rows, sweep_text.preview_text(rows), False, folder)
         outcome = run_plan(plan, workshop)
-    return plan_text.plan_json(outcome), plan_text.plan_text(outcome), outcome.failed
+    value, text = plan_text.plan_json(outcome), plan_text.plan_text(outcome)
+    return _Done(value, text, outcome.failed, folder, outcome.compared)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.common import RUNS, Json, RunsDir, app, check_runs_dir, example, print_json
+from harness.commands.common import RUNS, Json, Quiet, RunsDir, app, check_runs_dir, example, print_json, progress
+from harness.commands.tracking import Logbook, LogDir
 from harness.errors import StoreError
 
 runs_app = typer.Typer(
@@ -86,3 +87,31 @@ def runs_gc_command(
     if not dry_run:
         remove_all(folders)
     typer.echo(f"{len(folders)} folders, {size / 1e6:,.1f} MB {'can be' if dry_run else 'are'} freed")
+
+
+@runs_app.command("log")
+@example("runs-log")
+def runs_log_command(
+    names: Annotated[list[str], typer.Argument(help="Ids of stored runs, or their beginnings.")],
+    to: Annotated[list[str], typer.Option(help="tensorboard, wandb, trackio, mlflow; repeatable, or with commas.")],
+    baseline: Annotated[str | None, typer.Option(help="Id of a stored run: also compare each with it.")] = None,
+    runs_dir: RunsDir = RUNS,
+    log_dir: LogDir = None,
+    quiet: Quiet = False,
+) -> None:
+    """Send stored runs to an experiment tracker, as `run --log` does. Exit code 2 where a tracker fails."""
+    from harness.compare import Family, comparison_rows, row_name
+    from harness.runs import find_run
+
+    book = Logbook.of(to, log_dir)
+    check_runs_dir(runs_dir)
+    runs, base = [find_run(runs_dir, name) for name in names], baseline and find_run(runs_dir, baseline)
+    compared = []
+    for run in runs:
+        row = None
+        if base and run.complete and run.id != base.id:
+            own = Family(row_name(run.head), (run,))
+            ((row,),) = comparison_rows(Family(row_name(base.head), (base,)), [own])[1:]
+        compared.append((run, row))
+    if not book.send(compared, runs_dir, progress(quiet)):
+        raise typer.Exit(2)

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from harness.commands.common import Json, Plugins, Quiet, app, example, options_of, print_json, progress, shown
+from harness.commands.tracking import Log, Logbook, LogDir
 
 SECONDS_BETWEEN_SIGNALS = 5.0
 
@@ -29,6 +30,8 @@ def tune_command(
     ] = None,
     runs_dir: Annotated[Path | None, typer.Option(help=f"Folder of the stored runs.{shown('runs_dir')}")] = None,
     plugin: Plugins = None,
+    log: Log = None,
+    log_dir: LogDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -42,7 +45,7 @@ def tune_command(
     """
     from harness.sweeps import load_tuning, open_reader, parts_of, run_tuning, tuning_text
 
-    files = plugin or []
+    files, book = plugin or [], Logbook.of(log, log_dir)
     flags = {
         "personas": personas, "seeds": seeds, "backbone": backbone, "trials": trials,
         "runs_dir": str(runs_dir) if runs_dir else None,
@@ -59,6 +62,8 @@ def tune_command(
     if as_json:
         found = [tuning_text.tuning_json(outcome) for outcome in outcomes]
         print_json(found if len(parts) > 1 else found[0])
+    for outcome in outcomes:
+        book.send(outcome.sweep.compared, outcome.tuning.shared.runs_dir, progress(quiet))
     raise typer.Exit(2 if any(outcome.sweep.failed for outcome in outcomes) else 0)
 
 

@@ -23,3 +23,4 @@ from .run_view import (
     samples as samples,
     view as view,
 )
+from .tracked import tracked as tracked

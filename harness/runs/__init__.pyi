@@ -35,6 +35,12 @@ from .stored import (
     read_run as read_run,
     write_run as write_run,
 )
+from .trackers import (
+    TRACKERS as TRACKERS,
+    Tracked as Tracked,
+    chosen_trackers as chosen_trackers,
+    send as send,
+)
 from .upkeep import (
     faults as faults,
     remove_all as remove_all,

@@ -176,6 +176,11 @@ class Result:
         return self.outcome.row
 
     @property
+    def compared(self) -> list[tuple[StoredRun, ComparisonRow | None]]:
+        """Both stored runs, each with its comparison."""
+        return [(self.outcome.run, self.outcome.row), (self.outcome.baseline, None)]
+
+    @property
     def verdict(self) -> str:
         """The sentence that a paper may quote."""
         return self.row.verdict if self.row else "this is the baseline"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from harness import show
 from harness.compare import ESTIMAND, Family, comparison_rows
 from harness.errors import HarnessError
+from harness.runs import StoredRun
 from harness.scoring import metric_named
 from harness.statistics import FEWEST_FOR_VERDICT, ComparisonRow, ScoreRow, reference_test
 from harness.sweeps.plan_file import Band, Gate, Phase, Plan
@@ -90,6 +91,20 @@ class PlanOutcome:
     @property
     def failed(self) -> bool:
         return any(made.run is None for made in self.made)
+
+    @property
+    def compared(self) -> list[tuple[StoredRun, ComparisonRow | None]]:
+        """Every complete run, once, with the last comparison that a gate made of it."""
+        rows = {
+            made.run.id: gate.row
+            for result in self.phases
+            for one in result.tries
+            for gate in one.gates
+            for made in one.made
+            if made.run and gate.row
+        }
+        runs = {made.run.id: made.run for made in self.made if made.run}
+        return [(run, rows.get(name)) for name, run in runs.items()]
 
 
 def run_plan(plan: Plan, workshop: Workshop) -> PlanOutcome:

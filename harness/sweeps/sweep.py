@@ -79,6 +79,11 @@ class SweepOutcome:
     def failed(self) -> bool:
         return any(made.run is None for made in self.made)
 
+    @property
+    def compared(self) -> list[tuple[StoredRun, ComparisonRow | None]]:
+        """Every complete run with the comparison of its row."""
+        return [(run, row.comparison) for row in self.rows if row.family for run in row.family.runs]
+
 
 @dataclass
 class Workshop:
