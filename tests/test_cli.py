@@ -266,6 +266,57 @@ def test_a_shell_gets_completions(harness, monkeypatch):
         assert (code, out.split(), err) == (0, wanted, "")
 
 
+@pytest.fixture
+def completes(harness, monkeypatch):
+    """completes("harness run --method per") -> what a shell offers for the last word."""
+
+    def ask(line: str) -> list[str]:
+        monkeypatch.setenv("_HARNESS_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+        code, out, err = harness()
+        assert (code, err) == (0, "")
+        return out.split()
+
+    return ask
+
+
+def test_a_shell_gets_names_of_plugins(completes):
+    assert METHOD in completes("harness run --method persona_")
+    assert completes("harness run --method no_such") == []
+    assert completes("harness run --plugin mine/my_own.py --method my_") == ["my_own"], "its code is not run"
+    assert completes("harness run --benchmark smart") == ["smarthome"]
+    assert completes("harness tune x --backbone ti") == ["tiny"]
+    assert completes("harness describe exact") == ["exact_match"]
+    assert completes("harness run --log tensor") == ["tensorboard"]
+
+
+def test_a_shell_gets_ids_of_stored_runs(completes, tmp_path, monkeypatch):
+    for name in ("good-1a2b", "good-3c4d", "other-5e6f", ".hidden-1", "no_run"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        if name != "no_run":
+            (tmp_path / "runs" / name / "run.json").write_text("oops")
+    assert completes(f"harness show --runs-dir {tmp_path / 'runs'} good") == ["good-1a2b", "good-3c4d"]
+    assert completes("harness show good") == [], "there is no runs folder here"
+    monkeypatch.chdir(tmp_path)
+    assert completes("harness runs rm other-5e6f goo") == ["good-1a2b", "good-3c4d"]
+    assert completes("harness compare oth") == ["other", "other-5e6f"]
+
+
+@pytest.mark.slow
+def test_completing_needs_no_torch_and_runs_no_plugin(tmp_path):
+    code = (
+        "import sys\nfrom harness.commands import completion\n"
+        "class ctx: params = {'runs_dir': sys.argv[1]}\n"
+        "for name in ('methods', 'benchmarks', 'backbones', 'described', 'run_ids', 'stored', 'trackers'):\n"
+        "    getattr(completion, name)(ctx, [], '')\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('torch', 'transformers')\n"
+        "       or name.startswith(('harness.methods.', 'harness.benchmarks.'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_describe_shows_options_with_types_and_defaults(harness, tmp_path):
     (found,) = json.loads(harness("describe", METHOD, "--json")[1])
     assert (found["kind"], found["shares"], found["requires"]) == ("method", "persona", ["unified"])

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.commands import python
+from harness.commands import completion, python
 from harness.commands.common import RUNS, Json, RunsDir, app, check_runs_dir, example, print_json, print_whole, runs_in
 from harness.errors import HarnessError
 
@@ -22,9 +22,16 @@ Plot = Annotated[Path | None, typer.Option(help="Also draw it: a file that ends 
 @example("compare")
 def compare_command(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Stored methods, or ids of runs (their beginnings; several with commas).")
+        list[str] | None,
+        typer.Argument(
+            help="Stored methods, or ids of runs (their beginnings; several with commas).",
+            autocompletion=completion.stored,
+        ),
     ] = None,
-    baseline: Annotated[str | None, typer.Option(help="The one to compare with. [default: the first name]")] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="The one to compare with. [default: the first name]", autocompletion=completion.stored),
+    ] = None,
     metric: Annotated[str | None, typer.Option(help="Metric to compare by. [default: the one that decides]")] = None,
     estimand: Annotated[
         Literal["micro", "macro"], typer.Option(help="Mean over replies (micro) or over personas (macro).")
@@ -61,8 +68,10 @@ def compare_command(
 @app.command("diff")
 @example("diff")
 def diff_command(
-    first: Annotated[str, typer.Argument(help="Id of a stored run, or the beginning of one.")],
-    second: Annotated[str, typer.Argument(help="Another run on the same examples.")],
+    first: Annotated[
+        str, typer.Argument(help="Id of a stored run, or the beginning of one.", autocompletion=completion.run_ids)
+    ],
+    second: Annotated[str, typer.Argument(help="Another run on the same examples.", autocompletion=completion.run_ids)],
     metric: Annotated[str | None, typer.Option(help="Metric per reply. [default: the one that decides]")] = None,
     top: Annotated[int, typer.Option(min=0, help="Examples to show, largest difference first.")] = 10,
     form: Form = "text",

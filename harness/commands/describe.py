@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.commands import completion
 from harness.commands.common import Json, Plugins, app, example, print_json
 from harness.errors import HarnessError, did_you_mean
 
@@ -14,7 +15,12 @@ from harness.errors import HarnessError, did_you_mean
 @app.command("describe")
 @example("describe")
 def describe_command(
-    name: Annotated[str, typer.Argument(help="Name of a method, a benchmark or a metric (`harness list`).")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a method, a benchmark or a metric (`harness list`).", autocompletion=completion.described
+        ),
+    ],
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:

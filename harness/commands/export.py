@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from harness.commands import completion
 from harness.commands.common import RUNS, Plugins, Quiet, RunsDir, app, check_runs_dir, example, progress
 from harness.errors import HarnessError
 
@@ -14,7 +15,9 @@ from harness.errors import HarnessError
 @app.command("export")
 @example("export")
 def export_command(
-    run: Annotated[str, typer.Argument(help="Id of a stored run, or the beginning of one.")],
+    run: Annotated[
+        str, typer.Argument(help="Id of a stored run, or the beginning of one.", autocompletion=completion.run_ids)
+    ],
     to: Annotated[
         Literal["peft", "merged", "eee", "hf-eval-results"],
         typer.Option(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.commands import completion
 from harness.commands.common import Json, Plugins, app, example, print_json
 from harness.contract import CHECK_SECONDS
 from harness.text import shell_word
@@ -15,7 +16,12 @@ from harness.text import shell_word
 @app.command("check")
 @example("check")
 def check_command(
-    name: Annotated[str, typer.Argument(help="Method to check: an installed one, or the one in --plugin FILE.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Method to check: an installed one, or the one in --plugin FILE.", autocompletion=completion.methods
+        ),
+    ],
     plugin: Plugins = None,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds that one hook may take on the tiny world; then the check ends.")

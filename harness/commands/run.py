@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from harness.commands import python
+from harness.commands import completion, python
 from harness.commands.common import (
     Json,
     Plugins,
@@ -44,7 +44,20 @@ Executor = Annotated[str | None, typer.Option(help=f"Where shards are computed: 
 Persona = Annotated[str | None, typer.Option(help="Fit and score only these ids (comma-separated) of the full world.")]
 Cluster = Annotated[int | None, typer.Option(help="Fit and score only this cluster of the full world.")]
 Backbone = Annotated[
-    str | None, typer.Option(help=f"Name (`harness list backbones`), folder, GGUF file, Hub id.{shown('backbone')}")
+    str | None,
+    typer.Option(
+        help=f"Name (`harness list backbones`), folder, GGUF file, Hub id.{shown('backbone')}",
+        autocompletion=completion.backbones,
+    ),
+]
+Method = Annotated[
+    str | None, typer.Option(help="Method to run (`harness list methods`).", autocompletion=completion.methods)
+]
+Benchmark = Annotated[
+    str | None, typer.Option(help=f"Benchmark.{shown('benchmark')}", autocompletion=completion.benchmarks)
+]
+Baseline = Annotated[
+    str | None, typer.Option(help=f"Method to compare with.{shown('baseline')}", autocompletion=completion.methods)
 ]
 Attention = Annotated[
     str | None,
@@ -72,10 +85,10 @@ Margin = Annotated[float | None, typer.Option(help="Equivalence margin in points
 @app.command("run")
 @example("run")
 def run_command(
-    method: Annotated[str | None, typer.Option(help="Method to run (`harness list methods`).")] = None,
-    benchmark: Annotated[str | None, typer.Option(help=f"Benchmark.{shown('benchmark')}")] = None,
+    method: Method = None,
+    benchmark: Benchmark = None,
     backbone: Backbone = None,
-    baseline: Annotated[str | None, typer.Option(help=f"Method to compare with.{shown('baseline')}")] = None,
+    baseline: Baseline = None,
     personas: Personas = None,
     persona: Persona = None,
     cluster: Cluster = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.commands import completion
 from harness.commands.common import RUNS, Json, Quiet, RunsDir, app, check_runs_dir, example, print_json, progress
 from harness.commands.tracking import Logbook, LogDir
 from harness.errors import StoreError
@@ -55,7 +56,9 @@ def runs_check_command(
 @runs_app.command("rm")
 @example("runs-rm")
 def runs_rm_command(
-    names: Annotated[list[str], typer.Argument(help="Ids of stored runs, or their beginnings.")],
+    names: Annotated[
+        list[str], typer.Argument(help="Ids of stored runs, or their beginnings.", autocompletion=completion.run_ids)
+    ],
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Remove stored runs; what was fitted for them stays in the cache until `harness runs gc`."""
@@ -92,9 +95,19 @@ def runs_gc_command(
 @runs_app.command("log")
 @example("runs-log")
 def runs_log_command(
-    names: Annotated[list[str], typer.Argument(help="Ids of stored runs, or their beginnings.")],
-    to: Annotated[list[str], typer.Option(help="tensorboard, wandb, trackio, mlflow; repeatable, or with commas.")],
-    baseline: Annotated[str | None, typer.Option(help="Id of a stored run: also compare each with it.")] = None,
+    names: Annotated[
+        list[str], typer.Argument(help="Ids of stored runs, or their beginnings.", autocompletion=completion.run_ids)
+    ],
+    to: Annotated[
+        list[str],
+        typer.Option(
+            help="tensorboard, wandb, trackio, mlflow; repeatable, or with commas.", autocompletion=completion.trackers
+        ),
+    ],
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="Id of a stored run: also compare each with it.", autocompletion=completion.run_ids),
+    ] = None,
     runs_dir: RunsDir = RUNS,
     log_dir: LogDir = None,
     quiet: Quiet = False,

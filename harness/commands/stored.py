@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from harness import show
-from harness.commands import python
+from harness.commands import completion, python
 from harness.commands.common import (
     RUNS,
     Json,
@@ -128,9 +128,15 @@ def _table_text(board: Any, form: str) -> str:
 @example("list")
 def list_command(
     what: Annotated[str, typer.Argument(help=f"{', '.join(LISTED[:-1])} or {LISTED[-1]}.")] = "methods",
-    method: Annotated[str | None, typer.Option(help="Only runs of this method.")] = None,
-    benchmark: Annotated[str | None, typer.Option(help="Only runs on this benchmark.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Only runs on this backbone.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Only runs of this method.", autocompletion=completion.methods)
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="Only runs on this benchmark.", autocompletion=completion.benchmarks)
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Only runs on this backbone.", autocompletion=completion.backbones)
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Only runs with this training seed.")] = None,
     status: Annotated[
         Literal["ok", "failed", "incomplete"] | None, typer.Option(help="Only runs that are complete, or are not.")
@@ -214,7 +220,9 @@ def _listing(what: str, files: list[Path], runs_dir: Path) -> list[dict[str, Any
 @app.command("show")
 @example("show")
 def show_command(
-    run: Annotated[str, typer.Argument(help="Id of a stored run, or the beginning of one.")],
+    run: Annotated[
+        str, typer.Argument(help="Id of a stored run, or the beginning of one.", autocompletion=completion.run_ids)
+    ],
     runs_dir: RunsDir = RUNS,
     metric: Annotated[str | None, typer.Option(help="Metric per reply. [default: the one that decides]")] = None,
     top: Annotated[int, typer.Option(min=0, help="Personas to show at each end.")] = 3,

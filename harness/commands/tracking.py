@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.commands import completion
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 Log = Annotated[
     list[str] | None,
-    typer.Option(help="Also to a tracker: tensorboard, wandb, trackio, mlflow; repeatable, or with commas."),
+    typer.Option(
+        help="Also to a tracker: tensorboard, wandb, trackio, mlflow; repeatable, or with commas.",
+        autocompletion=completion.trackers,
+    ),
 ]
 LogDir = Annotated[
     Path | None, typer.Option(help="Folder of what trackers write here. [default: trackers, in the runs folder]")

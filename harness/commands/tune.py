@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from harness.commands import completion
 from harness.commands.common import Json, Plugins, Quiet, app, example, options_of, print_json, progress, shown
 from harness.commands.tracking import Log, Logbook, LogDir
 
@@ -24,7 +25,9 @@ def tune_command(
     trials: Annotated[int | None, typer.Option(min=1, help="Trials of each method in place of the file's.")] = None,
     personas: Annotated[str | None, typer.Option(help="Size of the world in place of the file's.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Training seeds in place of the file's, e.g. 0,1,2.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Backbone in place of the file's.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone in place of the file's.", autocompletion=completion.backbones)
+    ] = None,
     hours: Annotated[
         float | None, typer.Option(min=0.001, help="Stop after so many hours; the same command goes on.")
     ] = None,
