@@ -22,6 +22,11 @@
     return node;
   }
 
+  // A name as nodes that may break after an underscore; its text stays as it is.
+  function named(text) {
+    return String(text).split(/(?<=_)/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
+  }
+
   const whole = (value) => value.toLocaleString("en-US");
 
   // Which columns there are; `text` aligns left, `up`: the first click sorts upwards, `more`: not on a phone, `hint`: a
@@ -106,7 +111,7 @@
     const verdict = textOf(row, "verdict");
     const classes = [c.key === "method" ? "name" : "", c.text ? "text" : "", c.more ? "more" : "", c.key === "flags" ? "wrap" : ""];
     if (c.key === "verdict" && ["better", "worse"].includes(verdict)) classes.push(verdict);
-    return make("td", { class: classes.filter(Boolean).join(" "), title: hintOf(c.key, row) || null }, textOf(row, c.key));
+    return make("td", { class: classes.filter(Boolean).join(" "), title: hintOf(c.key, row) || null }, ...(c.key === "method" ? named(textOf(row, c.key)) : [textOf(row, c.key)]));
   }
 
   function drawTable(part) {
@@ -332,7 +337,7 @@
 
   function plainTable(title, note, heads, rows) {
     const head = make("tr", {}, ...heads.map((h) => make("th", { scope: "col", class: "text plain" }, h)));
-    const body = rows.map((row) => make("tr", {}, ...row.map((cell, i) => make("td", { class: i === 0 ? "name" : "text wrap" }, cell))));
+    const body = rows.map((row) => make("tr", {}, ...row.map((cell, i) => make("td", { class: i === 0 ? "name" : "text wrap" }, ...(i === 0 ? named(cell) : [cell])))));
     const table = make("table", {}, make("thead", {}, head), make("tbody", {}, ...body));
     return make("section", {}, make("h2", {}, title), make("p", {}, note), make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, table));
   }

@@ -6,6 +6,7 @@ playwright drives the system's Chromium. Without one of them nothing here is tes
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import shutil
 
@@ -15,7 +16,7 @@ from harness.leaderboard import board_of, publish_records, published
 from harness.leaderboard.replies import examples
 from harness.runs.stored import all_runs
 from harness.text import terminal
-from tests.leaderboard.conftest import CLOSER, EVIL, made
+from tests.leaderboard.conftest import BASE, CLOSER, EVIL, NOISE, made
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE_MS = 60_000
@@ -299,3 +300,29 @@ def test_it_fits_a_phone_and_turns_with_the_colour_scheme(visit, board, scheme):
     assert name.evaluate("cell => getComputedStyle(cell).position") == "sticky"
     paper = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(13, 17, 23)"}[scheme]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_method_name_breaks_only_after_an_underscore_a_dash_or_a_space(visit, put, width):
+    name = "hierarchical_prefixes_for-everybody (control: swapped)"
+    put("base", BASE)
+    run = put(name, BASE + 0.03 + NOISE)
+    seen = visit(board_of(all_runs(run.path.parent)), width=width)
+    code = """cell => {
+        const lines = [], words = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), range = document.createRange();
+        for (let node; (node = words.nextNode()); ) {
+            for (let i = 0; i < node.length; i++) {
+                range.setStart(node, i);
+                range.setEnd(node, i + 1);
+                lines.push([node.data[i], Math.round(range.getBoundingClientRect().top)]);
+            }
+        }
+        return lines;
+    }"""
+    cell = seen.section.locator("td.name").filter(has_text="hierarchical")
+    places = cell.evaluate(code)
+    assert "".join(letter for letter, _ in places) == name, "the name is whole when it is copied"
+    broken = [first for (first, above), (second, below) in itertools.pairwise(places)
+              if second != " " and below > above]  # fmt: skip
+    assert set(broken) <= {"_", "-", " "}
+    assert broken or width == 1280

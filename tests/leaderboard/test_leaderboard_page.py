@@ -46,6 +46,15 @@ def test_only_the_pages_own_script_may_run(board_page):
     assert "insertAdjacentHTML" not in script
 
 
+def test_names_break_after_an_underscore_and_never_within_a_word(board_page):
+    """The browser's test sees where; this one also runs without a browser."""
+    (rule,) = re.findall(r"td\.name \{([^}]*overflow-wrap[^}]*)\}", board_page)
+    assert "overflow-wrap: normal" in rule
+    script = board_page.rpartition("<script>")[2]
+    assert 'split(/(?<=_)/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]))' in script
+    assert "named(textOf(row, c.key))" in script
+
+
 def test_data_cannot_leave_their_script_element():
     text = script_json({EVIL: [CLOSER, "<!--", "]]>", "a\x00b\ud800c"]})
     assert not set(text) & set("<>&\u2028\u2029\x00")
