@@ -109,7 +109,10 @@ def _curves(run: StoredRun) -> dict[int, dict[str, float]]:
     if learning is None:
         return {}
     values = learning.model_dump()
-    return {
+    found = {
         epoch: {name: float(values[field][place]) for name, field in CURVES.items()}
         for place, epoch in enumerate(learning.epochs)
     }
+    for epoch, loss in enumerate(learning.train_loss, 1):
+        found[epoch]["learning/train_loss"] = loss
+    return found

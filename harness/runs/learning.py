@@ -1,9 +1,9 @@
-"""How the adapters of a run learnt: validation loss by epoch, a band over adapters. learning.json in a run's folder."""
+"""How the adapters of a run learnt: losses by epoch, a band over adapters. learning.json in a run's folder."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class Learning(BaseModel, frozen=True, extra="forbid"):
     adapters   that have a validation loss
     mean, low, high   over these adapters: mean, and the percentiles of BAND
     training   how many were still trained in that epoch
+    train_loss  mean training loss by epoch from the first on, over those that were still trained; empty: not known
     """
 
     first: int
@@ -32,11 +33,14 @@ class Learning(BaseModel, frozen=True, extra="forbid"):
     low: tuple[float, ...]
     high: tuple[float, ...]
     training: tuple[int, ...]
+    train_loss: tuple[float, ...] = ()
 
     @model_validator(mode="after")
     def _alike(self) -> Learning:
         if len({len(self.mean), len(self.low), len(self.high), len(self.training)}) != 1 or not self.mean:
             raise ValueError("mean, low, high and training need one value for each epoch")
+        if self.train_loss and len(self.train_loss) != self.epochs[-1]:
+            raise ValueError("train_loss needs one value for each epoch from the first on")
         return self
 
     @property
@@ -69,7 +73,19 @@ def learning_of(report: Mapping[str, Any]) -> Learning | None:
         low=_rounded(low),
         high=_rounded(high),
         training=tuple(sum(len(losses) > place for losses in rows) for place in range(longest)),
+        train_loss=_train_loss([one.get("train_loss", ()) for one in known], longest - with_start),
     )
+
+
+def _train_loss(rows: Sequence[Sequence[float]], epochs: int) -> tuple[float, ...]:
+    """Means over the adapters that were trained in an epoch; empty where an epoch has none that is finite."""
+    means = []
+    for epoch in range(epochs):
+        values = [losses[epoch] for losses in rows if len(losses) > epoch and math.isfinite(losses[epoch])]
+        if not values:
+            return ()
+        means.append(sum(values) / len(values))
+    return _rounded(np.array(means))
 
 
 def _rounded(values: np.ndarray) -> tuple[float, ...]:

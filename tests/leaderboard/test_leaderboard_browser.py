@@ -306,7 +306,7 @@ def test_it_fits_a_phone_and_turns_with_the_colour_scheme(visit, board, scheme):
 def test_a_method_name_breaks_only_after_an_underscore_a_dash_or_a_space(visit, put, width):
     name = "hierarchical_prefixes_for-everybody (control: swapped)"
     put("base", BASE)
-    run = put(name, BASE + 0.03 + NOISE)
+    run = put(name, BASE + 0.03 + NOISE, id="long")
     seen = visit(board_of(all_runs(run.path.parent)), width=width)
     code = """cell => {
         const lines = [], words = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), range = document.createRange();

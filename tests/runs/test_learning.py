@@ -27,6 +27,21 @@ def test_an_adapter_that_has_stopped_stands_with_its_least_loss():
     assert found.high[1] == pytest.approx(2.9)
 
 
+def test_training_loss_is_the_mean_of_those_that_still_train():
+    two = report((4.0, (2.0, 1.0)), (4.0, (3.0,)))
+    two["adapters"]["0"]["train_loss"], two["adapters"]["1"]["train_loss"] = (1.0, 0.5), (3.0,)
+    found = learning_of(two)
+    assert found
+    assert found.train_loss == (2.0, 0.5)
+    two["adapters"]["0"]["train_loss"] = (1.0, float("nan"))
+    found = learning_of(two)
+    assert found
+    assert found.train_loss == (), "an epoch without a finite one"
+    with pytest.raises(ValueError, match="train_loss"):
+        Learning(first=0, adapters=1, mean=(1.0, 2.0), low=(1.0, 1.0), high=(2.0, 2.0), training=(1, 1),
+                 train_loss=(1.0, 2.0))  # fmt: skip
+
+
 def test_starting_values_take_part_only_where_all_have_them():
     found = learning_of(report((None, (2.0,)), (4.0, (3.0,))))
     assert found

@@ -18,7 +18,8 @@ from harness.store import dump_json
 from harness.store.disk import Store
 
 PROJECT = trackers.PROJECT
-CURVE = Learning(first=0, adapters=3, mean=(2.0, 1.5), low=(1.0, 0.5), high=(3.0, 2.5), training=(3, 2))
+CURVE = Learning(first=0, adapters=3, mean=(2.0, 1.5), low=(1.0, 0.5), high=(3.0, 2.5), training=(3, 2),
+                 train_loss=(1.25,))  # fmt: skip
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_a_tracker_is_told_all_of_a_run_in_order(harness, runs, fake):
     assert [call[1] for call in fake.calls[2:5]] == [0, 1, None]
     assert fake.calls[3][2] == {
         "learning/validation_loss": 1.5, "learning/validation_loss_p10": 0.5,
-        "learning/validation_loss_p90": 2.5, "learning/adapters_in_training": 2.0,
+        "learning/validation_loss_p90": 2.5, "learning/adapters_in_training": 2.0, "learning/train_loss": 1.25,
     }  # fmt: skip
     figures = fake.calls[4][2]
     assert figures["score/similarity"] == pytest.approx(70)
