@@ -304,7 +304,7 @@ def test_it_fits_a_phone_and_turns_with_the_colour_scheme(visit, board, scheme):
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_method_name_breaks_only_after_an_underscore_a_dash_or_a_space(visit, put, width):
-    name = "hierarchical_prefixes_for-everybody (control: swapped)"
+    name = "counterfactualisation_of_hierarchical-prefixes (control: swapped)"
     put("base", BASE)
     run = put(name, BASE + 0.03 + NOISE, id="long")
     seen = visit(board_of(all_runs(run.path.parent)), width=width)
@@ -319,7 +319,7 @@ def test_a_method_name_breaks_only_after_an_underscore_a_dash_or_a_space(visit, 
         }
         return lines;
     }"""
-    cell = seen.section.locator("td.name").filter(has_text="hierarchical")
+    cell = seen.section.locator("td.name").filter(has_text="counterfactual")
     places = cell.evaluate(code)
     assert "".join(letter for letter, _ in places) == name, "the name is whole when it is copied"
     broken = [first for (first, above), (second, below) in itertools.pairwise(places)
