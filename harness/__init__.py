@@ -50,8 +50,9 @@ class _House(ModuleType):
     """This package. It makes these rooms callable when they are imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _BOTH and type(value) is ModuleType:
-            value.__class__ = _CalledRoom
+        if name in _BOTH and isinstance(value, ModuleType) and not isinstance(value, _CalledRoom):
+            # the loader of lazy names may have given the room a class of its own
+            value.__class__ = type("CalledRoom", (_CalledRoom, type(value)), {})
         super().__setattr__(name, value)
 
 

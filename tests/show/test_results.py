@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,11 @@ from harness.commands import app
 from harness.commands.python import settings_of
 
 TERMINAL_ONLY = {"as_json", "form", "plot", "only_cost", "output", "examples", "publish", "metric", "top", "samples"}
+
+
+def png(figure: Any) -> bytes:
+    """As a notebook asks for it."""
+    return figure._repr_png_()
 
 
 @pytest.fixture
@@ -71,14 +77,14 @@ def test_a_stored_run_has_fields_replies_and_pictures(folder):
     run = house.load_run("other", folder)
     assert (run.id, run.method, run.metric) == ("other-x-0", "other", "similarity")
     assert run.score == run.scores["similarity"]
-    assert run.score == pytest.approx(100 * run.record.scores["similarity"])
+    assert run.score == pytest.approx(100 * float(run.record.scores["similarity"] or 0))
     replies = run.to_pandas()
     assert len(replies) == run.record.n_replies == 120
     assert 100 * replies.score_similarity.mean() == pytest.approx(run.score)
     assert len(run.view().personas) == 12
     assert "other-x-0" in str(run)
     assert "<td>similarity" in run._repr_html_()
-    assert run.plot()._repr_png_().startswith(b"\x89PNG")
+    assert png(run.plot()).startswith(b"\x89PNG")
 
 
 def test_what_stands_in_records_is_escaped_in_a_notebook(put, tmp_path, rng_scores):
@@ -94,9 +100,9 @@ def test_pictures_draw_what_is_said(folder):
     figure = house.compare("base", "other", "worse", runs_dir=folder).plot()
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["other", "worse"]
-    points = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+    points = [float(np.asarray(line.get_xdata())[0]) for line in axes.lines if line.get_marker() == "o"]
     assert points == pytest.approx([10, -20])
-    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert png(figure).startswith(b"\x89PNG")
 
 
 def test_the_leaderboard_is_the_commands(folder, harness):
@@ -115,8 +121,9 @@ def test_the_leaderboard_is_the_commands(folder, harness):
 def test_arguments_have_the_flags_names_and_defaults(name):
     functions = {"show": "load_run"}
     module = importlib.import_module("harness.commands.python")
-    function = inspect.signature(getattr(module, functions.get(name, name))).parameters
+    function = inspect.signature(getattr(module, functions.get(name) or name)).parameters
     command = next(one.callback for one in app.registered_commands if one.name == name)
+    assert command
     flags = inspect.signature(command).parameters
     renamed = {"sets": "set"}
     known = {renamed.get(flag, flag): value.default for flag, value in flags.items() if flag not in TERMINAL_ONLY}
