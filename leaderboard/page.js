@@ -22,9 +22,9 @@
     return node;
   }
 
-  // A name as nodes that may break after an underscore; its text stays as it is.
+  // A name as nodes that may break after an underscore, a dot or an equals sign; its text stays as it is.
   function named(text) {
-    return String(text).split(/(?<=_)/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
+    return String(text).split(/(?<=[_.=])/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
   }
 
   const whole = (value) => value.toLocaleString("en-US");

@@ -51,7 +51,7 @@ def test_names_break_after_an_underscore_and_never_within_a_word(board_page):
     (rule,) = re.findall(r"td\.name \{([^}]*overflow-wrap[^}]*)\}", board_page)
     assert "overflow-wrap: normal" in rule
     script = board_page.rpartition("<script>")[2]
-    assert 'split(/(?<=_)/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]))' in script
+    assert 'split(/(?<=[_.=])/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]))' in script
     assert "named(textOf(row, c.key))" in script
 
 
