@@ -18,11 +18,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOK = "docs/python.ipynb"
 PAGES = {  # of the repository -> of the site
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
-    NOTEBOOK: "python.md",
+    "docs/python.ipynb": "python.md",
 }
 BOARD = ("leaderboard/README.md", "leaderboard/index.html")  # both are the page that is copied to
 BOARD_PAGE = "board/index.html"

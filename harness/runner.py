@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.compare import Family, comparison_rows, row_name
-from harness.config import Recipe, RunConfig, held_out, scope_of, with_config
+from harness.config import Recipe, RunConfig, device_of, held_out, scope_of, with_config
 from harness.contract import (
     Method,
     changes,
@@ -80,6 +80,16 @@ class Outcome:
     row: ComparisonRow | None
     baseline_row: ScoreRow
     ceilings: Sequence[Ceiling]
+
+    @property
+    def compared(self) -> list[tuple[StoredRun, ComparisonRow | None]]:
+        """Both runs, each with its comparison."""
+        return [(self.run, self.row), (self.baseline, None)]
+
+    @property
+    def verdict(self) -> str:
+        """The sentence that a paper may quote."""
+        return self.row.verdict if self.row else "this is the baseline"
 
 
 class Session:
@@ -359,14 +369,9 @@ def judge(session: Session, run: StoredRun) -> Outcome:
 
 def _loading(config: RunConfig) -> dict[str, Any]:
     """The arguments of `load_backbone`."""
-    device = config.device
-    if device == "auto":
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     return {
         "name": config.backbone,
-        "device": device,
+        "device": device_of(config.device),
         "dtype": config.dtype,
         "engine": config.engine,
         "attention": config.attn_implementation,

@@ -135,7 +135,7 @@ def _cells(line: Line, with_unseen: bool) -> list[str]:
         number(c.hedges_g) if c else "",
         str(len(row.seeds)),
         *([number(held_out) if held_out is not None else ""] if with_unseen else []),
-        md(c.verdict) if c else "the baseline" if line.is_baseline else "",
+        md(line.words),
     ]
 
 

@@ -141,11 +141,9 @@ def _row(line: Line, metric: str) -> dict[str, Any]:
         "unseen": _figure(unseen(line.family, metric)),
         "seeds": _cell(str(len(row.seeds)), len(row.seeds)),
     }
-    words = "the baseline" if line.is_baseline else ""
     if line.cost:
         cells |= {"parameters": _whole(line, "trainable_parameters"), "fit": _whole(line, "fit_seconds")}
     if c:
-        words = c.verdict
         cells |= {
             "delta": _figure(c.delta_pts, sign=True),
             "ci": _cell(interval(c.sim_ci_pts) if c.sim_ci_pts else "", low),
@@ -154,7 +152,7 @@ def _row(line: Line, metric: str) -> dict[str, Any]:
             "verdict": _cell(c.verdict_kind, c.verdict_kind),
         }
     runs = [run.id for run in line.family.runs]
-    return {"kind": kind, "flags": flags, "runs": runs, "cells": cells, "words": words, "cost": _cost_words(line)}
+    return {"kind": kind, "flags": flags, "runs": runs, "cells": cells, "words": line.words, "cost": _cost_words(line)}
 
 
 def _whole(line: Line, cost: str) -> list[Any]:

@@ -8,6 +8,7 @@ from harness.compare import Joint
 from harness.errors import HarnessError
 from harness.show import as_html, frame, interval, joint_figure, number, p_value
 
+from .figures import compared_lines
 from .markdown import render
 from .rows import Board, Line
 from .tables import COLUMNS, flat, rows_as_json
@@ -43,7 +44,7 @@ class Leaderboard:
             raise HarnessError(f"there is no section {section}; the leaderboard has {len(self.board.groups)}")
         group = self.board.groups[section - 1]
         base = next((line for line in group.lines if line.is_baseline), None)
-        compared = [line for line in group.lines if line.comparison]
+        compared = compared_lines(group)
         if base is None or not compared:
             raise HarnessError(f"section {section} has no method that is compared with a baseline")
         rows = tuple(line.comparison for line in compared if line.comparison)
@@ -69,5 +70,5 @@ def _cells(line: Line) -> dict[str, str]:
         "delta": number(c.delta_pts, sign=True) if c else "",
         "simultaneous CI": interval(c.sim_ci_pts) if c else "",
         "p adj.": p_value(c.p_adj) if c else "",
-        "verdict": c.verdict if c else "the baseline" if line.is_baseline else "",
+        "verdict": line.words,
     }

@@ -45,6 +45,11 @@ class Line:
         return self.row if isinstance(self.row, ComparisonRow) else None
 
     @property
+    def words(self) -> str:
+        """Its verdict in words."""
+        return self.comparison.verdict if self.comparison else "the baseline" if self.is_baseline else ""
+
+    @property
     def cost(self) -> Cost | None:
         """That of the first seed; None for imported scores."""
         return self.family.first.record.cost

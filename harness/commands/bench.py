@@ -12,7 +12,7 @@ import typer
 
 from harness import show
 from harness.commands.common import Json, Plugins, Quiet, Sets, app, example, options_of, print_json, progress, shown
-from harness.config import RunConfig, load_config
+from harness.config import RunConfig, device_of, load_config
 from harness.errors import HarnessError, did_you_mean
 from harness.text import shell_word, without_places
 
@@ -287,11 +287,7 @@ def _settings(
     config: str, personas: str | None, threads: int | None, dtype: str | None, device: str | None,
     sets: list[str], plugin: list[Path] | None, shape: str,
 ) -> RunConfig:  # fmt: skip
-    import torch
-
-    chosen = device or "auto"
-    if chosen == "auto":
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = device_of(device or "auto")
     if dtype is None and shape != "tiny" and chosen.startswith("cuda"):
         dtype = "bfloat16"
     flags = {"personas": personas, "threads": threads, "dtype": dtype, "device": chosen}

@@ -5,13 +5,11 @@ Names come from entry points, ids from the names of folders. Whatever goes wrong
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 Complete = Callable[[Any, list[str], str], list[str]]
-RUN_FILE = "run.json"
 
 
 def _quietly(function: Callable[[Any], Iterable[str]]) -> Complete:
@@ -36,10 +34,9 @@ def _points(kind: Any, ctx: Any) -> list[str]:
 
 def _run_ids(ctx: Any) -> list[str]:
     from harness.commands.common import RUNS
+    from harness.runs import run_names
 
-    folder = Path(ctx.params.get("runs_dir") or RUNS)
-    with os.scandir(folder) as entries:
-        return [one.name for one in entries if not one.name.startswith(".") and Path(one.path, RUN_FILE).is_file()]
+    return run_names(Path(ctx.params.get("runs_dir") or RUNS))
 
 
 @_quietly

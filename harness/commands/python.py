@@ -79,7 +79,7 @@ def run(
 
     shown_in = told(quiet, settings.isolate)
     result = Result(execute(settings, files, shown_in))
-    book.send(result.compared, result.run.path.parent, shown_in)
+    book.send(result.outcome.compared, result.run.path.parent, shown_in)
     return result
 
 

@@ -136,7 +136,7 @@ def run_command(
         return
     result = python.run(**flags, config=config, set=sets or [], plugin=plugin, quiet=quiet)
     print_json(result.as_dict()) if as_json else typer.echo(str(result))
-    book.send(result.compared, result.run.path.parent, progress(quiet))
+    book.send(result.outcome.compared, result.run.path.parent, progress(quiet))
 
 
 def _dry_run(settings: RunConfig, files: list[Path], shown_in: Any, as_json: bool) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from harness.config import flat
 from harness.runs import RunHead
 
 
@@ -55,7 +55,7 @@ def _tuned(records: Sequence[RunHead]) -> list[list[str]]:
 def _options(records: Sequence[RunHead]) -> list[list[str]]:
     """Options that differ, by the shortest end of their dotted name; what one of the records does not know is left out
     unless nothing else differs."""
-    facts = [_flat(record.method_options) | record.changed_below for record in records]
+    facts = [dict(flat(record.method_options)) | record.changed_below for record in records]
     names = list(dict.fromkeys(name for fact in facts for name in fact))
     unlike = [name for name in names if len({str(fact.get(name)) for fact in facts}) > 1]
     unlike = [name for name in unlike if all(name in fact for fact in facts)] or unlike
@@ -77,13 +77,6 @@ def _dates(records: Sequence[RunHead]) -> list[list[str]]:
 
 def _numbers(records: Sequence[RunHead]) -> list[list[str]]:
     return [[str(place)] for place in range(1, len(records) + 1)]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
 
 
 def _end(name: str, names: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.compare.guard import Family, families
+from harness.config import flat
 from harness.errors import StoreError, did_you_mean
 from harness.runs import RunHead, StoredRun
 
@@ -105,15 +106,10 @@ def _facts(record: RunHead) -> dict[str, Any]:
         "replies": record.n_replies,
         "backbone": record.config.backbone,
     }
-    facts |= _flat("option", record.method_options) | _flat("benchmark", record.benchmark.options)
-    facts |= _flat("protocol", record.protocol) | record.changed_below
+    for path, values in (
+        ("option.", record.method_options), ("benchmark.", record.benchmark.options), ("protocol.", record.protocol),
+    ):  # fmt: skip
+        facts |= flat(values, path)
+    facts |= record.changed_below
     facts |= {f"hash of {name}": value[:8] for name, value in record.hashes.items()}
     return facts | {"hash of plugin": record.plugin.sha256[:8]}
-
-
-def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        key = f"{prefix}.{name}"
-        found |= _flat(key, value) if isinstance(value, Mapping) else {key: value}
-    return found

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from harness.compare.guard import Family, NotComparableError, comparison_rows, row_name
-from harness.runs import Cost, RunRecord, StoredRun, Tracked
+from harness.config import flat
+from harness.runs import Cost, RunRecord, StoredRun, Tracked, Value
 from harness.scoring import scale
 from harness.statistics import ComparisonRow
 
@@ -50,24 +49,19 @@ def tracked(run: StoredRun, row: ComparisonRow | None = None) -> Tracked:
     return Tracked(record.id, record.created, _params(record), tags, known, _curves(run))
 
 
-def _params(record: RunRecord) -> dict[str, str | int | float | bool]:
-    """The settings by their names; options behind "method.", "benchmark." and "protocol."."""
-    found = _flat("", record.config.model_dump(mode="json"))
-    found |= _flat("method.", record.method_options) | _flat("benchmark.", record.benchmark.options)
-    found |= _flat("protocol.", record.protocol) | _flat("hash.", record.hashes)
-    return found
-
-
-def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
-    """Nested options by dotted name; what is None is left out."""
-    found: dict[str, str | int | float | bool] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found |= _flat(f"{prefix}{name}.", value)
-        elif isinstance(value, str | int | float):
-            found[prefix + name] = value
-        elif isinstance(value, list | tuple):
-            found[prefix + name] = ", ".join(map(str, value))
+def _params(record: RunRecord) -> dict[str, Value]:
+    """The settings by their names; options behind "method.", "benchmark." and "protocol.". What is None is left out."""
+    parts = {
+        "": record.config.model_dump(mode="json"), "method.": record.method_options,
+        "benchmark.": record.benchmark.options, "protocol.": record.protocol, "hash.": record.hashes,
+    }  # fmt: skip
+    found: dict[str, Value] = {}
+    for path, values in parts.items():
+        for name, value in flat(values, path):
+            if isinstance(value, list | tuple):
+                found[name] = ", ".join(map(str, value))
+            elif value is not None:
+                found[name] = value
     return found
 
 

@@ -1,5 +1,5 @@
 # The face of this room: what other rooms may import. `__init__.py` reads this list and imports on first use.
-from .resolved import config_yaml as config_yaml
+from .resolved import config_yaml as config_yaml, device_of as device_of
 from .run_config import (
     SETTINGS as SETTINGS,
     OptionsOf as OptionsOf,

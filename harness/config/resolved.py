@@ -8,6 +8,15 @@ from harness.config.run_config import SETTINGS, RunConfig
 from harness.contract import option_values, plain
 
 
+def device_of(name: str) -> str:
+    """The device that a setting means: "auto" is the GPU where there is one."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def config_yaml(config: RunConfig) -> str:
     """Every setting and every option with its value, as a file for --config; options are dotted and have a target."""
     values = config.as_dict()

@@ -351,7 +351,7 @@ def _read_document(
 def flat(values: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
     """Dotted name -> value of nested mappings, as options are written."""
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             yield from flat(value, f"{path}{key}.")
         else:
             yield path + key, value

@@ -33,11 +33,13 @@ from .stored import (
     published_run as published_run,
     read_record as read_record,
     read_run as read_run,
+    run_names as run_names,
     write_run as write_run,
 )
 from .trackers import (
     TRACKERS as TRACKERS,
     Tracked as Tracked,
+    Value as Value,
     chosen_trackers as chosen_trackers,
     send as send,
 )

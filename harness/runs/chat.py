@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,13 +21,13 @@ from harness.model import Backbone, set_repeatable, split_examples
 from harness.progress import Progress
 from harness.runs.export import check_personas
 from harness.runs.loading import ADAPTERS, Note, load_as_run, merged_below, settings_of
+from harness.runs.record import RunRecord
 from harness.runs.replies import Reply
 from harness.runs.serving import read_served
 from harness.runs.stored import StoredRun, all_runs, find_run, run_names
-from harness.store import canonical_hash, file_digest
+from harness.store import file_digest
 
 Files = Sequence[str | Path]  # loose plugin files
-_MESSAGE = re.compile(r"(?:\A|\n)(system|user|assistant): ")  # as `replies` joins the messages of a prompt
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ def _check(run: StoredRun) -> None:
         raise HarnessError(f"{run.id} is {record.status} and has no model to talk with; run it again")
     if record.imported:
         raise HarnessError(f"{run.id} was imported: there are scores, and no model to talk with")
-    instead = f"; talk with a run of {_either(record.requires)}" if record.requires else ""
+    instead = _instead(record)
     if record.adds_text:
         raise HarnessError(
             f"'{record.method}' adds text to prompts, which only its own code can make, not the stored run{instead}"
@@ -220,8 +219,10 @@ def _check(run: StoredRun) -> None:
         raise StoreError(f"{fault}; {run.mend}")
 
 
-def _either(names: Sequence[str]) -> str:
-    return " or ".join(f"'{name}'" for name in names)
+def _instead(record: RunRecord) -> str:
+    """What can be talked with in place of a run that stands on others."""
+    names = " or ".join(f"'{name}'" for name in record.requires)
+    return f"; talk with a run of {names}" if names else ""
 
 
 def _is_bare(run: StoredRun) -> bool:
@@ -240,8 +241,9 @@ def _key_of(run: StoredRun, persona: str) -> str | None:
     if _is_bare(run):
         return None
     if persona not in served:
-        instead = f"; talk with a run of {_either(record.requires)}" if record.requires else ""
-        raise HarnessError(f"no adapter of {run.id} answers '{persona}', but a model below its adapters{instead}")
+        raise HarnessError(
+            f"no adapter of {run.id} answers '{persona}', but a model below its adapters{_instead(record)}"
+        )
     return served[persona]
 
 
@@ -287,19 +289,8 @@ def read_scene(run: StoredRun, persona: str, dialogue: str | None, files: Files 
         known = did_you_mean(str(dialogue), [names[place] for place in own])
         raise HarnessError(f"{run.id} has no test dialogue '{dialogue}' of '{persona}'; {known}")
     (asked,) = replies.rows(wanted[:1])
-    messages = _as_messages(asked) or _of_benchmark(run, asked, files)
+    messages = asked.messages() or _of_benchmark(run, asked, files)
     return Scene(names[wanted[0]], messages, asked.reply)
-
-
-def _as_messages(asked: Reply) -> tuple[Message, ...]:
-    """The messages of a stored prompt; empty where it has no text, or a text that can be read in several ways."""
-    _, *parts = _MESSAGE.split(asked.prompt or "")
-    messages = tuple(Message(role, text) for role, text in zip(parts[::2], parts[1::2], strict=True))  # pyright: ignore[reportArgumentType]
-    return messages if _is_asked(asked, messages) else ()
-
-
-def _is_asked(asked: Reply, messages: Sequence[Message]) -> bool:
-    return canonical_hash([[m.role, m.text] for m in messages])[:16] == asked.prompt_hash
 
 
 def _of_benchmark(run: StoredRun, asked: Reply, files: Files) -> tuple[Message, ...]:
@@ -313,6 +304,6 @@ def _of_benchmark(run: StoredRun, asked: Reply, files: Files) -> tuple[Message, 
         raise HarnessError(f"{why} does not take the run's options any more; run it again with --texts") from error
     dataset = replace(benchmark.load(options), protocol=_protocol(run))
     for example in split_examples(dataset, "test"):
-        if example.prompt.id == asked.id and _is_asked(asked, example.prompt.messages):
+        if example.prompt.id == asked.id and asked.answers(example.prompt.messages):
             return example.prompt.messages
     raise HarnessError(f"{why} does not have the run's prompts any more; run it again with --texts")

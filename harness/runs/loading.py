@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.adapters import Bank, LoRABank, load_bank, merged, saved_below
+from harness.config import device_of
 from harness.errors import HarnessError
 from harness.model import Backbone, load_backbone
 from harness.runs.stored import StoredRun
@@ -72,11 +73,7 @@ def load_as_run(run: StoredRun, backbone: str | None, device: str | None, note: 
     Else as `load_for_export`.
     """
     config = settings_of(run)
-    device = device or str(config.get("device") or "cpu")
-    if device == "auto":
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(device or str(config.get("device") or "cpu"))
     engine, attention = (str(config.get(name) or "auto") for name in ("engine", "attn_implementation"))
     return _loaded(run, backbone, note, device=device, engine=engine, attention=attention)
 

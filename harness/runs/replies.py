@@ -14,6 +14,7 @@ Whether texts are kept is the setting `texts` (`--no-texts`). pyarrow is importe
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.contract import Example
+from harness.contract import Example, Message
 from harness.errors import StoreError
 from harness.store import canonical_hash
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 FILE, OLD_FILE = "replies.parquet", "scores.jsonl"
 TEXTS = ("id", "persona", "prompt", "prompt_hash", "reference", "reference_hash", "reply")
 _SCORE = "score_"
+_MESSAGE = re.compile(r"(?:\A|\n)(system|user|assistant): ")  # where a message of a prompt begins
 _OLD_NAMES = {"prompt": "prompt_hash", "reference": "reference_hash"}  # schema 1 kept hashes under these names
 
 
@@ -45,6 +47,16 @@ class Reply:
     reference: str | None
     reference_hash: str | None
     reply: str | None
+
+    def messages(self) -> tuple[Message, ...]:
+        """Those of its prompt; empty where it has no text, or a text that can be read in several ways."""
+        _, *parts = _MESSAGE.split(self.prompt or "")
+        messages = tuple(Message(role, text) for role, text in zip(parts[::2], parts[1::2], strict=True))  # pyright: ignore[reportArgumentType]
+        return messages if self.answers(messages) else ()
+
+    def answers(self, messages: Sequence[Message]) -> bool:
+        """Whether these are the messages of its prompt, by their digest."""
+        return _prompt_hash(messages) == self.prompt_hash
 
 
 class Replies:
@@ -93,6 +105,10 @@ class Replies:
         return [Reply(**row) for row in table.to_pylist()]
 
 
+def _prompt_hash(messages: Sequence[Message]) -> str:
+    return canonical_hash([[message.role, message.text] for message in messages])[:16]
+
+
 def _numbered(names: Sequence[Any]) -> np.ndarray:
     places = {name: place for place, name in enumerate(dict.fromkeys(names))}
     return np.array([places[name] for name in names], dtype=int)
@@ -131,7 +147,7 @@ def write_replies(
     columns: dict[str, Sequence[Any]] = {
         "id": [prompt.id for prompt in prompts],
         "persona": [prompt.persona for prompt in prompts],
-        "prompt_hash": [canonical_hash([[m.role, m.text] for m in prompt.messages])[:16] for prompt in prompts],
+        "prompt_hash": [_prompt_hash(prompt.messages) for prompt in prompts],
         "reference_hash": [canonical_hash(example.reference)[:16] for example in examples],
         "reply": replies,
     }

@@ -190,7 +190,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "score": shown(record, decides, record.scores[decides]),
         "baseline": outcome.baseline.record.method,
         "baseline_score": shown(outcome.baseline.record, decides, outcome.baseline.record.scores[decides]),
-        "verdict": row.verdict if row else "this is the baseline",
+        "verdict": outcome.verdict,
         "scores": {m: shown(record, m, record.scores.get(m)) for m in record.metrics},
         "ceilings": {c.name: shown(record, decides, c.scores[decides]) for c in outcome.ceilings},
         **yardsticks_json([Family(record.method, (outcome.run,))]),

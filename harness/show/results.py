@@ -5,7 +5,6 @@ Text and tables are those of the commands. `to_pandas` needs pandas, which `pip 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,16 +95,15 @@ class Run:
         return persona_figure(self.view(metric))
 
     def __str__(self) -> str:
-        return run_text(self.stored, self.view() if self.stored.complete else None, self._sampled(), 3)
+        if not self.stored.complete:
+            return run_text(self.stored, None, (), 3)
+        return run_text(self.stored, self.view(), samples(self.stored, 5, self.metric), 3)
 
     def __repr__(self) -> str:
         return f"<Run {self.id}: {self.stored.head.status}>"
 
     def _repr_html_(self) -> str:
         return as_html(run_blocks(self.stored))
-
-    def _sampled(self, most: int = 5) -> Sequence[Any]:
-        return samples(self.stored, most, self.metric) if self.stored.complete else []
 
 
 class Comparison:
@@ -176,14 +174,9 @@ class Result:
         return self.outcome.row
 
     @property
-    def compared(self) -> list[tuple[StoredRun, ComparisonRow | None]]:
-        """Both stored runs, each with its comparison."""
-        return [(self.outcome.run, self.outcome.row), (self.outcome.baseline, None)]
-
-    @property
     def verdict(self) -> str:
         """The sentence that a paper may quote."""
-        return self.row.verdict if self.row else "this is the baseline"
+        return self.outcome.verdict
 
     @property
     def comparison(self) -> Comparison | None:

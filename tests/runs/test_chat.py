@@ -102,7 +102,7 @@ def test_every_stored_prompt_gets_its_stored_reply(runs, method):
         speaker = side.speaker(persona)
         assert speaker.difference() == ""
         rows = [row for row in replies.rows(range(len(replies))) if row.persona == persona]
-        assert [speaker.answer(chat_module._as_messages(row)).reply for row in rows] == [row.reply for row in rows]
+        assert [speaker.answer(row.messages()).reply for row in rows] == [row.reply for row in rows]
 
 
 @pytest.mark.slow
