@@ -9,6 +9,7 @@ from .bank import (
 )
 from .discrete_prompt import DiscretePromptBank as DiscretePromptBank
 from .files import (
+    SHARD as SHARD,
     load_bank as load_bank,
     open_adapter as open_adapter,
     save_bank as save_bank,

@@ -83,11 +83,9 @@ class Store:
 
         A second process waits for the first.
         """
+        if found := self.find(kind, key):
+            return found
         folder = self.cache / kind / key
-        if self._sound(folder):
-            with contextlib.suppress(OSError):  # `harness runs gc` asks when it was used
-                os.utime(folder / SEAL)
-            return folder
         with self.lock(f"{kind}-{key}"):
             if not folder.is_dir() or damage(folder):
 
@@ -96,6 +94,15 @@ class Store:
                     seal(part)
 
                 self._write(folder, fill)
+        return folder
+
+    def find(self, kind: str, key: str) -> Path | None:
+        """The folder that `cached` made under this key, or None where there is none, or a damaged one."""
+        folder = self.cache / kind / key
+        if not self._sound(folder):
+            return None
+        with contextlib.suppress(OSError):  # `harness runs gc` asks when it was used
+            os.utime(folder / SEAL)
         return folder
 
     def cached_folders(self) -> list[Path]:

@@ -10,14 +10,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from harness.adapters import Bank
+from harness.adapters import SHARD, Bank
 from harness.engines import Answering
 from harness.model import Backbone, Encoded
 from harness.progress import Progress
 from harness.training.bank_training import OnProgress, TrainOptions, Watch, fit_bank, fit_jointly
 from harness.training.designs import DesignSpec
-
-SHARD_PEOPLE = 256  # adapters that fit and answer together, unless a configuration says another number
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +77,7 @@ class Shards:
     elsewhere  None: in this process
     """
 
-    people: int = SHARD_PEOPLE
+    people: int = SHARD
     elsewhere: Elsewhere | None = None
 
     def cut(self, count: int) -> list[range]:

@@ -38,7 +38,7 @@ from harness.progress import Progress
 from harness.store import Store, canonical_hash, dump_json, numerics, read_json, source_hash
 from harness.training.bank_training import TrainOptions, Watch
 from harness.training.designs import DesignSpec
-from harness.training.orders import FitOrder, Joint, Shards, joined, joined_reports
+from harness.training.orders import Elsewhere, FitOrder, Joint, Shards, joined, joined_reports
 
 Control = Literal["global", "swapped"]
 
@@ -74,10 +74,6 @@ class _Fit:
     @property
     def key(self) -> str:
         return canonical_hash(self.identity)
-
-
-class _NotThere(Exception):  # noqa: N818 (an outcome, not an error)
-    """Something is not in the cache."""
 
 
 @dataclass(frozen=True)
@@ -273,28 +269,24 @@ class Fitter:
 
     def _folders(self, fits: Sequence[_Fit]) -> list[Path]:
         """The folder of each fit; those that are not in the cache are fitted, here or elsewhere."""
-        elsewhere = None if self.watch else self.shards.elsewhere
-        if elsewhere and (missing := [fit for fit in fits if not self._is_there(fit.key)]):
-            orders = [fit.order() for fit in missing]
-            if all(is_core(order.bank.spec) for order in orders):
-                for number, report in elsewhere.fit(orders, self.progress):
-                    fit, order = missing[number], orders[number]
+        there = {fit.key: self.store.find("adapters", fit.key) for fit in fits}
+        missing = [fit for fit in fits if there[fit.key] is None]
+        if missing and self.shards.elsewhere and not self.watch:
+            self._fit_elsewhere(missing, self.shards.elsewhere)
+        return [there[fit.key] or self._fitted_here(fit) for fit in fits]
 
-                    def keep(part: Path, fit: _Fit = fit, order: FitOrder = order, report: Any = report) -> None:
-                        self._write(part, order.bank, order.backbone, report, fit.identity)
+    def _fit_elsewhere(self, fits: Sequence[_Fit], elsewhere: Elsewhere) -> None:
+        """Have these fits carried out by an executor; adapters of a plugin's own kind stay for this process."""
+        orders = [fit.order() for fit in fits]
+        if not all(is_core(order.bank.spec) for order in orders):
+            return
+        for number, report in elsewhere.fit(orders, self.progress):
+            fit, order = fits[number], orders[number]
 
-                    self.store.cached("adapters", fit.key, keep)
-        return [self._fitted_here(fit) for fit in fits]
+            def keep(part: Path, fit: _Fit = fit, order: FitOrder = order, report: Any = report) -> None:
+                self._write(part, order.bank, order.backbone, report, fit.identity)
 
-    def _is_there(self, key: str) -> bool:
-        def nothing(_: Path) -> None:
-            raise _NotThere
-
-        try:
-            self.store.cached("adapters", key, nothing)
-        except _NotThere:
-            return False
-        return True
+            self.store.cached("adapters", fit.key, keep)
 
     def _fitted_here(self, fit: _Fit) -> Path:
         """The folder of a fit, from the cache or fitted now; an interrupted one goes on where it stopped."""

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, strategies as st
 from pydantic import Field
 
+from harness.adapters import SHARD
 from harness.config.resolved import config_yaml
 from harness.config.run_config import (
     RunConfig,
@@ -87,6 +88,7 @@ def test_defaults_come_from_the_shipped_file():
     assert config.personas == values["personas"]
     assert config.method_options == MethodOptions()
     assert config.benchmark_options == BenchmarkOptions()
+    assert config.shard_people == SHARD
     assert set(values) < set(RunConfig.__dataclass_fields__)
     assert help_examples()["run"].startswith("harness run --method ")
 

@@ -78,10 +78,14 @@ def test_cached_makes_once(tmp_path):
         made.append(folder)
         (folder / "x").write_text("1")
 
+    assert store.find("things", "k") is None
     first = store.cached("things", "k", make)
     assert store.cached("things", "k", make) == first
     assert len(made) == 1
     assert (first / "x").read_text() == "1"
+    assert store.find("things", "k") == first
+    spoil(first / "x", "empty")
+    assert store.find("things", "k") is None
 
 
 def test_nan_becomes_null_and_hashes_ignore_the_order_of_keys(tmp_path):
