@@ -35,7 +35,10 @@ Config = Annotated[str, typer.Option(help="What is measured: a YAML file, or the
 Personas = Annotated[str | None, typer.Option(help="Number of personas, or `all`. [default: the config's]")]
 Repeats = Annotated[int, typer.Option(min=1, help="Repeats of each way, in turn.")]
 Threads = Annotated[int | None, typer.Option(help=f"CPU threads.{shown('threads')}")]
-Dtype = Annotated[str | None, typer.Option(help=f"float32, bfloat16, float64.{shown('dtype')}")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help=f"float32, bfloat16, float64; bfloat16 by itself for a --shape on CUDA.{shown('dtype')}"),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda; auto takes cuda where there is one. [default: auto]")]
 Output = Annotated[Path | None, typer.Option(help="Markdown file: the block between its marks, or a new file.")]
 Keep = Annotated[Path | None, typer.Option(help="Work in this folder and go on there after an interruption.")]

@@ -37,7 +37,8 @@ def compare_command(
         Literal["micro", "macro"], typer.Option(help="Mean over replies (micro) or over personas (macro).")
     ] = "micro",
     margin: Annotated[
-        float | None, typer.Option(help="Equivalence margin in points, fixed before the scores were seen.")
+        float | None,
+        typer.Option(help="Equivalence margin in points, or in the metric's own unit; fixed before scores were seen."),
     ] = None,
     clusters: Annotated[bool, typer.Option("--clusters", help="Also test whether clusters differ.")] = False,
     form: Form = "text",

@@ -79,7 +79,10 @@ Control = Annotated[
 ShardPeople = Annotated[
     int | None, typer.Option(help=f"So many adapters are computed together.{shown('shard_people')}")
 ]
-Margin = Annotated[float | None, typer.Option(help="Equivalence margin in points, stated before the scores are seen.")]
+Margin = Annotated[
+    float | None,
+    typer.Option(help="Equivalence margin in points, or in the metric's own unit; stated before the scores are seen."),
+]
 
 
 @app.command("run")
