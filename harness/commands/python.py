@@ -184,9 +184,11 @@ def _texts(options: Mapping[str, Any] | Sequence[str]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """A value as YAML. Raises HarnessError for what has no such form."""
+    """A value as --set takes it: text as it is, the rest as YAML. Raises HarnessError for what has no such form."""
+    if isinstance(value, str | PathLike):
+        return str(value)  # --set knows no quotes: they would be part of the text
     try:
-        return json.dumps(str(value) if isinstance(value, PathLike) else value)
+        return json.dumps(value, ensure_ascii=False)
     except TypeError as error:
         raise HarnessError(f"set: {value!r} is no number, text, list or mapping") from error
 

@@ -15,7 +15,7 @@ import pytest
 
 import harness as house
 from harness.commands import app
-from harness.commands.python import settings_of
+from harness.commands.python import _texts, settings_of
 
 TERMINAL_ONLY = {"as_json", "form", "plot", "only_cost", "output", "examples", "publish", "metric", "top", "samples"}
 
@@ -149,6 +149,15 @@ def test_arguments_have_the_flags_names_and_defaults(name):
 def test_values_may_be_python_s(given, wanted):
     config = settings_of({"method": "unified", **given}, None, [], [])
     assert {name: getattr(config, name) for name in wanted} == wanted
+
+
+def test_options_from_python_have_the_values_that_were_given():
+    asked = {"system": 'Say "yes" \N{GRINNING FACE}', "turns": "last", "choices": ["one", "\N{GRINNING FACE}"]}
+    given = {"prompt": {"init": "random"}, "train": {"learning_rate": 1e-5}, "protocol": asked}
+    config = settings_of({"method": "persona_prefix"}, None, _texts(given), [])
+    assert config.method_options.prompt.init == "random"
+    assert config.method_options.train.learning_rate == 1e-5
+    assert config.protocol == {**asked, "choices": ("one", "\N{GRINNING FACE}")}
 
 
 def test_rooms_that_share_a_functions_name_stay_rooms():
