@@ -107,9 +107,11 @@ class Workshop:
         return self._sessions[seed, scope]
 
     def close(self) -> None:
-        """End the processes of methods; what is asked for afterwards begins anew."""
+        """End the processes of methods, and let go of other machines; what is asked for afterwards begins anew."""
         for session in self._sessions.values():
             session.close()
+        if self._root is not None:  # it alone has opened the places where shards are computed
+            self._root.close()
         self._root = None
         self._sessions.clear()
 

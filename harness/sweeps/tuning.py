@@ -5,6 +5,7 @@ The trials themselves are in `trials`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +56,13 @@ def split_personas(session: Session, count: int | None) -> tuple[tuple[str, ...]
 
 def run_tuning(tuning: Tuning, files: Sequence[str | Path], progress: Progress) -> TuningOutcome:
     """All trials that are missing, then the runs of the best of each, compared jointly on the reported personas."""
-    workshop = Workshop(tuning.shared, files, progress, [one.entry for one in tuning.methods])
+    with contextlib.closing(
+        Workshop(tuning.shared, files, progress, [one.entry for one in tuning.methods])
+    ) as workshop:
+        return _outcome(tuning, workshop, progress)
+
+
+def _outcome(tuning: Tuning, workshop: Workshop, progress: Progress) -> TuningOutcome:
     session = workshop.session(tuning.seeds[0], Scope(tuning.shared.persona, tuning.shared.cluster))
     chosen, reported = split_personas(session, tuning.personas)
     apart = not set(chosen) & set(reported)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -21,7 +22,7 @@ from harness.errors import ConfigError
 from harness.leaderboard import board_of, render
 from harness.progress import Progress
 from harness.runs.stored import all_runs
-from harness.sweeps import load_tuning, open_reader, parts_of, trials
+from harness.sweeps import load_tuning, open_reader, parts_of, trials, tuning
 from harness.sweeps.tuning import run_tuning
 from harness.training.checkpoint import Checkpoint
 
@@ -98,6 +99,23 @@ def test_faults_name_their_line(tmp_path, old, new, words):
     with pytest.raises(ConfigError, match=r"study\.yaml:\d+: ") as caught:
         read(tmp_path, STUDY.replace(old, new))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("failing", [True, False])
+def test_a_tuning_lets_go_of_other_machines_when_it_ends(tmp_path, monkeypatch, failing):
+    """The next part of a file would wait for slots that nobody frees."""
+    closed: list[bool] = []
+
+    def made(*_: object) -> str:
+        if failing:
+            raise ConfigError("stopped")
+        return "made"
+
+    monkeypatch.setattr(tuning.Workshop, "close", lambda _: closed.append(True))
+    monkeypatch.setattr(tuning, "_outcome", made)
+    with pytest.raises(ConfigError) if failing else contextlib.nullcontext():
+        assert run_tuning(read(tmp_path), (), Progress("silent")) == "made"
+    assert closed == [True]
 
 
 def test_every_method_gets_as_many_trials_and_the_defaults_are_the_first(outcome):
