@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -26,7 +25,7 @@ from harness.commands.common import (
     shown,
 )
 from harness.commands.tracking import Log, Logbook, LogDir
-from harness.config import RunConfig, config_yaml, isolates
+from harness.config import RunConfig, config_yaml, isolates, read_document
 
 if TYPE_CHECKING:
     from harness.commands.tracking import Compared
@@ -182,9 +181,9 @@ def sweep_command(
     from harness.sweeps import open_reader
 
     files, book = plugin or [], Logbook.of(log, log_dir)
-    reader = open_reader(file, options_of(files), "sweep")
-    separate = isolates(isolate, reader.document)
-    reader = replace(reader, options_of=options_of(files, separate))
+    document = read_document(file, "sweep")
+    separate = isolates(isolate, document)  # before any code of a method is imported here
+    reader = open_reader(document, options_of(files, separate))
     shown_in = python.told(quiet, separate or dry_run)
     folder = str(runs_dir) if runs_dir else None
     flags = {

@@ -203,13 +203,14 @@ class _Nothing:
     """Options of a plugin that is not asked."""
 
 
-def open_reader(file: str | Path, options_of: OptionsOf, command: str = "") -> Reader:
-    """The file parsed, none of it checked.
+def open_reader(file: str | Path | Document, options_of: OptionsOf, command: str = "") -> Reader:
+    """The file parsed, none of it checked; or one that is read already.
 
     command   sweep or tune: a file for another command is refused; empty: any file will do
     Raises ConfigError for that, and for a file that is not there or no YAML mapping.
     """
-    return Reader(read_document(file, command), options_of, [])
+    document = file if isinstance(file, Document) else read_document(file, command)
+    return Reader(document, options_of, [])
 
 
 def load_sweep(reader: Reader, flags: Mapping[str, Any]) -> Sweep:

@@ -335,3 +335,21 @@ def test_a_runs_id_and_scores_are_those_that_run_gives_alone(sweep_lab):
     assert sharp["p_adj"] == result["p_adj"]
     name = f"{result['run']}/replies.parquet"
     assert (alone / name).read_bytes() == (sweep_lab.runs / name).read_bytes()
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_file_says_whether_methods_are_isolated_before_their_code_is_imported(
+    harness, tmp_path, monkeypatch, isolated
+):
+    """What a loose file does when it is imported must not happen in the process that holds the references."""
+    (tmp_path / "mine.py").write_text("")
+    (tmp_path / "sweep.yaml").write_text(f"isolate: {str(isolated).lower()}\nmethods: []\n")
+    asked: list[bool] = []
+
+    def options_of(files: list[Path], isolate: bool = False) -> None:
+        asked.append(isolate)
+        raise ConfigError("stopped")
+
+    monkeypatch.setattr("harness.commands.run.options_of", options_of)
+    code, _, err = harness("sweep", tmp_path / "sweep.yaml", "--plugin", tmp_path / "mine.py")
+    assert (code, asked) == (2, [isolated]), err
