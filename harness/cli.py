@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from harness.commands import app, streams
+from harness.commands import app, goes_on, streams
 from harness.contract import threads_left
 from harness.errors import HarnessError, did_you_mean
 from harness.text import one_line, terminal
@@ -23,7 +23,6 @@ from harness.text import one_line, terminal
 SECONDS_FOR_THREADS = 1.0  # that plugins have left behind
 COMPLETES = "_HARNESS_COMPLETE"  # set by the shell that asks for completions
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-KEEPS_NOTHING = ("chat",)  # commands of which an interruption leaves nothing to go on with
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -84,8 +83,8 @@ def _main(given: list[str]) -> None:
 def _interrupted(given: list[str]) -> None:
     """Say so and exit. By now all that was open is closed; more Ctrl-C change nothing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    keeps = next((word for word in given if not word.startswith("-")), "") not in KEEPS_NOTHING
-    print("interrupted; the same command goes on where it stopped" if keeps else "interrupted", file=sys.stderr)
+    hint = "; the same command goes on where it stopped" if goes_on(given) else ""
+    print(f"interrupted{hint}", file=sys.stderr)
     sys.stdout.flush()
     # After two interruptions of a join Python 3.11 forgets the thread, which may still compute; an interpreter that is
     # taken down around it aborts.

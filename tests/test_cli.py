@@ -371,6 +371,23 @@ def test_the_backbone_card_is_shown(harness):
     assert harness("backbone", "show", "tinny")[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("run --method m", True), ("sweep file", True), ("tune file --hours 8", True), ("chat id --persona p", False),
+        ("export id --to peft --output x", False), ("bench train --keep x", True), ("bench train --keep=x", True),
+        ("bench train", False), ("runs check", False), ("--version", False), ("nonsense", False), ("bench", False),
+    ],
+)  # fmt: skip
+def test_only_a_command_that_keeps_what_is_done_says_that_it_goes_on(line, expected, harness, monkeypatch):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.cli.app", interrupted)
+    hint = "; the same command goes on where it stopped" if expected else ""
+    assert harness(*line.split()) == (130, "", f"interrupted{hint}\n")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize(

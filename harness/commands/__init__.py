@@ -15,7 +15,7 @@ from harness.commands import (  # noqa: F401 (they enter)
     stored,
     tune,
 )
-from harness.commands.common import app
+from harness.commands.common import app, goes_on
 from harness.commands.streams import streams
 
-__all__ = ["app", "streams"]
+__all__ = ["app", "goes_on", "streams"]

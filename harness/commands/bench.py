@@ -11,7 +11,19 @@ from typing import Annotated, Any
 import typer
 
 from harness import show
-from harness.commands.common import Json, Plugins, Quiet, Sets, app, example, options_of, print_json, progress, shown
+from harness.commands.common import (
+    Json,
+    Plugins,
+    Quiet,
+    Sets,
+    app,
+    example,
+    options_of,
+    print_json,
+    progress,
+    resumes,
+    shown,
+)
 from harness.config import RunConfig, device_of, load_config
 from harness.errors import HarnessError, did_you_mean
 from harness.text import shell_word, without_places
@@ -76,6 +88,7 @@ def _check_shape(shape: str, layers: int | None) -> None:
 
 @bench_app.command("train")
 @example("bench-train")
+@resumes("--keep")
 def bench_train_command(
     config: Config = "bench",
     personas: Personas = None,
@@ -140,6 +153,7 @@ def bench_train_command(
 
 @bench_app.command("generate")
 @example("bench-generate")
+@resumes("--keep")
 def bench_generate_command(
     config: Config = "bench",
     personas: Personas = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,6 +99,34 @@ def example(command: str) -> Callable[[Any], Any]:
         return function
 
     return add
+
+
+def resumes(option: str = "") -> Callable[[Any], Any]:
+    """Decorator of a command that keeps what is done: after an interruption the same line goes on where it stopped.
+
+    option   it does so only with this one
+    """
+
+    def add(function: Any) -> Any:
+        function.resumes = option
+        return function
+
+    return add
+
+
+def goes_on(words: Sequence[str]) -> bool:
+    """Whether the command of a line goes on after an interruption."""
+    level: typer.Typer = app
+    for word in (word for word in words if not word.startswith("-")):
+        for command in level.registered_commands:
+            if command.name == word:
+                option = getattr(command.callback, "resumes", None)
+                return option is not None and (not option or any(w.partition("=")[0] == option for w in words))
+        inner = [group.typer_instance for group in level.registered_groups if group.name == word]
+        if not inner or inner[0] is None:
+            break
+        level = inner[0]
+    return False
 
 
 def shown(name: str) -> str:

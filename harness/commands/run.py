@@ -22,6 +22,7 @@ from harness.commands.common import (
     print_json,
     print_whole,
     progress,
+    resumes,
     shown,
 )
 from harness.commands.tracking import Log, Logbook, LogDir
@@ -86,6 +87,7 @@ Margin = Annotated[
 
 @app.command("run")
 @example("run")
+@resumes()
 def run_command(
     method: Method = None,
     benchmark: Benchmark = None,
@@ -155,6 +157,7 @@ def _dry_run(settings: RunConfig, files: list[Path], shown_in: Any, as_json: boo
 
 @app.command("sweep")
 @example("sweep")
+@resumes()
 def sweep_command(
     file: Annotated[str, typer.Argument(help="YAML file, or the name of a shipped one.")],
     personas: Annotated[str | None, typer.Option(help="Size of the world in place of the file's.")] = None,

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from harness.commands import completion
-from harness.commands.common import Json, Plugins, Quiet, app, example, options_of, print_json, progress, shown
+from harness.commands.common import Json, Plugins, Quiet, app, example, options_of, print_json, progress, resumes, shown
 from harness.commands.tracking import Log, Logbook, LogDir
 
 SECONDS_BETWEEN_SIGNALS = 5.0
@@ -20,6 +20,7 @@ SECONDS_BETWEEN_SIGNALS = 5.0
 
 @app.command("tune")
 @example("tune")
+@resumes()
 def tune_command(
     file: Annotated[str, typer.Argument(help="YAML file, or the name of a shipped one.")],
     trials: Annotated[int | None, typer.Option(min=1, help="Trials of each method in place of the file's.")] = None,
