@@ -20,7 +20,7 @@ from harness.errors import HarnessError, StoreError, did_you_mean
 from harness.model import Backbone, set_repeatable, split_examples
 from harness.progress import Progress
 from harness.runs.export import check_personas
-from harness.runs.loading import ADAPTERS, Note, load_as_run, merged_below, settings_of
+from harness.runs.loading import ADAPTERS, Note, adapters_damage, load_as_run, merged_below, settings_of
 from harness.runs.record import RunRecord
 from harness.runs.replies import Reply
 from harness.runs.serving import read_served
@@ -105,7 +105,9 @@ class Side:
         if key is None:
             fitted = Fitted.of(Adapters(self.top))
         else:
-            bank = load_bank(folder, self.top, _keys_read(self.run, key))
+            keys = _keys_read(self.run, key)
+            _check_adapters(self.run, keys)
+            bank = load_bank(folder, self.top, keys)
             fitted = Fitted.of(Adapters(self.top, bank, folder), {persona: key})
         return Speaker(self.run, persona, scene, fitted, Transcript(_protocol(self.run), Progress("silent")))
 
@@ -149,7 +151,8 @@ def open_sides(
     """
     for run in runs:
         _check(run)
-        _key_of(run, persona)
+        if (key := _key_of(run, persona)) is not None:
+            _check_adapters(run, _keys_read(run, key))
     loaded: dict[str, Backbone] = {}
     sides = []
     for run in runs:
@@ -215,7 +218,13 @@ def _check(run: StoredRun) -> None:
         )
     if not _is_bare(run) and not (run.path / ADAPTERS).is_dir():
         raise HarnessError(f"{run.id} has no adapters: '{record.method}' trains none of its own{instead}")
-    if fault := run.damage():
+    if fault := run.damage(adapters=False):
+        raise StoreError(f"{fault}; {run.mend}")
+
+
+def _check_adapters(run: StoredRun, keys: Sequence[str] | None) -> None:
+    """Raises StoreError for damage of what is read for these adapters."""
+    if fault := adapters_damage(run, keys):
         raise StoreError(f"{fault}; {run.mend}")
 
 
@@ -252,8 +261,8 @@ def _keys_read(run: StoredRun, key: str) -> list[str] | None:
 
     A bank of a single LoRA is merged into the weights, which rounds differently: two stand for many. None: all.
     """
-    others = sorted({*read_served(run.path).values()} - {key})
-    return [key, others[0]] if others else None
+    other = min({*read_served(run.path).values()} - {key}, default=None)
+    return None if other is None else [key, other]
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from harness.adapters import merged, write_peft
 from harness.errors import HarnessError, StoreError, did_you_mean
 from harness.model import RANDOM, Backbone, template_text, without_progress_bars
 from harness.runs.export_readme import MODEL, PERSONAS, TEMPLATE, AdapterReadme, base_named
-from harness.runs.loading import ADAPTERS, Stack, load_for_export, settings_of
+from harness.runs.loading import ADAPTERS, Stack, adapters_damage, load_for_export, settings_of
 from harness.runs.serving import read_served
 from harness.runs.stored import StoredRun
 from harness.store import dump_json, new_folder
@@ -58,6 +58,8 @@ def export_adapters(
     _check(run, output)
     served = chosen(run, personas)
     keys = sorted(set(served.values()))
+    if fault := adapters_damage(run, keys):
+        raise StoreError(f"{fault}; {run.mend}")
     base = _loaded(run, backbone, note)
     stack = Stack.of(run.path / ADAPTERS, base, keys)
     _check_form(run, stack, form, keys)
@@ -98,7 +100,7 @@ def _check(run: StoredRun, output: Path) -> None:
         raise HarnessError(f"{run.id} was imported: there are scores, and no adapters")
     if not (run.path / ADAPTERS).is_dir():
         raise HarnessError(f"{run.id} has no adapters: '{run.record.method}' trains none of its own")
-    if fault := run.damage():
+    if fault := run.damage(adapters=False):
         raise StoreError(f"{fault}; {run.mend}")
     check_free(output)
 

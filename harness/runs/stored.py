@@ -94,11 +94,15 @@ class StoredRun:
         """How its adapters learnt; None where that is not stored. Raises StoreError for a file that cannot be read."""
         return read_learning(self.path)
 
-    def damage(self) -> str:
-        """What is wrong with the files beside run.json, in one line with the path; empty if nothing is."""
+    def damage(self, adapters: bool = True) -> str:
+        """What is wrong with the files beside run.json, in one line with the path; empty if nothing is.
+
+        adapters  with all of its adapters; False: `loading.adapters_damage` looks at those that are read
+        """
         for name, digest in self.record.files.items():
             path = self.path / name
-            if fault := damage(path.parent, digest) if path.name == SEAL else file_damage(path, digest):
+            whole = adapters and path.name == SEAL
+            if fault := damage(path.parent, digest) if whole else file_damage(path, digest):
                 return fault
         return ""
 
