@@ -273,3 +273,10 @@ def test_of_two_fits_of_a_method_the_one_below_the_adapters_is_meant(put, tmp_pa
         (run.path / place / "index.json").write_text("{}")
         (run.path / place / "shard-00000.safetensors").write_text("a" if run.id == "base-a" else "b")
     assert find_beside(tmp_path / "runs", runs[0], "base").id == "base-b"
+
+
+def test_of_one_run_of_a_method_no_adapters_are_read_to_find_it(put, tmp_path, monkeypatch):
+    """A bank of a million people is hundreds of gigabytes."""
+    one, other = put("mine", [0.5, 0.6]), put("base", [0.5, 0.6])
+    monkeypatch.setattr(chat_module, "_digests", lambda _: pytest.fail("files of adapters were read"))
+    assert find_beside(tmp_path / "runs", one, "base").id == other.id
