@@ -158,7 +158,8 @@ def open_sides(
     for run in runs:
         told = settings_of(run)
         names = ("backbone", "dtype", "engine", "attn_implementation", "load_in", "chat_template", "device")
-        same = json.dumps([str(told.get(name)) for name in names])
+        # What a name leads to may have changed between two runs: each is loaded as its own, and refused if it is not.
+        same = json.dumps([run.record.hashes.get("backbone"), *(str(told.get(name)) for name in names)])
         if same not in loaded:
             loaded[same] = load_as_run(run, backbone, device, note)
         sides.append(Side(run, merged_below(run.path / ADAPTERS, loaded[same])[1], files))

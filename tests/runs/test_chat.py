@@ -280,3 +280,15 @@ def test_of_one_run_of_a_method_no_adapters_are_read_to_find_it(put, tmp_path, m
     one, other = put("mine", [0.5, 0.6]), put("base", [0.5, 0.6])
     monkeypatch.setattr(chat_module, "_digests", lambda _: pytest.fail("files of adapters were read"))
     assert find_beside(tmp_path / "runs", one, "base").id == other.id
+
+
+def test_a_run_with_another_backbone_of_the_same_name_is_not_answered_by_the_first_ones(put, monkeypatch):
+    """The folder that a name means may hold another model than when the second run was made."""
+    runs = [put(name, [0.5, 0.6], hashes={"backbone": 64 * name[-1]}) for name in ("first", "second", "third")]
+    asked: list[str] = []
+    monkeypatch.setattr(chat_module, "load_as_run", lambda run, *_: asked.append(run.id) or run.id)
+    monkeypatch.setattr(chat_module, "merged_below", lambda _, backbone: ([], backbone))
+    monkeypatch.setattr(chat_module, "_check", lambda _: None)
+    monkeypatch.setattr(chat_module, "_key_of", lambda *_: None)
+    assert [side.top for side in open_sides(runs, "p000", print)] == ["first-x-0", "second-x-0", "second-x-0"]
+    assert asked == ["first-x-0", "second-x-0"]
