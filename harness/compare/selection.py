@@ -24,11 +24,11 @@ def select(runs: Sequence[StoredRun], name: str, metric: str | None = None) -> F
     """
     known = families(runs)
     ids = {run.id: run for run in runs}
-    if "," in name:
+    found = [family for family in known if name in names_of(family)]
+    if "," in name and not found:  # a row's name may hold commas, too
         return _joined([_one_run(ids, part.strip()) for part in name.split(",") if part.strip()], name)
     if name in ids:
         return _joined([_one_run(ids, name)], name)
-    found = [family for family in known if name in names_of(family)]
     found = found or [f for f in known if name and any(run.id.startswith(name) for run in f.runs)]
     if len(found) > 1 and metric:
         found = [family for family in found if metric in family.first.head.metrics] or found

@@ -179,6 +179,18 @@ def test_unlike_runs_are_refused_with_all_that_differs(put, tmp_path, harness):
         assert words in err
 
 
+def test_a_rows_name_may_hold_commas(put, tmp_path, harness):
+    """The names that tables show and that refusals suggest can be given back."""
+    put("base", BASE)
+    put("good", GOOD, changed={"below": {"rank": 4, "train.epochs": 2}})
+    put("good", BAD, id="plain")
+    name = "good (below.rank=4, below.train.epochs=2)"
+    assert select(all_runs(tmp_path / "runs"), name).first.id == "good-x-0"
+    code, out, err = harness("compare", "base", name, "--runs-dir", tmp_path / "runs")
+    assert code == 0, err
+    assert f"{name}: better than base" in out
+
+
 def test_two_runs_of_one_method_are_told_apart_by_their_ids(put, tmp_path, harness):
     put("m", BASE, id="m-one")
     put("m", GOOD, id="m-two", n=4, hashes={"examples": "f" * 64})
