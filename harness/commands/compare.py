@@ -142,6 +142,8 @@ def power_command(
         # Without the noise of a reply, --sd is taken to hold for the replies that are planned.
         spread, unit = Spread(sd, None if reply_sd is None else sd, reply_sd, replies), "pt"
         spread = spread.with_replies(replies) if replies and reply_sd is not None else spread
+    elif reply_sd is not None:
+        raise HarnessError("--reply-sd goes with --sd; of stored runs the noise of a reply is measured")
     elif method and baseline:
         spread, unit = spread_of(runs_in(runs_dir), method, baseline, metric, estimand)
         spread = spread.with_replies(replies) if replies is not None else spread

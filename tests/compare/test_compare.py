@@ -473,6 +473,7 @@ def test_power_from_a_stated_spread():
         (["--sd", "3", "--reply-sd", "20", "--personas", "50"], "--replies"),
         (["--sd", "3", "--personas", "50", "--power", "1"], "--power"),
         (["--sd", "3", "--method", "m", "--personas", "50"], "not both"),
+        (["--method", "m", "--baseline", "b", "--reply-sd", "20"], "--reply-sd goes with --sd"),
     ],
 )
 def test_plans_that_make_no_sense(harness, arguments, words):
