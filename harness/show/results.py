@@ -70,7 +70,7 @@ class Run:
     @property
     def score(self) -> float | None:
         """By the metric that decides, in its unit (points where it is a share); None for a run without an end."""
-        return self.scores.get(self.metric)
+        return self.scores.get(self.metric) if self.stored.complete else None
 
     @property
     def scores(self) -> dict[str, float | None]:

@@ -87,6 +87,14 @@ def test_a_stored_run_has_fields_replies_and_pictures(folder):
     assert png(run.plot()).startswith(b"\x89PNG")
 
 
+def test_a_run_whose_record_is_damaged_has_no_score(folder):
+    path = folder / "other-x-0" / "run.json"
+    path.write_text("{")
+    run = house.load_run("other", folder)
+    assert (run.score, run.scores) == (None, {})
+    assert "cannot read" in str(run)
+
+
 def test_what_stands_in_records_is_escaped_in_a_notebook(put, tmp_path, rng_scores):
     put("base", rng_scores)
     put("<script>alert(1)</script>", rng_scores, id="evil")
