@@ -232,12 +232,12 @@ def show_command(
     """Show a stored run: scores, cost, flags, clusters, best and worst personas, sample replies."""
     import dataclasses
 
-    from harness.compare import samples as sampled, view
+    from harness.compare import samples as sampled, view_if_any
     from harness.show import run_text
 
     stored = python.load_run(run, runs_dir).stored
-    seen = view(stored, metric) if stored.complete else None
-    replies = sampled(stored, samples, seen.metric) if seen else []
+    seen = view_if_any(stored, metric)
+    replies = sampled(stored, samples, seen.metric if seen else stored.record.metric) if stored.complete else []
     if as_json:
         record = stored.record.model_dump(mode="json", exclude={"per_persona"})
         print_json(

@@ -22,5 +22,6 @@ from .run_view import (
     evenly as evenly,
     samples as samples,
     view as view,
+    view_if_any as view_if_any,
 )
 from .tracked import tracked as tracked

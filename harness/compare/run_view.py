@@ -93,6 +93,14 @@ def view(run: StoredRun, metric: str | None = None) -> View:
     return View(metric, unit, tuple(rows), clusters, spread, None if noise is None else noise * factor, tuple(notes))
 
 
+def view_if_any(run: StoredRun, metric: str | None = None) -> View | None:
+    """The same; None for an unfinished run, and where no metric is asked for and none is a mean over replies."""
+    sums = run.record.metric_sums
+    if not run.complete or (metric is None and all(sums(name).pooled for name in run.record.metrics)):
+        return None
+    return view(run, metric)
+
+
 def _shrunken(run: StoredRun, metric: str, personas: Sequence[str]) -> tuple[Any, float | None, list[str]]:
     if len(personas) < FEWEST:
         return None, None, [f"{len(personas)} personas: plain means, too few to tell spread from noise"]

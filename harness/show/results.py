@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.compare import Family, Joint, View, as_json, row_name, samples, view
+from harness.compare import Family, Joint, View, as_json, row_name, samples, view, view_if_any
 from harness.errors import HarnessError, StoreError
 from harness.runs import RunRecord, StoredRun
 from harness.show.drawn import joint_figure, persona_figure
@@ -97,7 +97,8 @@ class Run:
     def __str__(self) -> str:
         if not self.stored.complete:
             return run_text(self.stored, None, (), 3)
-        return run_text(self.stored, self.view(), samples(self.stored, 5, self.metric), 3)
+        seen = view_if_any(self.stored)
+        return run_text(self.stored, seen, samples(self.stored, 5, seen.metric if seen else self.metric), 3)
 
     def __repr__(self) -> str:
         return f"<Run {self.id}: {self.stored.head.status}>"

@@ -94,9 +94,12 @@ def _clusters(groups, unit: str) -> list[str]:
 
 
 def run_text(run: StoredRun, seen: View | None, sampled: Sequence[Sample], top: int) -> str:
-    """A stored run for reading: what it is, scores, cost, flags, clusters, best and worst personas, replies."""
+    """A stored run for reading: what it is, scores, cost, flags, clusters, best and worst personas, replies.
+
+    seen  None: it is not complete, or none of its metrics has a value per reply
+    """
     record = run.record
-    if seen is None:
+    if not run.complete:
         return as_lines(_head(record))
     lines = [*_head(record), "", *table_lines(_scores(record))]
     if record.cost:
@@ -105,11 +108,13 @@ def run_text(run: StoredRun, seen: View | None, sampled: Sequence[Sample], top: 
         lines += ["", *_learning(learnt)]
     if record.flags:
         lines.append("flags: " + "; ".join(map(str, record.flags)))
-    lines += _view(seen, top)
+    if seen:
+        lines += _view(seen, top)
     if sampled:
         lines += ["", "replies:"]
         for sample in sampled:
-            lines.append(f"  {one_line(sample.id)}  {seen.metric} {number(sample.score, _digits(seen.unit))}")
+            score = f"  {seen.metric} {number(sample.score, _digits(seen.unit))}" if seen else ""
+            lines.append(f"  {one_line(sample.id)}{score}")
             lines += _texts(sample.prompt, sample.reference, [("reply", sample.reply)])
     return as_lines(lines)
 

@@ -95,6 +95,25 @@ def test_a_run_whose_record_is_damaged_has_no_score(folder):
     assert "cannot read" in str(run)
 
 
+@pytest.mark.parametrize("metrics", [["hits"], ["hits", "similarity"]], ids=" ".join)
+def test_a_run_is_shown_whose_first_metric_is_counted_over_all_replies(put, tmp_path, rng_scores, harness, metrics):
+    run = put("counted", rng_scores)
+    path = run.path / "run.json"
+    record = json.loads(path.read_text())
+    sums = record["per_persona"]["metrics"]
+    sums["hits"] = {"unit": "pt", "higher_is_better": True, "counts": {"right": [1.0] * 12, "asked": [2.0] * 12}}
+    record["per_persona"]["metrics"] = {name: sums[name] for name in metrics}
+    path.write_text(json.dumps({**record, "metrics": metrics, "scores": dict.fromkeys(metrics, 0.5)}))
+    code, out, err = harness("show", "counted", "--runs-dir", tmp_path / "runs")
+    assert (code, err) == (0, "")
+    assert out.rstrip("\n") == str(house.load_run("counted", tmp_path / "runs"))
+    assert "hits" in out
+    assert "reply:" in out
+    assert ("p000/d0#0  similarity" in out) == (len(metrics) > 1)
+    code, out, _ = harness("show", "counted", "--runs-dir", tmp_path / "runs", "--json")
+    assert (code, bool(json.loads(out)["view"]), len(json.loads(out)["samples"])) == (0, len(metrics) > 1, 5)
+
+
 def test_what_stands_in_records_is_escaped_in_a_notebook(put, tmp_path, rng_scores):
     put("base", rng_scores)
     put("<script>alert(1)</script>", rng_scores, id="evil")
