@@ -121,6 +121,8 @@ def runs_log_command(
     runs, base = [find_run(runs_dir, name) for name in names], baseline and find_run(runs_dir, baseline)
     compared = []
     for run in runs:
+        if not run.record.created:  # a record that cannot be read would take the place of what was sent before
+            raise StoreError(f"{run.record.error}; nothing is sent")
         row = None
         if base and run.complete and run.id != base.id:
             own = Family(row_name(run.head), (run,))

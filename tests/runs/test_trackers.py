@@ -94,6 +94,15 @@ def test_without_a_baseline_or_a_complete_run_there_is_only_what_is_known(harnes
     assert fake.calls[2] == ("metrics", None, {})
 
 
+def test_a_record_that_cannot_be_read_takes_nothings_place(harness, runs, fake):
+    (runs / "m-x-0" / "run.json").write_text("{")
+    code, out, err = harness("runs", "log", "base", "m", "--to", "fake", "--runs-dir", runs)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "run.json" in err
+    assert "nothing is sent" in err
+    assert fake.calls == []
+
+
 @pytest.mark.parametrize("trouble", [RuntimeError("no\nnetwork"), SystemExit(3)])
 def test_a_tracker_that_fails_is_one_line_and_is_closed(harness, runs, fake, trouble):
     fake.trouble = trouble
