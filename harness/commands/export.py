@@ -44,6 +44,10 @@ def export_command(
     from harness.contract import load_extensions
     from harness.runs import export_adapters, export_eval_results, export_every_eval_ever, find_run
 
+    if dataset is not None and to != "hf-eval-results":
+        raise HarnessError(f"--dataset goes with --to hf-eval-results; --to {to} names no data set of the Hub")
+    if backbone is not None and to in ("eee", "hf-eval-results"):
+        raise HarnessError(f"--backbone goes with adapters (--to peft, merged); --to {to} reads no model")
     check_runs_dir(runs_dir)
     load_extensions(plugin or [])
     stored, personas = find_run(runs_dir, run), list(dict.fromkeys(persona or []))

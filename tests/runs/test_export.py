@@ -257,3 +257,16 @@ def test_the_hubs_yaml_is_read_by_the_hubs_own_client(make_world, harness, monke
     assert "2 of 3 personas" in str(entry.notes)
     run_readme(Path("out").resolve(), monkeypatch)
     assert "someone/toy 75.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--to", "peft", "--dataset", "owner/name"), "--dataset goes with --to hf-eval-results"),
+        (("--to", "eee", "--backbone", "tiny"), "--backbone goes with adapters"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(harness, tmp_path, arguments, words):
+    code, out, err = harness("export", "any", *arguments, "--output", tmp_path / "out")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
