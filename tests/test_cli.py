@@ -297,6 +297,9 @@ def test_a_shell_gets_ids_of_stored_runs(completes, tmp_path, monkeypatch):
         if name != "no_run":
             (tmp_path / "runs" / name / "run.json").write_text("oops")
     assert completes(f"harness show --runs-dir {tmp_path / 'runs'} good") == ["good-1a2b", "good-3c4d"]
+    assert completes(f"harness chat --runs-dir {tmp_path / 'runs'} oth") == ["other-5e6f"]
+    beside = completes(f"harness chat x --runs-dir {tmp_path / 'runs'} --beside good")
+    assert beside == ["good", "good-1a2b", "good-3c4d"]
     assert completes("harness show good") == [], "there is no runs folder here"
     monkeypatch.chdir(tmp_path)
     assert completes("harness runs rm other-5e6f goo") == ["good-1a2b", "good-3c4d"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.commands import completion
 from harness.commands.common import (
     RUNS,
     Json,
@@ -34,10 +35,15 @@ WORDS = ("/new", "/persona", "/quit", "/help")
 @app.command("chat")
 @example("chat")
 def chat_command(
-    run: Annotated[str, typer.Argument(help="Id of a stored run, or the beginning of one.")],
+    run: Annotated[
+        str, typer.Argument(help="Id of a stored run, or the beginning of one.", autocompletion=completion.run_ids)
+    ],
     persona: Annotated[str, typer.Option(help="The person whose adapter answers.")],
     beside: Annotated[
-        str | None, typer.Option(help="Another stored run that answers the same: its id, or its method.")
+        str | None,
+        typer.Option(
+            help="Another stored run that answers the same: its id, or its method.", autocompletion=completion.stored
+        ),
     ] = None,
     dialogue: Annotated[
         str | None,

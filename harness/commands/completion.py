@@ -17,7 +17,7 @@ def _quietly(function: Callable[[Any], Iterable[str]]) -> Complete:
 
     def complete(ctx: Any, args: list[str], incomplete: str) -> list[str]:
         try:
-            return sorted({name for name in function(ctx) if name.startswith(incomplete)})
+            return sorted({name for name in function(ctx) if name and name.startswith(incomplete)})
         except Exception:  # a shell that waits for completions shows no errors
             return []
 
