@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.statistics import drawn_flips
 from harness.statistics.estimands import Estimand, differences, mean_and_se, weights
 from harness.statistics.family import FEWEST_FOR_CENTRED, FEWEST_FOR_VERDICT
-from harness.statistics.flips import exact_max_t, max_t, sign_matrix
+from harness.statistics.flips import HELD, exact_max_t, max_t, sign_matrix, simultaneous
 from harness.statistics.seeds import seed_variance, with_seeds
 
 PAIR_FLIPS = 1_999  # the 95 % quantile of the largest of all pairs needs no more
@@ -79,16 +80,13 @@ def _shown_better(
         with_seeds(float(error), personas, len(runs[i]), len(runs[j]), pooled, alpha)
         for error, i, j in zip(errors, first, second, strict=True)
     ]
-    test = exact_max_t if personas < FEWEST_FOR_CENTRED else max_t
-    joint = test(
-        d,
-        w,
-        delta,
-        np.array([s.se for s in seeded]),
-        sign_matrix(personas, PAIR_FLIPS, seed),
-        alpha=alpha,
-        scale=np.array([s.scale for s in seeded]),
-    )
+    errors, scale = (np.array([getattr(s, name) for s in seeded]) for name in ("se", "scale"))
+    if PAIR_FLIPS * personas > HELD:  # their signs do not fit into memory
+        (flipped,) = drawn_flips.flip([drawn_flips.Tested(d, w)], PAIR_FLIPS, seed)
+        joint = simultaneous(delta, errors, flipped.maxima, alpha=alpha, scale=scale)
+    else:
+        test = exact_max_t if personas < FEWEST_FOR_CENTRED else max_t
+        joint = test(d, w, delta, errors, sign_matrix(personas, PAIR_FLIPS, seed), alpha=alpha, scale=scale)
     up = 1 if higher_is_better else -1
     shown = joint.p_adj < alpha
     ahead = shown & (up * delta > 0)

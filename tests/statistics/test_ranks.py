@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,16 @@ def test_seven_personas_are_told_apart_by_exact_flips():
 
 def test_one_method_is_first():
     assert ranks(sums(0.5), N, "micro") == [Rank(1, 1, 1)]
+
+
+def test_signs_that_do_not_fit_into_memory_give_the_same_ranks(monkeypatch):
+    """Those of a million personas take 16 GB."""
+    module = importlib.import_module("harness.statistics.ranks")
+    given = sums(0.80, 0.777, 0.754, noise=0.05, seed=3)
+    expected = ranks(given, N, "micro")
+    monkeypatch.setattr(module, "HELD", 1_000)
+    monkeypatch.setattr(module, "sign_matrix", lambda *_: pytest.fail("all signs were held"))
+    assert ranks(given, N, "micro") == expected
 
 
 def test_equal_methods_are_rarely_told_apart():
