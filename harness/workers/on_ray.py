@@ -88,7 +88,7 @@ class RayExecutor:
         self._ray = _imported()
         self._address, self._threads, self._gpu, self._progress = address, threads, gpu, progress
         self._actors: list[_Actor] = []
-        self._connected = self._owner = False
+        self._connected = self._owner = self._waits = False
 
     def run(self, tasks: Sequence[Message], title: str, unit: str, progress: Progress) -> Iterator[tuple[int, Message]]:
         """See `task.Executor`."""
@@ -143,9 +143,11 @@ class RayExecutor:
         idle = sum(actor.task < 0 for actor in self._actors)
         slots = self._slots()
         if not slots and not self._actors:
-            what = "a GPU" if self._gpu else f"{self._threads} CPUs"
-            self._progress.note(f"no node of the Ray cluster has {what}; waiting for one")
+            if not self._waits:  # once, however long it takes
+                what = "a GPU" if self._gpu else f"{self._threads} CPUs"
+                self._progress.note(f"no node of the Ray cluster has {what}; waiting for one")
             time.sleep(SECONDS_BETWEEN_LOOKS)
+        self._waits = not slots and not self._actors
         needs = {"num_cpus": 0 if self._gpu else self._threads, "num_gpus": int(self._gpu)}
         for _ in range(min(slots - len(self._actors), wanted - idle)):
             made = self._ray.remote(**needs)(Slot).options(max_concurrency=2).remote()

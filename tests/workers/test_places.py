@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from harness.store import Store
 from harness.study import Study
 from harness.testkit import tiny_backbone, tiny_dataset
 from harness.training import Shards
+from harness.workers import on_ray
 from harness.workers.channel import Message
 from harness.workers.job import BackboneJob
 from harness.workers.on_ray import RayExecutor, packed, unpacked
@@ -122,6 +124,18 @@ def test_tasks_as_messages_give_the_same_bits(stored_backbone, expected, tmp_pat
     assert Asker(stored_backbone, tmp_path, executor).found() == expected
     assert executor.asked.count("fit") == 5, "one for all, three shards of two people, a joint fit"
     assert executor.asked.count("answer") == 3 * (3 + 3)
+
+
+def test_a_ray_cluster_without_room_is_told_of_once(monkeypatch):
+    nodes = [{"Alive": True, "Resources": {"CPU": 1.0}}]
+    monkeypatch.setattr(on_ray, "_imported", lambda: SimpleNamespace(nodes=lambda: nodes))
+    monkeypatch.setattr(on_ray, "SECONDS_BETWEEN_LOOKS", 0)
+    told: list[str] = []
+    progress: Any = SimpleNamespace(note=told.append)
+    executor = RayExecutor("auto", 2, gpu=False, progress=progress)
+    for _ in range(3):
+        executor._man(1)
+    assert told == ["no node of the Ray cluster has 2 CPUs; waiting for one"]
 
 
 def test_choices_are_weighed_elsewhere_with_the_same_bits(stored_backbone, tmp_path):
