@@ -15,17 +15,19 @@ def command(record: RunRecord) -> str:
 
     It is one line, safe to paste into bash, zsh or ksh whatever the record holds.
     """
-    words = ["harness", "import" if record.imported else "run"]
+    tuning = None if record.imported else record.tuning
+    words = ["harness", "import" if record.imported else "tune" if tuning else "run"]
     if file := record.imported:
         words += [_operand(file.name), "--method", record.method, "--benchmark", record.benchmark.name]
         words += ["--metric", record.metric, "--example-set", file.example_set, "--unit", file.unit]
         words += ["--higher-is-better" if record.metric_sums(record.metric).higher_is_better else "--lower-is-better"]
         words += ["--seed", str(record.seed)] if record.seed else []
     else:
+        words += [_operand(tuning.study)] if tuning else []
         for path in record.plugin_files:
             words += ["--plugin", path]
-        if record.tuning:
-            return " ".join(map(shell_word, ["harness", "tune", _operand(record.tuning.study)]))
+        if tuning:
+            return " ".join(map(shell_word, words))
         words += ["--method", record.method, *_settings(record)]
         for target, values in sorted(record.changed.items()):
             for name, value in sorted(values.items()):

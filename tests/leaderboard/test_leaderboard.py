@@ -10,6 +10,7 @@ import pytest
 
 from harness.cli import main
 from harness.leaderboard import board_of, publish_records, read_runs, render, rows_as_json
+from harness.leaderboard.remake import command
 from harness.text import markdown as md
 
 ROOT = Path(__file__).parents[2]
@@ -146,3 +147,12 @@ def test_people_who_were_held_out_have_a_column_of_their_own(tmp_path, stored):
     assert "43.21" in row
     widths = {line.count("|") for line in text.split("\n\n")[3].splitlines()}
     assert len(widths) == 1, "every row has every column"
+
+
+def test_a_tuned_run_is_made_again_with_its_plugins(stored, tmp_path):
+    tuning = {
+        "study": "mine", "id": "1", "trials": 3, "sampler": "grid", "pruner": "median", "space": {}, "personas": 4,
+        "apart": True,
+    }  # fmt: skip
+    run = stored(tmp_path, "m", BASE, tuning=tuning, plugin_files=["m.py", "other dir/metric.py"])
+    assert command(run.record) == "harness tune mine --plugin m.py --plugin 'other dir/metric.py'"
