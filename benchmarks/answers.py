@@ -132,7 +132,8 @@ def people_of(answers: Sequence[Answer], options: PeopleOptions, where: str) -> 
             own.append((split, answer))
     least = max(options.at_least, 1)
     few = [p for p in kept if len(kept[p]) < least or not all(counts[p, split] for split in SPLITS)]
-    qualified = [person for person in kept if person not in few]
+    out = set(few)
+    qualified = [person for person in kept if person not in out]
     if not qualified:
         raise DataError(
             f"{where}: none of {len(kept)} people has {least} answers, and one in each split; lower at_least"

@@ -204,9 +204,10 @@ def _read(path: Path, choices: tuple[str, ...], options: JsonlOptions) -> tuple[
 
 
 def _renamed(item: dict[str, Any], fields: Fields) -> dict[str, Any]:
-    """The line with the fields' own names."""
+    """The line with the fields' own names; what has the own name of a field that is called otherwise is left out."""
     names = {getattr(fields, one.name): one.name for one in dataclasses.fields(fields)}
-    return {names.get(name, name): value for name, value in item.items()}
+    taken = set(names.values()) - set(names)
+    return {names.get(name, name): value for name, value in item.items() if name not in taken}
 
 
 def _enough(
@@ -217,8 +218,9 @@ def _enough(
     few = [persona.id for persona in personas if counts[persona.id] < least]
     if len(few) == len(personas):
         raise DataError(f"{path}: no person has {least} lines; lower at_least")
-    kept = tuple(persona for persona in personas if persona.id not in few)
-    return kept, [line for line in lines if line.persona not in few], few
+    out = set(few)
+    kept = tuple(persona for persona in personas if persona.id not in out)
+    return kept, [line for line in lines if line.persona not in out], few
 
 
 def _how(path: Path, lines: list[_Line], split: str) -> str:

@@ -9,11 +9,13 @@ import hashlib
 import io
 import urllib.request
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from harness import DataError
 from harness.model import cache_folder
+from harness.store import new_folder
 
 LARGEST = 500_000_000  # bytes of one download, and of what is unpacked from it
 SECONDS = 60
@@ -39,15 +41,18 @@ def located(data: str, release: Release, sha256: str) -> str:
     folder = cache_folder().parent / "data" / release.name
     content = folder / "content"
     noted = folder / "sha256.txt"
-    if content.is_dir() and (not sha256 or noted.read_text("utf-8").strip() == sha256):
+    told = noted.read_text("utf-8").strip() if noted.is_file() else ""
+    if content.is_dir() and told and (not sha256 or told == sha256):
         return str(content)
     raw = _fetched(release)
     digest = hashlib.sha256(raw).hexdigest()
-    if sha256 and digest != sha256:
-        raise DataError(f"{release.url} has the SHA-256 {digest}, not {sha256}; nothing was kept")
-    content.mkdir(parents=True, exist_ok=True)
-    _unpack(raw, release, content)
+    if (wanted := sha256 or told) and digest != wanted:
+        trust = "" if sha256 else f"; if you trust the new file, give its digest: --set sha256={digest}"
+        raise DataError(f"{release.url} has the SHA-256 {digest}, not {wanted}; nothing was kept{trust}")
+    folder.mkdir(parents=True, exist_ok=True)
     noted.write_text(digest + "\n", encoding="utf-8")
+    with new_folder(content) as part:  # whole, or not there
+        _unpack(raw, release, part)
     return str(content)
 
 
@@ -70,6 +75,13 @@ def _unpack(raw: bytes, release: Release, content: Path) -> None:
     if not zipfile.is_zipfile(io.BytesIO(raw)):
         (content / PurePosixPath(release.url).name).write_bytes(raw)
         return
+    try:
+        _unpack_zip(raw, release, content)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise DataError(f"{release.url} is a damaged zip file ({error}); nothing was kept") from error
+
+
+def _unpack_zip(raw: bytes, release: Release, content: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > LARGEST:
             raise DataError(f"{release.url} unpacks to more than {LARGEST // 1_000_000} MB; nothing was kept")

@@ -269,12 +269,12 @@ FAMILIES = ("LoRA", "soft prompt", "other adapters", "nothing trained")
 
 
 def adapter_family(record: RunRecord) -> str:
-    """One of FAMILIES, by what the options of the method describe: a rank, or virtual tokens."""
+    """One of FAMILIES, by what the method's options describe: layers that a LoRA changes, or virtual tokens."""
     cost = record.cost
     if cost is not None and not cost.trainable_parameters:
         return FAMILIES[3]
     parts = [part for part in record.method_options.values() if isinstance(part, Mapping)]
-    for family, name in (("LoRA", "rank"), ("soft prompt", "tokens")):
+    for family, name in (("LoRA", "targets"), ("soft prompt", "tokens")):
         if any(name in part for part in parts):
             return family
     return FAMILIES[2]

@@ -79,7 +79,7 @@ def load_bank(folder: Path, backbone: Backbone, keys: Sequence[str] | None = Non
             f"the adapters in {folder} belong to another backbone ({index.base_name}, or the same "
             "in another dtype); load that one, or fit them again"
         )
-    shards = list(map(_Shard.read, index.files)) if keys is None else [index.one(key) for key in keys]
+    shards = list(map(_Shard.read, index.files)) if keys is None else index.of(keys)
     try:
         spec = kind_named(index.kind).spec(**index.spec)
         names = check_keys([key for shard in shards for key in shard.keys])
@@ -97,7 +97,7 @@ def open_adapter(folder: Path, key: str) -> dict[str, Tensor]:
 
     Raises StoreError for a folder that holds no bank, HarnessError for a key that the bank does not have.
     """
-    return {name: values[0] for name, values in _Index.read(folder).one(key).values.items()}
+    return {name: values[0] for name, values in _Index.read(folder).of([key])[0].values.items()}
 
 
 def saved_below(folder: Path) -> list[Path]:
@@ -181,17 +181,28 @@ class _Index:
     def files(self) -> list[Path]:
         return [self.folder / name for name in self.names]
 
-    def one(self, key: str) -> _Shard:
-        """One adapter alone. Raises HarnessError for a key that the bank does not have."""
+    def of(self, keys: Sequence[str]) -> list[_Shard]:
+        """Each of these adapters alone, in this order; a shard is opened once. Raises HarnessError for a key that the
+        bank does not have."""
+        wanted: dict[Path, set[str]] = {}
+        for key in keys:
+            for path in self.may_hold(key):
+                wanted.setdefault(path, set()).add(key)
+        found: dict[str, _Shard] = {}
         names: list[str] = []
-        for path in self.may_hold(key):
+        for path, own in wanted.items():
+            if own <= found.keys():
+                continue
             with _opened(path) as file:
-                keys = _keys(path, file)
-                if key in keys:
-                    row = keys.index(key)
-                    return _Shard(path, [key], {name: file.get_slice(name)[row : row + 1] for name in file.keys()})  # noqa: SIM118
-                names += keys
-        raise HarnessError(f"the bank in {self.folder} has no adapter {key!r}; {did_you_mean(key, names)}")
+                rows = {key: row for row, key in enumerate(_keys(path, file))}
+                for key in own & rows.keys():
+                    slices = {name: file.get_slice(name)[rows[key] : rows[key] + 1] for name in file.keys()}  # noqa: SIM118
+                    found[key] = _Shard(path, [key], slices)
+                names += rows
+        for key in keys:
+            if key not in found:
+                raise HarnessError(f"the bank in {self.folder} has no adapter {key!r}; {did_you_mean(key, names)}")
+        return [found[key] for key in keys]
 
     def may_hold(self, key: str) -> list[Path]:
         """The shards in which a key can lie."""

@@ -81,7 +81,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How every method is asked, the same for all (FAIR_COMPARISON rows 1-4). Part of the protocol hash.
+    """How every method is asked, the same for all. Part of the protocol hash.
 
     system             text that opens every system message
     profile            whether the persona's description stands in the system message
@@ -187,7 +187,7 @@ class MethodCard:
     requires  methods that must be fitted first, e.g. ("their_name",); "{base}" stands for the method, or the methods,
               that the option `base` names
     shares    whose data may shape one persona's replies: its own, its cluster's, or everybody's
-    trials    how many settings were tried on validation data to choose the defaults (shown, FAIR_COMPARISON row 5)
+    trials    how many settings were tried on validation data to choose the defaults (shown in the table)
     validation  what validation dialogues are for: only to stop each adapter early, as `study.fit_adapters` does;
               to choose between settings, weights or adapters ("selection"); or as more data to learn from ("training")
     """

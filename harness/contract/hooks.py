@@ -148,7 +148,7 @@ class MetricHooks:
     """Metrics of replies, for benchmarks to ask for by name.
 
     Declared as an entry point of the group ``harness.metrics``, or given as ``--plugin FILE``; the file may be
-    that of a method or benchmark as well.
+    that of a benchmark as well. A method needs a file of its own: it runs in another process, which has no metrics.
     """
 
     @hookspec(firstresult=True)

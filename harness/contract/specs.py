@@ -259,7 +259,7 @@ class FromVector:
 
 @dataclass(frozen=True)
 class Clusters:
-    """Where clusters of personas come from (harness.clusters).
+    """Where clusters of personas come from.
 
     by  "given": the benchmark's own labels; "description": K-means on embeddings of the personas' descriptions;
         "behaviour": K-means on the mean embedding of their train replies

@@ -17,7 +17,7 @@ from harness.contract import Dataset, Example, MetricBatch
 from harness.scoring.registry import expand_metrics, metric_named, score_columns
 from harness.scoring.similarity import Embedder
 
-EMPTY_SHARE_FLAGGED = 0.05  # FAIR_COMPARISON row 8
+EMPTY_SHARE_FLAGGED = 0.05  # a method that often says nothing may score well by it
 
 
 class MetricSums(BaseModel, frozen=True, extra="forbid"):

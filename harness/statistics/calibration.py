@@ -1,4 +1,4 @@
-"""Does the machinery keep its promises? Simulated experiments of known truth against STATISTICS.md's targets.
+"""Does the machinery keep its promises? Simulated experiments of known truth against accepted ranges.
 
 `harness bench statistics` runs 2 000 of each, the test suite 500. Called are the functions that decide real
 verdicts; nothing here is used by a comparison.
@@ -25,7 +25,7 @@ PERSONAS = (10, 24, 200)
 METHODS = 8
 _COLUMNS = 400  # experiments x methods flipped at once: bounds the memory
 
-# What is measured -> lowest and highest accepted value, and the nominal level: STATISTICS.md, "Calibration targets".
+# What is measured -> lowest and highest accepted value, and the nominal level (docs/statistics.md).
 TARGETS: dict[str, tuple[float | None, float | None, float]] = {
     "false positives": (0.035, 0.065, ALPHA),
     "coverage of the 95 % interval": (0.935, 0.965, 0.95),

@@ -39,7 +39,7 @@ def share_improved(d: np.ndarray, higher_is_better: bool = True, level: float = 
     d        [G] persona differences, method minus baseline
         centre = (x + z^2/2) / (G + z^2),   x = wins + ties/2,
         half = z / (G + z^2) * sqrt( x (G - x) / G + z^2/4 )
-    Source   Wilson 1927; ties as in STATISTICS.md
+    Source   Wilson 1927; a tie counts half
     """
     d = np.asarray(d, dtype=float) if higher_is_better else -np.asarray(d, dtype=float)
     personas = d.shape[0]

@@ -25,7 +25,7 @@ def weights(n: np.ndarray, estimand: Estimand) -> np.ndarray:
 
     n         [..., G] scored replies per persona
     Returns   [..., G] float
-    Raises    HarnessError for another estimand. Source: STATISTICS.md, "Estimand".
+    Raises    HarnessError for another estimand. Source: docs/statistics.md.
     """
     n = np.asarray(n, dtype=float)
     if estimand == "micro":
@@ -43,7 +43,7 @@ def mean_and_se(values: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
     values, w  [..., G]
     Returns    mean [...], se [...]; se is nan for G = 1 and exactly 0 where the spread is only rounding.
-    Source     STATISTICS.md. w = 1: the one-sample t-test's; w = n: the cluster-robust (CR1) error of a mean,
+    Source     w = 1: the one-sample t-test's; w = n: the cluster-robust (CR1) error of a mean,
                Liang and Zeger 1986, with the correction G/(G-1).
     """
     values, w = np.asarray(values, dtype=float), np.asarray(w, dtype=float)

@@ -111,7 +111,7 @@ def family_comparisons(
     baseline  [S_b, G] (or [G]);  n [G] replies per persona
     signs     [R, G] from `sign_matrix`, to share between calls; drawn from `seed` otherwise, once for all estimands
     G < 6: descriptive only. 6 <= G <= 9: exact flips of the raw differences (`exact_max_t`). Else max-T.
-    Source: STATISTICS.md, "K methods against one baseline", "Seeds", "Few personas".
+    Source: docs/statistics.md, "Several methods at once", "Training seeds".
     """
     if not methods:
         return {estimand: [] for estimand in estimands}

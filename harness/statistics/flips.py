@@ -167,7 +167,7 @@ def max_t(
     scale      [K] widens the critical value per method (`seeds.WithSeeds`)
     Centring makes the intervals delta +- c scale se cover whatever the true differences are; they exclude
     0 exactly when p_adj < alpha, also for K = 1.
-    Source: STATISTICS.md; Westfall and Young 1993; Romano and Wolf 2005.
+    Source: Westfall and Young 1993; Romano and Wolf 2005.
     """
     residuals = centred(d, w).T
     parts = [studentised(residuals[:, part], w, signs).max(1) for part in _blocks(residuals.shape[1])]

@@ -115,7 +115,7 @@ def equivalence(delta: float, se: float, df: float, margin: float | None = None,
         p = max( P(T > (delta + margin)/se), P(T < (delta - margin)/se) ),  T ~ t(df)
 
     All on one scale. Raises HarnessError for a margin that is not positive.
-    Source: Schuirmann 1987; STATISTICS.md, "Equivalence, power".
+    Source: Schuirmann 1987; docs/statistics.md, "Equivalent, inconclusive".
     """
     if margin is not None and not margin > 0:
         raise HarnessError(

@@ -50,7 +50,7 @@ def reference_test(
 
     mean, se, score, reference_se on one scale; `personas` is G.
     Raises HarnessError if the reference is a mean of another kind than `estimand`, or G < 2.
-    Source: STATISTICS.md, "Against a fixed published score".
+    Source: docs/statistics.md, "Against a published score".
     """
     check_aggregation(aggregation, estimand, score, source)
     if personas < 2:

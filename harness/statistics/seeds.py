@@ -44,7 +44,7 @@ def seed_variance(runs: Iterable[np.ndarray], n: np.ndarray, estimand: str) -> S
         mbar = sum_m sum_s G/(G-1) sum_p (w_p r_ps)^2 / (sum w)^2 / nu        r_ps = Y_ps - Y_p - Y_s + Y
 
     runs  per method the summed scores [S, G] (also of methods with one seed: they add nothing); n [G] replies
-    For macro, mbar is the mean square persona x seed divided by G. Source: STATISTICS.md, "Seeds".
+    For macro, mbar is the mean square persona x seed divided by G. Source: docs/statistics.md, "Training seeds".
     """
     w = weights(n, estimand)  # type: ignore[arg-type]
     personas, total = w.shape[0], w.sum()
@@ -73,7 +73,7 @@ def with_seeds(
         df = V^2 / [ (se^2)^2/(G-1) + (vbar k)^2/nu + (mbar k)^2/(nu (G-1)) ]
 
     V is a sum of three mean squares, se^2, vbar k and -mbar k, and each brings its own uncertainty into the df, as in
-    Satterthwaite 1946. STATISTICS.md has ((vbar - mbar)_+ k)^2 / nu in place of the last two terms: as if the
+    Satterthwaite 1946. The plain form has ((vbar - mbar)_+ k)^2 / nu in place of the last two terms: as if the
     difference of two mean squares were as certain as one of its size. That counts too many degrees of freedom where
     vbar is hardly above mbar, and was too liberal: 3 seeds against 3, seed sd .006, no true difference, 2 000
     experiments each: false positives .077 at G = 200 (wanted: <= .07), against .059 with the formula here
@@ -83,7 +83,7 @@ def with_seeds(
     and with two seeds each and vbar hardly above mbar the formula alone falls below 1.
 
     With one seed each, or no excess, the result is conditional on the seeds: se, G - 1 and 1 come back.
-    Source: STATISTICS.md, "Seeds"; Satterthwaite 1946.
+    Source: docs/statistics.md, "Training seeds"; Satterthwaite 1946.
     """
     if seeds + baseline_seeds == 2 or pooled.nu == 0 or pooled.excess == 0 or personas < 2:
         return WithSeeds(se, personas - 1, 1.0)

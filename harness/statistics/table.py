@@ -50,7 +50,7 @@ def compare(
     seed               of the sign flips; the result depends on it, not on the order of methods or personas
     unit               "pt": scores in 0-1, shown x 100; "nats" or "raw": shown as they are
     Raises             HarnessError if personas or n differ, or the reference does not fit the estimand.
-    Source             STATISTICS.md throughout.
+    Source             docs/statistics.md throughout.
     """
     _check(baseline, estimand, alpha)
     baseline = baseline.restricted_to(sorted(baseline.personas))

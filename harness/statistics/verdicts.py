@@ -48,7 +48,7 @@ def verdict(
     higher_is_better: bool = True,
     not_comparable: str = "",
 ) -> tuple[VerdictKind, str]:
-    """The verdict as (kind, sentence), in the wordings of STATISTICS.md, "Verdict wording".
+    """The verdict as (kind, sentence), in the words of docs/explanations.md.
 
     delta, interval, mde, margin   in the unit of the sentence (points for "pt"); the simultaneous interval
     p_adj                          decides, as does the interval: it excludes 0 exactly when p_adj < alpha

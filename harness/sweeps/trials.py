@@ -219,6 +219,8 @@ def validation_loss(session: Session, recipe: Recipe, watch: Callable[[int, floa
     nats, tokens = (sum(float(own[:, column].sum()) for own in pairs) for column in (0, 1))
     if not tokens:
         raise HarnessError("the personas for tuning have no validation replies")
+    if not math.isfinite(nats):  # Optuna would drop such a trial without a word, and it would be made for ever
+        raise HarnessError("the validation loss is not finite")
     return nats / tokens
 
 

@@ -254,6 +254,9 @@ def test_one_adapter_of_many_is_found_by_its_key_in_one_file(base, tmp_path):
         if path.name != "shard-00003.safetensors":
             path.unlink()
     assert torch.equal(open_adapter(tmp_path, "p021")["prompt_embeddings"], bank.tensors["prompt_embeddings"][21])
+    some = load_bank(tmp_path, base, ["p027", "p021", "p024"])
+    assert some.keys == ("p027", "p021", "p024")
+    assert torch.equal(some.tensors["prompt_embeddings"], bank.tensors["prompt_embeddings"][[27, 21, 24]])
     with pytest.raises(HarnessError, match=r"no adapter 'p0211'.*did you mean 'p021'"):
         open_adapter(tmp_path, "p0211")
     with pytest.raises(HarnessError, match="no adapter 'a'"):

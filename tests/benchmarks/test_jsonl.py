@@ -211,7 +211,7 @@ def test_real_dialogues():
 
 
 def test_fields_may_be_called_otherwise(write):
-    lines = [{"user": "a", "question": f"q{i}", "answer": "yes", "topic": f"t{i}"} for i in range(5)]
+    lines = [{"user": "a", "question": f"q{i}", "answer": "yes", "topic": f"t{i}", "prompt": "7"} for i in range(5)]
     fields = jsonl.Fields(persona_id="user", prompt="question", reply="answer", item="topic")
     data = jsonl.load(JsonlOptions(data=write(lines), fields=fields))
     assert data.dialogues[0].messages[0].text == "q0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -433,12 +434,45 @@ def test_a_release_is_fetched_once_and_checked_by_digest(tmp_path, monkeypatch):
     assert sorted(file.name for file in place.iterdir()) == ["a.xml", "escaped.xml"]
     assert not list(tmp_path.rglob("other.xml"))
     assert all(file.parent == place for file in tmp_path.rglob("escaped.xml"))
+    held = archive.read_bytes()
     archive.unlink()
     assert released.located("", release, "") == str(place)  # from the cache
+    archive.write_bytes(held + b"more")
+    shutil.rmtree(place)
+    with pytest.raises(DataError, match=rf"not {digest}; nothing was kept; if you trust the new file.*sha256="):
+        released.located("", release, "")
     assert released.located("given", release, "") == "given"
     gone = released.Release("gone", (tmp_path / "none.csv").as_uri())
     with pytest.raises(DataError, match=r"gone cannot be fetched .* give its folder: --set data=DIR"):
         released.located("", gone, "")
+
+
+def test_a_release_that_is_interrupted_or_damaged_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    archive = tmp_path / "release.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in ("a", "b"):
+            file.writestr(f"repo/{name}.xml", f"<{name}/>" * 100)
+    release, whole = released.Release("thing", archive.as_uri()), archive.read_bytes()
+    read, asked = zipfile.ZipFile.read, []
+
+    def interrupted(self, name, *more):
+        asked.append(name)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return read(self, name, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(zipfile.ZipFile, "read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            released.located("", release, "")
+    place = Path(released.located("", release, ""))
+    assert sorted(file.name for file in place.iterdir()) == ["a.xml", "b.xml"]
+    shutil.rmtree(place.parent)
+    archive.write_bytes(whole.replace(b"<a/><a/>", b"<a/><x/>"))
+    with pytest.raises(DataError, match="is a damaged zip file"):
+        released.located("", release, "")
+    assert not list((tmp_path / "cache").rglob("*.xml"))
 
 
 # ---- the real samples, where they are at hand ----

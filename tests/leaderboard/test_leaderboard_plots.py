@@ -193,9 +193,9 @@ def test_personas_stand_in_order_with_intervals_where_replies_are_at_hand(make, 
 
 def test_colours_are_those_of_the_adapters(make):
     runs = [
-        make("base", method_options={"lora": {"rank": 8}}),
+        make("base", method_options={"lora": {"rank": 8, "targets": ["default"]}}),
         make("prefix", 0.03, method_options={"prompt": {"tokens": 10}}),
-        make("other", 0.02, method_options={"width": 3}),
+        make("other", 0.02, method_options={"shared": {"rank": 3}}),
         make("none", 0.01, cost={"trainable_parameters": 0}),
     ]
     found = {p.name: p.family for p in points(only(runs), "fit_seconds")}
