@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from harness.scoring import PersonaSums, scale
 from harness.statistics import ComparisonRow, Estimand, PersonaScores, ScoreRow, compare, score_row
 from harness.store import canonical_hash
 
-NOT_TUNED_ALIKE = "not-tuned-alike"
+NOT_TUNED_ALIKE, NOT_COMPUTED_ALIKE = "not-tuned-alike", "not-computed-alike"
 ESTIMAND: Estimand = "micro"  # the published reference is a mean over replies
 GUARDED = {
     "protocol": "protocol (prompt, decoding, metrics)",
@@ -295,17 +296,29 @@ def comparison_rows(
         unit=entry.unit,
         higher_is_better=entry.higher_is_better,
     )
-    rows = [
-        row if _tuned_in(family) == _tuned_in(baseline) else replace(row, flags=(*row.flags, NOT_TUNED_ALIKE))
-        for row, family in zip(rows, methods, strict=True)
-    ]
-    return own, rows
+    unlike = (_unlike(family, baseline) for family in methods)
+    return own, [replace(row, flags=(*row.flags, *found)) for row, found in zip(rows, unlike, strict=True)]
+
+
+def _unlike(family: Family, baseline: Family) -> list[str]:
+    """Flags for what does not keep two families from being compared, and yet may make a difference."""
+    checks = {NOT_TUNED_ALIKE: _tuned_in, NOT_COMPUTED_ALIKE: _computed_on}
+    return [flag for flag, what in checks.items() if what(family) != what(baseline)]
 
 
 def _tuned_in(family: Family) -> str | None:
     """The id of the study in which the family's options were found; None: in none."""
     tuning = family.first.head.tuning
     return tuning and tuning.id
+
+
+def _computed_on(family: Family) -> set[tuple[Any, ...]]:
+    """What decides on the last bits of a score, and by them on single replies."""
+    heads = (run.head for run in family.runs)
+    return {
+        (head.hardware.get("processor"), *(head.numerics.get(name) for name in ("device", "threads", "torch")))
+        for head in heads
+    }
 
 
 def stated_margin(methods: Sequence[Family], unit: str) -> float | None:

@@ -19,6 +19,7 @@ FLAGS: dict[str, str] = {
     "one-seed": "one training seed each: another seed may change the verdict",
     "descriptive": "fewer than 6 personas: figures describe, nothing is tested",
     "not-tuned-alike": "the method and the baseline were not tuned in one study with equally many trials",
+    "not-computed-alike": "made on another processor or device, with other threads or another torch: rounding differs",
     "no-spread": "all personas differ by the same amount: the standard error is 0",
 }
 

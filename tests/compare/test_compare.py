@@ -41,6 +41,24 @@ def compare(harness, runs, *arguments):
     return json.loads(out)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hardware": {"processor": "another", "cores": 2}},
+        {"numerics": {"threads": "4", "dtype": "float32"}},
+        {"numerics": {"threads": "2", "dtype": "float32", "device": "cuda"}},
+    ],
+)
+def test_what_rounds_otherwise_is_compared_and_flagged(harness, put, tmp_path, changes):
+    put("base", BASE)
+    put("good", GOOD)
+    put("bad", BAD, **changes)
+    good, bad = compare(harness, tmp_path / "runs", "--baseline", "base", "good", "bad")["methods"]
+    assert "not-computed-alike" not in good["flags"]
+    assert "not-computed-alike" in bad["flags"]
+    assert bad["verdict"].startswith("worse than base by")
+
+
 def test_all_methods_are_tested_jointly_and_in_points(harness, runs):
     found = compare(harness, runs, "--baseline", "base", "good", "bad")
     assert [row["method"] for row in found["methods"]] == ["good", "bad"]
