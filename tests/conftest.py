@@ -18,6 +18,7 @@ from harness.contract.data import Example, Message, Prompt
 from harness.runs.record import RunRecord
 from harness.runs.replies import write_replies
 from harness.runs.stored import StoredRun, described, write_run
+from harness.scoring.similarity import Embedder
 from harness.store.disk import Store
 
 TINY_VOCABULARY = 64
@@ -27,6 +28,39 @@ os.environ.setdefault("HARNESS_ISOLATE", "false")
 
 # Read when torch is loaded, here and in processes that tests start: threads that wait leave the cores to other tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def embedded_once():
+    """Every text is embedded once in this process, whatever store asks for it, by a scorer that is loaded once.
+
+    Stores of different tests hold the same worlds. A vector does not depend on the company of its text: that is what
+    tests/scoring/test_similarity.py watches, with the functions as they are (`__wrapped__`).
+    """
+    forward, load = Embedder._forward, Embedder._load
+    vectors: dict[tuple[object, ...], np.ndarray] = {}
+    models: dict[tuple[str, str], tuple[object, object]] = {}
+
+    @functools.wraps(forward)
+    def remembered(self: Embedder, ids: list[list[int]]) -> np.ndarray:
+        keys = [(self.digest, self.device, *row) for row in ids]
+        new = {key: row for key, row in zip(keys, ids, strict=True) if key not in vectors}
+        if new:
+            vectors.update(zip(new, forward(self, list(new.values())), strict=True))
+        return np.stack([vectors[key] for key in keys])
+
+    @functools.wraps(load)
+    def loaded(self: Embedder) -> None:
+        key = (self.digest, self.device)
+        if key not in models:
+            load(self)
+            models[key] = self._model, self._tokenizer
+        self._model, self._tokenizer = models[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Embedder, "_forward", remembered)
+        patch.setattr(Embedder, "_load", loaded)
+        yield
 
 
 @pytest.fixture(scope="session")
