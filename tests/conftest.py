@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import functools
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,25 @@ def embedded_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Embedder, "_forward", remembered)
         patch.setattr(Embedder, "_load", loaded)
+        yield
+
+
+@contextlib.contextmanager
+def few_epochs(most: int = 3) -> Iterator[None]:
+    """While open, fits make so many epochs at most: for what shows after the first steps, or not at all.
+
+    Not fits that may keep their start: in few epochs an adapter could stay there, and show nothing.
+    """
+    from harness.training import Fitter
+
+    plan = Fitter._plan
+
+    def shorter(self, backbone, grouping, train):
+        epochs = train.epochs if train.keep_start else min(train.epochs, most)
+        return plan(self, backbone, grouping, dataclasses.replace(train, epochs=epochs))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Fitter, "_plan", shorter)
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from harness.study import Study, fit_method, make_study
 from harness.testkit.lab import fit_required
 from harness.testkit.tiny_world import tiny_backbone, tiny_dataset
 from harness.training.service import Fitter
+from tests.conftest import few_epochs
 
 FOLDER = Path(__file__).parents[2] / "methods"
 METHODS = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
@@ -38,7 +40,7 @@ def world(**protocol):
 
 
 class Bench:
-    """Fits methods with all that they require on a tiny world; each once."""
+    """Fits methods with all that they require on a tiny world; each once, with its own options in few epochs."""
 
     def __init__(self, folder, dataset):
         self.dataset, self.backbone, self.store = dataset, tiny_backbone(), Store(folder)
@@ -50,9 +52,10 @@ class Bench:
         method: Method = methods[name]
         chosen = replace(method.card.options(), **options)
         if options or name not in self.found:
-            required = fit_required(methods, method, chosen, self._study, self.found)
-            self.studies[name] = self._study(method, chosen, required)
-            self.found[name] = fit_method(method, self.studies[name])
+            with contextlib.nullcontext() if options else few_epochs():
+                required = fit_required(methods, method, chosen, self._study, self.found)
+                self.studies[name] = self._study(method, chosen, required)
+                self.found[name] = fit_method(method, self.studies[name])
         return self.found[name]
 
     def _study(self, method: Method, options, required) -> Study:
