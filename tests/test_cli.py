@@ -22,7 +22,7 @@ from harness.config.run_config import SETTINGS, default_values
 from harness.runs.replies import read_replies
 
 METHOD = "persona_prefix"
-SMALL = ["--set", "dialogues=4,2,2", "--set", "train.epochs=2", "--personas", "6", "--quiet"]
+SMALL = ["--set", "dialogues=2,1,1", "--set", "train.epochs=2", "--personas", "6", "--quiet"]
 LOOSE = '''
 """Replies with the last user message."""
 from dataclasses import dataclass
@@ -131,7 +131,7 @@ def test_a_method_in_a_loose_file(harness, runs, tmp_path):
     plugin = tmp_path / "parrot.py"
     plugin.write_text(LOOSE)
     arguments = ["run", "--plugin", str(plugin), "--method", "parrot", "--runs-dir", str(runs), "--json"]
-    world = ["--set", "dialogues=4,2,2", "--personas", "6", "--quiet"]
+    world = ["--set", "dialogues=2,1,1", "--personas", "6", "--quiet"]
     code, out, err = harness(*arguments, *world)
     assert code == 0, err
     quiet = json.loads(out)
@@ -401,24 +401,18 @@ def test_only_a_command_that_keeps_what_is_done_says_that_it_goes_on(line, expec
         pytest.param([getattr(signal, "SIGKILL", None)], id="kill", marks=pytest.mark.long),
     ],
 )
-def test_a_run_stopped_half_way_goes_on_and_ends_with_the_same_scores(tmp_path, how):
+def test_a_run_stopped_half_way_goes_on_and_ends_with_the_same_scores(harness, tmp_path, how):
     """The stopped process leaves no complete run; the same command then gives what an undisturbed one gives."""
-    arguments = ["run", "--method", METHOD, "--personas", "6", "--set", "dialogues=6,2,2", "--set", "epochs=6"]
+    arguments = ["run", "--method", METHOD, "--personas", "6", "--set", "dialogues=3,1,1", "--set", "epochs=3"]
 
-    def start(folder: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", "from harness.cli import main; main()", *arguments]
-        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-        return subprocess.Popen(
-            [*command, "--runs-dir", str(folder), "--json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=env,
-            # A test run in the background has SIGINT ignored, and children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-
-    stopped = start(tmp_path / "stopped")
+    stopped = subprocess.Popen(
+        [sys.executable, "-c", "from harness.cli import main; main()", *arguments, "--runs-dir", tmp_path / "stopped"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        # A test run in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and stopped.poll() is None:
         if list((tmp_path / "stopped").glob(f"{METHOD}-*/run.json")):
@@ -430,12 +424,16 @@ def test_a_run_stopped_half_way_goes_on_and_ends_with_the_same_scores(tmp_path, 
         time.sleep(0.03)
     stopped.wait(60)
     assert stopped.returncode == (130 if how[0] == signal.SIGINT else -signal.SIGKILL)
-    states = [json.loads(p.read_text())["status"] for p in (tmp_path / "stopped").glob("*/run.json")]
-    assert "incomplete" in states
-    outputs = [json.loads(start(tmp_path / name).communicate(timeout=280)[0]) for name in ("stopped", "undisturbed")]
-    for output in outputs:
-        output.pop("cost")
+    states = {p.parent.name: json.loads(p.read_text())["status"] for p in (tmp_path / "stopped").glob("*/run.json")}
+    assert "incomplete" in states.values()
+    outputs = []
+    for name in ("stopped", "undisturbed"):  # in this process: the same command makes the same run in each
+        code, out, err = harness(*arguments, "--runs-dir", tmp_path / name, "--json", "--quiet")
+        assert code == 0, err
+        outputs.append(json.loads(out))
+        outputs[-1].pop("cost")
     assert outputs[0] == outputs[1]
+    assert outputs[0]["run"] in states, "it is the stopped run that went on"
 
 
 def test_every_setting_of_a_run_is_a_flag_as_its_description_says():

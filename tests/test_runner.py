@@ -58,7 +58,7 @@ class Lab:
         return load_config(
             options_of=options_of(files),
             flags={**defaults, **flags},
-            sets=["dialogues=4,2,2", *sets],
+            sets=["dialogues=2,1,1", *sets],
         )
 
     def write(self, name: str, source: str, head: str = HEAD) -> Path:

@@ -18,7 +18,7 @@ from harness.runs.chat import Talk, find_beside, open_sides, read_scene
 from harness.runs.stored import StoredRun, find_run
 
 METHOD, BASELINE, BARE = "persona_prefix", "unified", "zero_shot"
-WORLD = ["--set", "dialogues=4,2,2", "--personas", "3", "--quiet"]
+WORLD = ["--set", "dialogues=2,1,1", "--personas", "3", "--quiet"]
 FIRST = ["--set", "train.epochs=1"]
 
 
