@@ -11,7 +11,7 @@ import pytest
 from harness.cli import main
 from harness.store import Store
 
-SMALL = ["--personas", "4", "--set", "dialogues=4,2,2", "--set", "epochs=1", "--quiet"]
+SMALL = ["--personas", "4", "--set", "dialogues=2,1,1", "--set", "epochs=1", "--set", "unified.epochs=1", "--quiet"]
 COMMAND = ["run", "--method", "persona_prefix", *SMALL]
 HARMS = ("flip", "cut", "remove")
 FAST = 6  # of more than a hundred cases, in the default run

@@ -15,7 +15,7 @@ WORLD = [
     "--personas",
     "6",
     "--set",
-    "dialogues=6,2,2",
+    "dialogues=3,1,1",
     "--set",
     "unified.train.patience=0",
     "--set",
