@@ -32,6 +32,7 @@ from harness.errors import ConfigError, HarnessError, StoreError, did_you_mean
 from harness.model import (
     example_set_hash,
     load_backbone,
+    people_hash,
     protocol_hash,
     split_examples,
     split_hash,
@@ -119,6 +120,7 @@ class Session:
             "backbone": self.backbone.fingerprint,
             "scorer": self.evaluation.scorer_digest,
         }
+        self.people = people_hash(self.dataset)  # no part of what is comparable, and part of what decides on scores
         self._start()
 
     def load(self, recipe: Recipe) -> None:
@@ -154,6 +156,7 @@ class Session:
         people = tuple(p for p in self.dataset.personas if p.id in personas)
         dialogues = tuple(d for d in self.dataset.dialogues if d.persona in personas)
         other.dataset, other._opened_places = replace(self.dataset, personas=people, dialogues=dialogues), False
+        other.people = people_hash(other.dataset)
         other._choose()
         other._start()
         return other
@@ -311,6 +314,7 @@ class Session:
             "seed": self.config.seed,
             **({"shard_people": self.config.shard_people} if self._is_cut() else {}),
             "hashes": self.hashes,
+            "people": self.people,
             "numerics": numerics(self.backbone, engine_for(self.backbone)[0].name),
             "code": source_hash("harness.study", "harness.scoring.evaluation"),
             "benchmark": plugin_hash(self.benchmark.source),  # its schema is in no other hash
@@ -336,7 +340,7 @@ class Session:
     def _observed(self) -> list[str]:
         """What oracles and yardsticks follow from."""
         data = [self.hashes[name] for name in ("examples", "protocol", "split", "scorer")]
-        return [*data, plugin_hash(self.benchmark.source), *metric_sources(self.evaluation.names)]
+        return [*data, self.people, plugin_hash(self.benchmark.source), *metric_sources(self.evaluation.names)]
 
 
 def open_session(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Session:

@@ -6,10 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from harness import runner
 from harness.config import Recipe
 from harness.config.run_config import load_config
 from harness.contract.plugins import load_plugin
@@ -372,6 +374,28 @@ def test_texts_are_kept_unless_they_are_not_wanted_and_are_no_part_of_the_id(lab
     assert left_out.column("prompt_hash") == kept.column("prompt_hash")
     commands = [render(board_of([run])).partition("### How to reproduce")[2] for run in runs]
     assert ["--no-texts" in command for command in commands] == [False, True]
+
+
+def test_other_descriptions_or_clusters_make_another_run(lab, monkeypatch):
+    """They reach methods, and stand in no dialogue: a stored run of the old ones must not be given for the new ones."""
+    config = lab.config("text_prefix")
+    session = Session(config, (), Progress("silent"))
+    first, *rest = session.dataset.personas
+    monkeypatch.setattr(runner, "load_backbone", lambda **_: session.backbone)
+
+    def ids(**changes):
+        data = replace(session.dataset, personas=(replace(first, **changes), *rest))
+        monkeypatch.setattr(runner, "load_benchmark", lambda *_: SimpleNamespace(
+            load=lambda _: data, card=session.benchmark.card, source=session.benchmark.source))  # fmt: skip
+        other = Session(config, (), Progress("silent"))
+        assert other.hashes == session.hashes, "and they stay comparable"
+        return other.run_id(Recipe("text_prefix")), tuple(other._observed)
+
+    known = [(session.run_id(Recipe("text_prefix")), tuple(session._observed)), ids()]
+    assert known[0] == known[1]
+    for found in (ids(description="somebody else"), ids(cluster=77)):
+        assert found[0] != known[0][0]
+        assert found[1] != known[0][1]
 
 
 def test_controls(lab):

@@ -19,6 +19,7 @@ from .prompts import (
     encode_reply as encode_reply,
     end_of_turn_id as end_of_turn_id,
     example_set_hash as example_set_hash,
+    people_hash as people_hash,
     protocol_hash as protocol_hash,
     split_examples as split_examples,
     split_hash as split_hash,

@@ -250,6 +250,11 @@ def split_hash(dataset: Dataset) -> str:
     )
 
 
+def people_hash(dataset: Dataset) -> str:
+    """SHA-256 of who the personas are, in their order: what methods see of them besides their dialogues."""
+    return _sha256([[persona.id, persona.description, persona.cluster] for persona in dataset.personas])
+
+
 def _sha256(value: Any) -> str:
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
