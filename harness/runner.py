@@ -71,6 +71,8 @@ from harness.workers import (
     trusted_files,
 )
 
+SCORING = "harness.scoring.evaluation"  # the module whose code, with all that it imports, makes scores of replies
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -316,7 +318,7 @@ class Session:
             "hashes": self.hashes,
             "people": self.people,
             "numerics": numerics(self.backbone, engine_for(self.backbone)[0].name),
-            "code": source_hash("harness.study", "harness.scoring.evaluation"),
+            "code": source_hash("harness.study", SCORING),
             "benchmark": plugin_hash(self.benchmark.source),  # its schema is in no other hash
             "metrics": metric_sources(self.evaluation.names),
             "adapters": kinds_of(self._chain(recipe)),
@@ -340,7 +342,8 @@ class Session:
     def _observed(self) -> list[str]:
         """What oracles and yardsticks follow from."""
         data = [self.hashes[name] for name in ("examples", "protocol", "split", "scorer")]
-        return [*data, self.people, plugin_hash(self.benchmark.source), *metric_sources(self.evaluation.names)]
+        code = [source_hash(SCORING), plugin_hash(self.benchmark.source), *metric_sources(self.evaluation.names)]
+        return [*data, self.people, *code]
 
 
 def open_session(config: RunConfig, plugin_files: Sequence[str | Path], progress: Progress) -> Session:

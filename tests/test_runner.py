@@ -14,6 +14,7 @@ import pytest
 from harness import runner
 from harness.config import Recipe
 from harness.config.run_config import load_config
+from harness.contract.plugin_import import Source
 from harness.contract.plugins import load_plugin
 from harness.errors import HarnessError, PluginError
 from harness.leaderboard import board_of, render
@@ -396,6 +397,18 @@ def test_other_descriptions_or_clusters_make_another_run(lab, monkeypatch):
     for found in (ids(description="somebody else"), ids(cluster=77)):
         assert found[0] != known[0][0]
         assert found[1] != known[0][1]
+
+
+def test_oracles_are_scored_again_by_changed_metrics_of_the_core(monkeypatch):
+    """As replies are: else a row and the ceiling beside it would be scored by two versions of one metric."""
+    session: Any = object.__new__(Session)
+    session.hashes = dict.fromkeys(("examples", "protocol", "split", "scorer"), "same")
+    session.people, session.benchmark = "same", SimpleNamespace(source=Source("file.py", "same"))
+    session.evaluation = SimpleNamespace(names=("similarity",))
+    before = session._observed
+    assert session._observed == before
+    monkeypatch.setattr(runner, "source_hash", lambda *modules: f"another {modules}")
+    assert session._observed != before
 
 
 def test_controls(lab):
