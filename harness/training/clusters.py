@@ -23,8 +23,8 @@ RESTARTS: Any = 10  # scikit-learn's annotation knows only its default, "auto"
 class Clustering:
     """Which persona is in which cluster, and where the clusters lie.
 
-    labels      persona id -> 0..K-1
-    centroids   [K, E]: means of the members' vectors; None: the personas have no vectors
+    labels      persona id -> its cluster's number: any whole numbers where they are given, else 0..K-1
+    centroids   [K, E]: means of the members' vectors, numbers ascending; None: the personas have no vectors
     silhouette  mean silhouette width (Rousseeuw 1987), nan for fewer than 2 clusters or without vectors
     tried       K -> silhouette, where K was chosen
     """
@@ -38,7 +38,8 @@ class Clustering:
         """The cluster whose centroid is nearest (Euclidean); None without centroids."""
         if self.centroids is None:
             return None
-        return int(np.linalg.norm(self.centroids - vector, axis=1).argmin())
+        place = int(np.linalg.norm(self.centroids - vector, axis=1).argmin())
+        return sorted(set(self.labels.values()))[place]
 
     def quality(self, given: Mapping[str, int]) -> dict[str, Any]:
         """For the record: sizes, silhouette, and the adjusted Rand index (Hubert and Arabie 1985) with given labels."""
@@ -92,10 +93,7 @@ def given_clusters(labels: Mapping[str, int], vectors: NDArray[Any] | None) -> C
     if vectors is None:
         return Clustering(dict(labels), None, float("nan"), {})
     points = np.asarray(vectors, dtype=np.float64)
-    # Centroids by label, so that `nearest` answers with the benchmark's numbers: gaps hold no one.
-    centroids = np.full((max(numbers) + 1, points.shape[1]), np.inf)
-    for label, place in numbers.items():
-        centroids[label] = points[own == place].mean(axis=0)
+    centroids = np.stack([points[own == place].mean(axis=0) for place in numbers.values()])
     return Clustering(dict(labels), centroids, _silhouette(points, own), {})
 
 

@@ -38,6 +38,8 @@ def test_a_newcomer_goes_to_the_nearest_centroid():
     ids, points, truth = blobs()
     given = given_clusters({p: label * 10 for p, label in truth.items()}, points)
     assert [given.nearest(np.eye(3)[i] * 2) for i in range(3)] == [0, 10, 20]
+    odd = given_clusters({p: {0: -1, 1: 7, 2: 10**12}[label] for p, label in truth.items()}, points)
+    assert [odd.nearest(np.eye(3)[i] * 2) for i in range(3)] == [-1, 7, 10**12], "clusterings call the rest -1"
     assert given_clusters(truth, None).nearest(points[0]) is None
     found = k_means(ids, points, 3, seed=0)
     assert found.nearest(points[0]) == found.labels[ids[0]]
