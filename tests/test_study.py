@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from harness.adapters.files import open_adapter
+from harness.adapters.lora import combine_loras
 from harness.contract.specs import LoRA, SoftPrompt, TrainOptions
 from harness.engines import serve
 from harness.engines.engine import Engine
@@ -26,6 +27,7 @@ from harness.scoring.evaluation import Evaluation
 from harness.store.disk import Store
 from harness.study import Study, check_adapters, fit_method, predict_in_order
 from harness.testkit.tiny_world import tiny_backbone, tiny_dataset
+from harness.training import service
 
 
 def generate(study, fitted, prompts):
@@ -103,6 +105,25 @@ def test_own_tensors_may_be_shared_and_stand_on_another_method(world):
     assert all(swapped.row(p) != swapped.bank.row(p) for p in world.people)
     with pytest.raises(HarnessError, match="'global'"):
         world.study(control="global").fitted_from(SoftPrompt(2), own(study))
+
+
+def test_sums_of_loras_are_kept_by_what_they_are(world, monkeypatch):
+    """And not by what they are made of: other code may make another sum of the same parts."""
+    study = world.study()
+    loras = study.fit_adapters(LoRA(2), study.by_persona(), None, TrainOptions(epochs=1))
+    recipe = {world.people[0]: {world.people[1]: 1.0}}
+    before = study.combine(loras, recipe)
+    assert study.combine(loras, recipe).folder == before.folder
+
+    def twice(bank, recipes, **_):
+        return combine_loras(bank, {p: {k: 2 * w for k, w in own.items()} for p, own in recipes.items()})
+
+    monkeypatch.setattr(service, "combine_loras", twice)
+    after = study.combine(loras, recipe)
+    assert before.bank is not None
+    assert after.bank is not None
+    for name, values in before.bank.weight_deltas(0).items():
+        torch.testing.assert_close(after.bank.weight_deltas(0)[name], 2 * values)
 
 
 def test_wrong_names_and_shapes_of_own_tensors_are_refused(world):

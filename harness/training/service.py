@@ -166,9 +166,8 @@ class Fitter:
         if not isinstance(fitted.bank, LoRABank):
             raise HarnessError("only LoRAs can be combined; name a method that fits LoRAs in `requires`")
         bank = combine_loras(fitted.bank, recipes, same_rank=same_rank)
-        parts = [{p: dict(r) for p, r in recipes.items()}, *(["same rank"] if same_rank else [])]
-        key = canonical_hash(["combined", _hash_of(fitted.bank), *parts])
-        return Fitted.of(self._kept(fitted.backbone, bank, key), self._served({p: p for p in recipes}), None, fallback)
+        adapters = self._kept(fitted.backbone, bank, _own_key(bank))
+        return Fitted.of(adapters, self._served({p: p for p in recipes}), None, fallback)
 
     def given(
         self,
