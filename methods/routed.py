@@ -68,4 +68,6 @@ def _shrunk(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> np.nda
         return np.zeros(len(before))
     between = max(float(gains[known].var(ddof=1) - noise[known].mean()), 0.0)
     middle = gains[known].mean()
-    return middle + np.where(known, between / (between + noise), 0.0) * (gains - middle)
+    # Without noise and without a spread, as between equals, everybody is at the middle: 0 / 0 would be no number.
+    share = np.divide(between, between + noise, out=np.zeros(len(before)), where=known & (between + noise > 0))
+    return middle + share * (gains - middle)

@@ -19,6 +19,7 @@ from harness.contract.specs import LoRA
 from harness.engines import serve
 from harness.engines.fitted import Fitted
 from harness.errors import ConfigError, HarnessError
+from harness.methods.routed import _shrunk
 from harness.model.prompts import encode_prompt, protocol_hash, split_examples
 from harness.progress import Progress
 from harness.store.disk import Store
@@ -196,6 +197,15 @@ def test_text_methods_show_their_text(bench):
 
 
 @pytest.mark.slow
+def test_candidates_that_equal_unified_do_not_stand_in_the_way_of_one_that_is_better():
+    before = [np.array([[10.0, 5], [12.0, 6], [9.0, 5]]) + i for i in range(3)]
+    assert _shrunk(before, before).tolist() == [0, 0, 0], "and not 0 / 0, which would win every argmax"
+    better = [own - np.array([1.0 + i, 0]) for i, own in enumerate(before)]
+    assert (_shrunk(before, better) > 0).all()
+    no_noise = [own - np.array([0.1, 0]) * own[:, 1:] for own in before]
+    assert _shrunk(before, no_noise) == pytest.approx([0.1] * 3)
+
+
 def test_retrieved_text_reaches_the_model_also_where_a_persona_is_routed_to_another_method(bench, monkeypatch):
     fits = Bench(bench.store.root, bench.dataset)
     fits.fit("routed", margin=-1e9)
