@@ -66,8 +66,11 @@ def _scorer(study: Study, search: str, texts: list[str]) -> Callable[[str], np.n
         return lambda question: vectors @ study.embed([question])[0]
     import bm25s  # here, so that listing methods does not wait for it
 
+    said = bm25s.tokenize(texts, stopwords=[], show_progress=False)
+    if not any(said.ids):  # pyright: ignore[reportAttributeAccessIssue]
+        return lambda question: np.zeros(len(texts))  # words have two letters or more: "?" and "5" have none
     index = bm25s.BM25()
-    index.index(bm25s.tokenize(texts, stopwords=[], show_progress=False), show_progress=False)
+    index.index(said, show_progress=False)
 
     def bm25(question: str) -> np.ndarray:
         words = bm25s.tokenize([question], stopwords=[], return_ids=False, show_progress=False)

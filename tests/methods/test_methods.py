@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from harness.contract.specs import LoRA
 from harness.engines import serve
 from harness.engines.fitted import Fitted
 from harness.errors import ConfigError, HarnessError
+from harness.methods.retrieval import _scorer
 from harness.methods.routed import _shrunk
 from harness.model.prompts import encode_prompt, protocol_hash, split_examples
 from harness.progress import Progress
@@ -197,6 +199,12 @@ def test_text_methods_show_their_text(bench):
 
 
 @pytest.mark.slow
+def test_a_persona_whose_turns_have_no_word_is_shown_the_first_of_them():
+    study: Any = None
+    assert _scorer(study, "bm25", ["?", "5"])("what about tea").tolist() == [0, 0]
+    assert _scorer(study, "bm25", ["?", "some tea"])("what about tea")[1] > 0
+
+
 def test_candidates_that_equal_unified_do_not_stand_in_the_way_of_one_that_is_better():
     before = [np.array([[10.0, 5], [12.0, 6], [9.0, 5]]) + i for i in range(3)]
     assert _shrunk(before, before).tolist() == [0, 0, 0], "and not 0 / 0, which would win every argmax"
