@@ -17,7 +17,7 @@ import torch
 
 from harness.adapters.files import open_adapter
 from harness.adapters.lora import combine_loras
-from harness.contract.specs import LoRA, SoftPrompt, TrainOptions
+from harness.contract.specs import FromVector, LoRA, SoftPrompt, TrainOptions
 from harness.engines import serve
 from harness.engines.engine import Engine
 from harness.errors import HarnessError, PluginError
@@ -124,6 +124,21 @@ def test_sums_of_loras_are_kept_by_what_they_are(world, monkeypatch):
     assert after.bank is not None
     for name, values in before.bank.weight_deltas(0).items():
         torch.testing.assert_close(after.bank.weight_deltas(0)[name], 2 * values)
+
+
+def test_adapters_from_vectors_have_the_control_global_and_need_a_vector(world):
+    vectors = {p: np.arange(3.0) + i for i, p in enumerate(world.people)}
+
+    def fit(study, known):
+        return study.fit_jointly(FromVector(2), SoftPrompt(2), None, TrainOptions(epochs=1), vectors=known)
+
+    shared = fit(world.study(control="global"), vectors)
+    assert shared.bank is not None
+    assert shared.bank.keys == ("all",)
+    assert {shared.row(p) for p in world.people} == {0}
+    for known in ({}, {"somebody else": np.arange(3.0)}):
+        with pytest.raises(HarnessError, match="has a vector"):
+            fit(world.study(), known)
 
 
 def test_wrong_names_and_shapes_of_own_tensors_are_refused(world):

@@ -140,11 +140,16 @@ class Fitter:
         fallback: Fitted | None,
     ) -> Fitted:
         """One adapter per persona of `people` as a function of shared parameters; see Study.fit_jointly."""
+        if vectors is not None and not any(p.id in vectors for p in self.personas):
+            raise HarnessError(
+                "none of the personas that are fitted has a vector to make an adapter from; what is embedded, a "
+                "description or train replies, this data does not have: choose the other one (`by`)"
+            )
         plan = self._plan(backbone, {p: p for p in people}, train)
         places = {label: i for i, label in enumerate(sorted(set(labels.values())))}
         # A persona whose cluster is unknown has no cluster: its cluster part stays at 0.
         cluster_of = [places[labels[k]] if k in labels else len(places) for k in plan.keys]
-        known = _standardised(vectors, plan.keys, [p.id for p in self.personas]) if vectors is not None else None
+        known = None if vectors is None else _standardised(vectors, plan.keys, [p.id for p in self.personas])
         shared: dict[str, Any] = {
             "design": [type(design).__name__, dataclasses.asdict(design)],
             "cluster_of": cluster_of,
@@ -386,11 +391,15 @@ def _hash_of(bank: Bank) -> str:
 
 
 def _standardised(vectors: Mapping[str, NDArray[Any]], keys: Sequence[str], seen: Sequence[str]) -> NDArray[np.float32]:
-    """[N, E] in the order of keys: mean 0 and mean square 1 over the personas that are fitted, not newcomers."""
+    """[N, E] in the order of keys: mean 0 and mean square 1 over the personas that are fitted, not newcomers.
+
+    A key without a vector is everybody's, under the control 'global': it gets the mean.
+    """
     known = np.stack([np.asarray(vectors[p], dtype=np.float64) for p in seen if p in vectors])
     middle = known.mean(axis=0)
     scale = float(np.sqrt(np.square(known - middle).mean())) or 1.0
-    return np.stack([(np.asarray(vectors[k], dtype=np.float64) - middle) / scale for k in keys]).astype(np.float32)
+    own = (np.asarray(vectors.get(key, middle), dtype=np.float64) for key in keys)
+    return np.stack([(vector - middle) / scale for vector in own]).astype(np.float32)
 
 
 def _swapped(grouping: Grouping, seed: int) -> dict[str, str]:
