@@ -141,6 +141,33 @@ def test_adapters_from_vectors_have_the_control_global_and_need_a_vector(world):
             fit(world.study(), known)
 
 
+def test_the_control_swapped_swaps_who_is_served_and_no_adapters_beginning(world):
+    """Else the adapters of the control would be others than those of the method, and be swapped twice."""
+    found = []
+    for study in (world.study(), world.study(control="swapped")):
+        start = study.fitted_from(SoftPrompt(2), own(study))
+        found.append(study.fit_adapters(SoftPrompt(2), study.by_persona(), None, TrainOptions(epochs=1), start=start))
+    plain, swapped = found
+    assert plain.folder == swapped.folder
+    assert all(plain.row(p) != swapped.row(p) for p in world.people)
+
+
+def test_a_key_without_data_needs_no_adapter_to_start_from(world):
+    """As where a cluster is one person, of whom there is nothing to learn from."""
+    quiet, *rest = world.people
+    study = world.study(dialogues=[d for d in world.dataset.dialogues if d.split != "test" and d.persona != quiet])
+    few = TrainOptions(epochs=1)
+    everybody = study.fit_adapters(SoftPrompt(2), study.for_all(), None, few)
+    clusters = {quiet: "alone", **dict.fromkeys(rest, "together")}
+    cluster = study.fit_adapters(SoftPrompt(2), clusters, None, few, start=everybody, fallback=everybody)
+    fitted = study.fit_adapters(SoftPrompt(2), study.by_persona(), None, few, start=cluster, fallback=cluster)
+    assert fitted.who(quiet).adapters is everybody.adapters
+    assert all(fitted.who(p).adapters is fitted.adapters for p in rest)
+    some = study.fitted_from(SoftPrompt(2), {quiet: own(study)[quiet]})
+    with pytest.raises(HarnessError, match=f"to start '{rest[0]}' from"):
+        study.fit_adapters(SoftPrompt(2), study.by_persona(), None, few, start=some)
+
+
 def test_wrong_names_and_shapes_of_own_tensors_are_refused(world):
     study = world.study()
     hidden = study.backbone.hidden

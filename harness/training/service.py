@@ -89,6 +89,7 @@ class Fitter:
     control: Control | None
     watch: Watch | None = None
     shards: Shards = field(default_factory=Shards)
+    unswapped: dict[Adapters, Grouping] = field(default_factory=dict)  # whose the adapters are that the control swaps
 
     def adapters(
         self,
@@ -101,7 +102,7 @@ class Fitter:
     ) -> Fitted:
         """One adapter per key of a grouping; see Study.fit_adapters."""
         plan = self._plan(backbone, grouping, train)
-        begin = None if start is None else _rows_to_start_from(start, plan.grouping, plan.keys)
+        begin = None if start is None else self._to_start_from(start, plan)
         # Who watches a fit wants the losses of all its adapters, so it is not cut.
         cut = [range(len(plan.keys))] if self.watch else self.shards.cut(len(plan.keys))
         if len(cut) == 1:
@@ -172,7 +173,7 @@ class Fitter:
             raise HarnessError("only LoRAs can be combined; name a method that fits LoRAs in `requires`")
         bank = combine_loras(fitted.bank, recipes, same_rank=same_rank)
         adapters = self._kept(fitted.backbone, bank, _own_key(bank))
-        return Fitted.of(adapters, self._served({p: p for p in recipes}), None, fallback)
+        return self._serving(adapters, {p: p for p in recipes}, None, fallback)
 
     def given(
         self,
@@ -187,7 +188,7 @@ class Fitter:
             raise HarnessError("the control 'global' needs a method whose adapters the harness fits; leave it out")
         bank = _filled(create_bank(backbone, spec, list(tensors), self.seed), tensors)
         adapters = self._kept(backbone, bank, _own_key(bank))
-        fitted = Fitted.of(adapters, self._served(grouping or {key: key for key in tensors}), None, fallback)
+        fitted = self._serving(adapters, grouping or {key: key for key in tensors}, None, fallback)
         return replace(fitted, cost=FitCost(fits=1, parameters=bank.trainable_per_adapter * len(bank)))
 
     def saved(self, fitted: Fitted) -> Fitted:
@@ -208,8 +209,43 @@ class Fitter:
         )
         return Adapters(backbone, load_bank(folder / "adapters", backbone), folder / "adapters")
 
-    def _served(self, grouping: Grouping) -> Grouping:
-        return _swapped(grouping, self.seed) if self.control == "swapped" else grouping
+    def _serving(
+        self,
+        adapters: Adapters,
+        grouping: Grouping,
+        otherwise: str | None,
+        fallback: Fitted | None,
+        report: Mapping[str, Any] | None = None,
+    ) -> Fitted:
+        """Adapters that serve the personas of a grouping, or others of it as the control has it."""
+        if self.control == "swapped":
+            self.unswapped[adapters] = grouping
+            grouping = _swapped(grouping, self.seed)
+        return Fitted.of(adapters, grouping, otherwise, fallback, report)
+
+    def _to_start_from(self, start: Fitted, plan: PlannedFit) -> Bank:
+        """For each key of a plan the adapter of its first persona in `start`, whomever the control lets it serve.
+
+        A key without train dialogues, which is not trained and serves nobody, may have none: it gets zeros.
+        """
+        if start.bank is None:
+            raise HarnessError("there are no adapters to start from; give a fitted method that has some")
+        first: dict[str, str] = {}
+        for persona, key in plan.grouping.items():
+            first.setdefault(key, persona)
+        own = self.unswapped.get(start.adapters)
+        places = {key: row for row, key in enumerate(start.bank.keys)}
+        rows = [
+            start.row(p) if own is None else places.get(own.get(p, ""), -1) for p in map(first.__getitem__, plan.keys)
+        ]
+        missing = [place for place, row in enumerate(rows) if row < 0]
+        if wanted := [plan.keys[place] for place in missing if plan.data["train"][place]]:
+            raise HarnessError(f"there is no adapter to start '{wanted[0]}' from; fit one for all of its personas")
+        # Keys of one bank must differ, and two of ours may start from one row.
+        tensors = {name: tensor.detach()[rows].clone() for name, tensor in start.bank.tensors.items()}
+        for tensor in tensors.values():
+            tensor[missing] = 0
+        return replace(start.bank, tensors=tensors, keys=tuple(plan.keys))
 
     def _plan(self, backbone: Backbone, grouping: Grouping, train: TrainOptions) -> PlannedFit:
         if self.control == "global":
@@ -327,7 +363,7 @@ class Fitter:
     ) -> Fitted:
         """A plan's adapters, served to the personas of a grouping; one for all serves everybody else, too."""
         otherwise = "all" if set(plan.keys) == {"all"} and self.control is None else None
-        return Fitted.of(adapters, self._served(grouping), otherwise, fallback, report)
+        return self._serving(adapters, grouping, otherwise, fallback, report)
 
     def encoded(self, backbone: Backbone, grouping: Grouping, split: Split) -> list[list[Encoded]]:
         """The dialogues of a split by adapter, keys ascending; a dialogue without anything to learn is left out."""
@@ -340,21 +376,6 @@ class Fitter:
                 if len(encoded):
                     made[grouping[dialogue.persona]].append(encoded)
         return list(made.values())
-
-
-def _rows_to_start_from(start: Fitted, grouping: Grouping, keys: Sequence[str]) -> Bank:
-    """For each key the adapter that serves its first persona in `start`."""
-    if start.bank is None:
-        raise HarnessError("there are no adapters to start from; give a fitted method that has some")
-    first: dict[str, str] = {}
-    for persona, key in grouping.items():
-        first.setdefault(key, persona)
-    rows = [start.row(first[key]) for key in keys]
-    if missing := [key for key, row in zip(keys, rows, strict=True) if row < 0]:
-        raise HarnessError(f"there is no adapter to start '{missing[0]}' from; fit one for all of its personas")
-    # Keys of one bank must differ, and two of ours may start from one row.
-    tensors = {name: tensor.detach()[rows].clone() for name, tensor in start.bank.tensors.items()}
-    return replace(start.bank, tensors=tensors, keys=tuple(keys))
 
 
 def _filled(bank: Bank, tensors: Mapping[str, Mapping[str, Tensor]]) -> Bank:
