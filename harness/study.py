@@ -444,7 +444,7 @@ def _train_replies(dialogues: Iterable[Dialogue]) -> dict[str, list[str]]:
 def fit_method(method: Method, study: Study) -> Fitted:
     """What the method learns, all of it saved, and what that cost.
 
-    Raises PluginError for another result than a Fitted.
+    Raises PluginError for another result than a Fitted; HarnessError where the run's control changes nothing.
     """
     started = time.perf_counter()
     with keeping(_models(study)):
@@ -452,6 +452,11 @@ def fit_method(method: Method, study: Study) -> Fitted:
     seconds = time.perf_counter() - started
     if not isinstance(fitted, Fitted):
         raise PluginError(f"method '{method.name}': fit returned {type(fitted).__name__}, not a harness.Fitted")
+    if (control := study._fitter.control) and control not in study._fitter.controlled:
+        raise HarnessError(
+            f"the control '{control}' changes nothing in '{method.name}', which has no adapters that it could change, "
+            "so its scores would be the method's own; leave it out"
+        )
     cost, stands_on = study._costs(seconds)
     return replace(study._fitter.saved(fitted), cost=cost, stands_on=stands_on)
 

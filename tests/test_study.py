@@ -152,6 +152,18 @@ def test_the_control_swapped_swaps_who_is_served_and_no_adapters_beginning(world
     assert all(plain.row(p) != swapped.row(p) for p in world.people)
 
 
+@pytest.mark.parametrize("control", ["swapped", "global"])
+def test_a_control_that_changes_nothing_is_refused(world, control):
+    """Its row would say that the method is as good with somebody else's adapter, and so is not personal."""
+
+    def prefixes(study):
+        return study.fit_adapters(SoftPrompt(2), study.by_persona(), None, TrainOptions(epochs=1))
+
+    with pytest.raises(HarnessError, match=f"'{control}' changes nothing in 'sample'"):
+        fit_method(method(), world.study(control=control))
+    assert fit_method(method(prefixes), world.study(control=control)).bank is not None
+
+
 def test_a_key_without_data_needs_no_adapter_to_start_from(world):
     """As where a cluster is one person, of whom there is nothing to learn from."""
     quiet, *rest = world.people

@@ -90,6 +90,7 @@ class Fitter:
     watch: Watch | None = None
     shards: Shards = field(default_factory=Shards)
     unswapped: dict[Adapters, Grouping] = field(default_factory=dict)  # whose the adapters are that the control swaps
+    controlled: set[Control] = field(default_factory=set)  # the control, once it has changed something
 
     def adapters(
         self,
@@ -220,6 +221,7 @@ class Fitter:
         """Adapters that serve the personas of a grouping, or others of it as the control has it."""
         if self.control == "swapped":
             self.unswapped[adapters] = grouping
+            self.controlled.add("swapped")
             grouping = _swapped(grouping, self.seed)
         return Fitted.of(adapters, grouping, otherwise, fallback, report)
 
@@ -252,6 +254,7 @@ class Fitter:
             factor = len(set(grouping.values()))
             grouping = dict.fromkeys(grouping, "all")
             train = replace(train, batch_size=train.batch_size * factor)
+            self.controlled.add("global")
         keys = sorted(set(grouping.values()))
         data = {split: self.encoded(backbone, grouping, split) for split in ("train", "validation")}
         if not any(data["train"]):
