@@ -32,10 +32,16 @@ class OwnedStore(Store):
 
     def __init__(self, store: Store, owners: Sequence[str]) -> None:
         super().__init__(store.root, store.note)
-        self._owners = owners
+        self._store, self._owners = store, owners
+
+    def find(self, kind: str, key: str) -> Path | None:
+        if kind != ADAPTERS:
+            return super().find(kind, key)
+        places = (self._store.find(kind, place_of(owner, key)) for owner in self._owners)
+        return next(filter(None, places), None)
 
     def cached(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
         if kind != ADAPTERS:
             return super().cached(kind, key, make)
         below = found(self, self._owners[1:], key)
-        return below or super().cached(kind, place_of(self._owners[0], key), make)
+        return below or self._store.cached(kind, place_of(self._owners[0], key), make)

@@ -98,15 +98,18 @@ class ScratchStore(Store):
     def __init__(self, job: Job, driver: Driver, note: Callable[[str], None]) -> None:
         super().__init__(Path(job.scratch), note)
         self._driver, self._unfinished = driver, Path(job.unfinished)
+        self._asked: set[tuple[str, str]] = set()
 
     def partial(self, key: str) -> Path:
         return self._unfinished / key
 
-    def cached(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
-        if not (self.cache / kind / key).is_dir():
+    def find(self, kind: str, key: str) -> Path | None:
+        # Once: while the driver has tasks carried out, it answers nothing else.
+        if (kind, key) not in self._asked and not (self.cache / kind / key).is_dir():
+            self._asked.add((kind, key))
             self._driver.tell("wanted", {"kind": kind, "key": key})
             assert self._driver.next().kind == "brought"
-        return super().cached(kind, key, make)
+        return super().find(kind, key)
 
 
 class _Worker(LocalWorker):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,10 +27,13 @@ from harness.study import Study
 from harness.testkit import tiny_backbone, tiny_dataset
 from harness.training import Shards
 from harness.workers import on_ray
-from harness.workers.channel import Message
+from harness.workers.channel import Message, read, write
 from harness.workers.job import BackboneJob
 from harness.workers.on_ray import RayExecutor, packed, unpacked
 from harness.workers.on_slurm import SlurmExecutor
+from harness.workers.owned import OwnedStore
+from harness.workers.process import DriversExecutor, ScratchStore
+from harness.workers.remote import WorkerProcess
 from harness.workers.task import Distributed, Executor, Workplace
 
 TRAIN = TrainOptions(epochs=2, batch_size=2, learning_rate=0.05)
@@ -75,7 +79,7 @@ class Asker:
 
     def __init__(
         self, job: BackboneJob, folder: Path, executor: Executor | None, dataset: Dataset | None = None,
-        people: int = 2, train: TrainOptions = TRAIN, progress: Progress | None = None,
+        people: int = 2, train: TrainOptions = TRAIN, progress: Progress | None = None, store: Store | None = None,
     ) -> None:  # fmt: skip
         self.train, self.progress = train, progress or Progress("silent")
         self.dataset = dataset or tiny_dataset(clusters=3)
@@ -84,7 +88,7 @@ class Asker:
         self.study = Study(
             backbone=_loaded(loading), personas=self.dataset.personas, protocol=self.dataset.protocol,
             dialogues=[d for d in self.dataset.dialogues if d.split != "test"], options=None, seed=0, required={},
-            store=Store(folder), progress=self.progress, shards=Shards(people, self.elsewhere),
+            store=store or Store(folder), progress=self.progress, shards=Shards(people, self.elsewhere),
         )  # fmt: skip
 
     def unified(self) -> Fitted:
@@ -174,6 +178,60 @@ def test_a_bank_of_shards_is_each_shard_alone(stored_backbone, tmp_path):
     again = Asker(stored_backbone, tmp_path / "cut", executor, fewer, people=4)
     again.study.fit_adapters(SoftPrompt(2), again.study.by_persona(), None, TRAIN)
     assert executor.asked == ["fit", "fit", "fit"], "only the last shard has other people"
+
+
+def test_what_a_method_has_fitted_elsewhere_is_not_fitted_again(stored_backbone, tmp_path):
+    """Nor what it stands on: both are found under the plugin that fitted them."""
+    executor = Here()
+    for owners, fits in ((["base"], 4), (["base"], 4), (["mine", "base"], 4), (["somebody else"], 8)):
+        asker = Asker(stored_backbone, tmp_path, executor, store=OwnedStore(Store(tmp_path), owners))
+        study, own = asker.study, asker.unified()
+        study.fit_adapters(SoftPrompt(2), study.by_persona(), own, TRAIN)
+        assert executor.asked.count("fit") == fits
+
+
+@dataclass
+class Inline:
+    """A driver as its worker sees it, without a thread that listens and ends the process with it."""
+
+    inbound: Any
+    outbound: Any
+
+    def next(self) -> Message:
+        return read(self.inbound)
+
+    def send(self, message: Message) -> None:
+        write(self.outbound, message)
+
+    def tell(self, kind: str, fields: Any = None, **arrays: Any) -> None:
+        self.send(Message(kind, fields or {}, arrays))
+
+
+def test_a_method_in_a_process_of_its_own_has_several_shards_fitted_elsewhere(stored_backbone, tmp_path):
+    """Its driver answers no question while it has tasks carried out; here both are threads of this process."""
+    executor, brought = Here(), []
+    (to_worker, from_driver), (to_driver, from_worker) = os.pipe(), os.pipe()
+    process: Any = SimpleNamespace(stdin=os.fdopen(from_driver, "wb"), stdout=os.fdopen(to_driver, "rb"))
+    driving = object.__new__(WorkerProcess)
+    driving._name, driving._progress, driving._executor = "sample", Progress("silent"), executor
+    driving._tasks, driving._begun, driving._process = {}, False, process
+    bring: Callable[[str, str], None] = lambda kind, key: brought.append(key)  # noqa: E731
+    waiting = threading.Thread(target=lambda: driving.ask("open", {}, "learnt", bring), daemon=True)
+    waiting.start()
+    driver: Any = Inline(os.fdopen(to_worker, "rb"), os.fdopen(from_worker, "wb"))
+    assert driver.next().kind == "open"
+    job: Any = SimpleNamespace(scratch=str(tmp_path), unfinished=str(tmp_path / "partial"))
+    asker = Asker(
+        stored_backbone, tmp_path, DriversExecutor(driver), store=ScratchStore(job, driver, Progress("silent").warn)
+    )
+    study = asker.study
+    fitted = study.fit_adapters(SoftPrompt(2), study.by_persona(), None, TRAIN)
+    assert fitted.bank is not None
+    assert executor.asked == ["fit"] * 3
+    assert len(brought) == len(set(brought)) == 4, "the bank and its shards, each asked for once"
+    driver.tell("learnt")
+    waiting.join(10)
+    assert not waiting.is_alive()
 
 
 def test_a_worker_with_other_numerics_is_refused_and_its_errors_are_raised_here(stored_backbone, tmp_path):
