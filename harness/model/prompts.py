@@ -184,24 +184,34 @@ def _segments(tokenizer: PreTrainedTokenizerBase, system: Message | None, turns:
     Each turn is rendered and tokenised by itself, so earlier tokens never depend on later text and a prompt
     is a prefix of its dialogue with every template, also with those that rewrite earlier turns.
     """
-    segments: list[_Segment] = []
-    for place, turn in enumerate(turns):
-        if place == 0:
-            prompt = encode_rendered(tokenizer, ([system] if system else []) + list(turn.asked), after_reply=False)
-        else:
-            prompt = encode_rendered(tokenizer, turn.asked, after_reply=True)
-        segments.append((prompt, [] if turn.reply is None else encode_reply(tokenizer, turn.reply)))
-    return segments
+    return [_segment(tokenizer, turn, system, opens=place == 0) for place, turn in enumerate(turns)]
+
+
+def _segment(tokenizer: PreTrainedTokenizerBase, turn: _Turn, system: Message | None, *, opens: bool) -> _Segment:
+    """Of one turn, which opens the dialogue, behind the system message, or follows a reply."""
+    if opens:
+        prompt = encode_rendered(tokenizer, ([system] if system else []) + list(turn.asked), after_reply=False)
+    else:
+        prompt = encode_rendered(tokenizer, turn.asked, after_reply=True)
+    return prompt, [] if turn.reply is None else encode_reply(tokenizer, turn.reply)
 
 
 def _fit(
     tokenizer: PreTrainedTokenizerBase, system: Message | None, turns: list[_Turn], max_tokens: int
 ) -> tuple[list[_Segment], int]:
     """Segments of the latest turns that fit into `max_tokens`, and how many of the oldest turns were cut."""
-    tokens = 0
-    for cut in range(len(turns)):
-        segments = _segments(tokenizer, system, turns[cut:])
-        tokens = sum(len(prompt) + len(reply) for prompt, reply in segments)
+    # What follows a reply is the same wherever the cut is, so it is encoded once, from the end up to where it is full.
+    following: list[_Segment] = []
+    tokens, earliest = 0, len(turns) - 1
+    while earliest > 0:
+        segment = _segment(tokenizer, turns[earliest], None, opens=False)
+        if tokens + _size(segment) > max_tokens:
+            break
+        following.insert(0, segment)
+        tokens, earliest = tokens + _size(segment), earliest - 1
+    for cut in range(earliest, len(turns)):
+        segments = [_segment(tokenizer, turns[cut], system, opens=True), *following[cut - earliest :]]
+        tokens = sum(map(_size, segments))
         if tokens <= max_tokens:
             return segments, cut
     begins = " ".join(message.text for message in turns[-1].asked)[:60]
@@ -209,6 +219,11 @@ def _fit(
         f"the system text and the last turn alone take {tokens} tokens, but the limit is {max_tokens}; "
         f"raise max_prompt_tokens, or shorten the turn that begins {begins!r}"
     )
+
+
+def _size(segment: _Segment) -> int:
+    prompt, reply = segment
+    return len(prompt) + len(reply)
 
 
 # ---- hashes ----

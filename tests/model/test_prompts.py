@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from harness.contract.data import Dataset, Dialogue, Message, Persona, Protocol
 from harness.errors import HarnessError
+from harness.model import prompts
 from harness.model.prompts import (
     dialogue_messages,
     encode_dialogue,
@@ -180,6 +181,26 @@ def test_long_history_loses_its_oldest_turns_and_keeps_the_system_text(tokenizer
     assert encode_prompt(tokenizer, messages, len(only_last)) == (only_last, True)
     with pytest.raises(HarnessError, match=f"take {len(only_last)} tokens, but the limit is {len(only_last) - 1}"):
         encode_prompt(tokenizer, messages, len(only_last) - 1)
+
+
+def test_a_long_history_is_encoded_once_whatever_is_cut_of_it(tokenizer: PreTrainedTokenizerFast, monkeypatch):
+    """A chat of a year has thousands of turns, and each is the end of a prompt."""
+    chat = [Message("system", "be kind")]
+    for i in range(25):
+        chat += [Message("user", f"what about {'very ' * (i % 7)}{i}"), Message("assistant", f"{i} it is")]
+    chat.append(Message("user", "and now"))
+    system, turns = prompts._turns(chat)
+    every = [prompts._segments(tokenizer, system, turns[cut:]) for cut in range(len(turns))]
+    calls: list[int] = []
+    real = prompts.encode_rendered
+    monkeypatch.setattr(prompts, "encode_rendered", lambda *a, **k: calls.append(1) or real(*a, **k))
+    for room in (100, 180, 5000):
+        fitting = next(one for one in every if sum(len(p) + len(r) for p, r in one) <= room)
+        calls.clear()
+        ids, cut = encode_prompt(tokenizer, chat, room)
+        assert ids == [token for prompt, reply in fitting for token in prompt + reply]
+        assert cut == (len(fitting) < len(turns))
+        assert len(calls) <= 2 * len(fitting) + 4
 
 
 def test_a_packed_dialogue_is_cut_like_a_prompt(tokenizer: PreTrainedTokenizerFast):
