@@ -106,6 +106,11 @@ def _render(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]], *, g
             system, *rest = chat
             joined = {"role": "user", "content": f"{system['content']}\n\n{rest[0]['content']}"}
             return _render(tokenizer, [joined, *rest[1:]], generation_prompt=generation_prompt)
+        if not chat:
+            raise HarnessError(
+                "an assistant message that opens a dialogue needs a system text before it, as no chat template renders "
+                "nothing; give one (--set protocol.system=TEXT), or leave that message out"
+            ) from error
         roles = ", ".join(message["role"] for message in chat)
         raise HarnessError(
             f"the chat template of '{tokenizer.name_or_path}' refuses messages with roles {roles}: {error}; "

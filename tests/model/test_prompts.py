@@ -170,6 +170,16 @@ def test_a_template_without_a_system_role_gets_the_system_text_in_the_first_user
     assert tokenizer.decode(ids) == "<|user|>be kind\n\nhi<|end|><|assistant|>"
 
 
+@pytest.mark.parametrize("template", [COMPACT, CHATML])
+def test_an_assistant_message_that_opens_a_dialogue_needs_a_system_text(template):
+    greeted = (Message("assistant", "hello"), Message("user", "hi"))
+    made = build_tokenizer(template)
+    said = made.decode(encode_prompt(made, (Message("system", "be kind"), *greeted), 99)[0])
+    assert said.index("be kind") < said.index("hello") < said.index("hi<|")
+    with pytest.raises(HarnessError, match=r"opens a dialogue needs a system text before it"):
+        encode_prompt(made, greeted, 99)
+
+
 def test_long_history_loses_its_oldest_turns_and_keeps_the_system_text(tokenizer: PreTrainedTokenizerFast):
     messages = dialogue_messages(PROTOCOL, ANNA, DIALOGUE)  # ends with "bye"
     whole, _ = encode_prompt(tokenizer, messages, 1024)
