@@ -92,7 +92,7 @@ class FitLoop:
         return [
             i
             for i, state in enumerate(self.adapters)
-            if not state.done or (state.status == "diverged" and self.step < self._total_steps(i))
+            if not state.done or (state.status == "diverged" and self.step < self._last_step(i))
         ]
 
     def _steps_per_epoch(self, adapter: int) -> int:
@@ -100,6 +100,14 @@ class FitLoop:
 
     def _total_steps(self, adapter: int) -> int:
         return self._steps_per_epoch(adapter) * self.options.epochs
+
+    def _last_step(self, adapter: int) -> int:
+        """So many steps an adapter makes if nothing stops it earlier."""
+        return self._total_steps(adapter)
+
+    def _passes(self, adapter: int) -> int:
+        """So often it goes through its dialogues then."""
+        return -(-self._last_step(adapter) // max(1, self._steps_per_epoch(adapter)))
 
     def _entries(self, adapter: int) -> list[Entry]:
         """The adapter's rows of this step, in the order of its own shuffled epoch."""
@@ -172,12 +180,13 @@ class FitLoop:
 
     def planned(self) -> tuple[int, int, int]:
         """(steps, tokens trained on, tokens validated on) of all epochs, summed over the adapters."""
-        steps = sum(self._total_steps(i) for i in range(len(self.bank)))
-        tokens, held = (
-            self.options.epochs * sum(self.bank.prefix_tokens + len(row.inputs) for own in rows for row in own)
+        steps = sum(self._last_step(i) for i in range(len(self.bank)))
+        once, held = (
+            [sum(self.bank.prefix_tokens + len(row.inputs) for row in own) for own in rows]
             for rows in (self.train_rows, self.validation_rows)
         )
-        return steps, tokens, held
+        tokens = sum(self._passes(i) * own for i, own in enumerate(once))
+        return steps, tokens, self.options.epochs * sum(held)
 
     def speeds(self) -> tuple[float, float]:
         """Tokens a second of training and of validating, measured on rows of the first step; no adapter changes."""
@@ -312,7 +321,7 @@ class FitLoop:
             epochs, batches = divmod(state.steps, per_epoch)
             seen = epochs * rows + min(batches * self.options.batch_size, rows)
             done += seen
-            to_come += 0 if state.done else self.options.epochs * rows - seen
+            to_come += 0 if state.done else self._passes(i) * rows - seen
         return done, done + to_come
 
     def finish(self) -> FitReport:

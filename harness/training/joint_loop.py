@@ -1,7 +1,8 @@
 """Joint fits: the adapters of a bank are functions of shared parameters (a design), trained together.
 
 The steps are those of fit_loop, in which every adapter has its own batch and its own mean loss; only the update
-differs. Each adapter keeps its best snapshot by its own validation loss; all stop together.
+differs. Each adapter keeps its best snapshot by its own validation loss; all stop together, so that one with fewer
+dialogues goes through them more often: what it shares with others is not ready before.
 """
 
 from __future__ import annotations
@@ -77,6 +78,9 @@ class JointLoop(FitLoop):
         self.torch_optimiser.step()
         self._refresh()
 
+    def _last_step(self, adapter: int) -> int:
+        return self.longest if self.train_rows[adapter] else 0
+
     def _out_of_patience(self, state: AdapterState, epoch: int) -> bool:
         return False  # all stop together, see _end_epoch
 
@@ -85,10 +89,10 @@ class JointLoop(FitLoop):
         self.adapters[adapter].done = True
 
     def _end_epoch(self, ended: list[int]) -> None:
-        super()._end_epoch(ended)
-        lengths = [self._steps_per_epoch(i) for i, rows in enumerate(self.train_rows) if rows]
-        if self.step % max(lengths):
-            return
+        learners = [i for i, rows in enumerate(self.train_rows) if rows]
+        if self.step % max(map(self._steps_per_epoch, learners)):
+            return  # an epoch is one of whoever has most dialogues, for all
+        super()._end_epoch(learners)
         self.design.end_epoch()
         self.joint_epochs += 1
         last = [state.validation_loss[-1] for state in self.adapters if state.validation_loss]

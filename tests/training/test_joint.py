@@ -106,6 +106,21 @@ def test_an_interrupted_joint_fit_ends_in_the_same_bits(base, name, tmp_path):
         assert torch.equal(values(resumed, key), values(whole, key))
 
 
+def test_one_with_few_dialogues_is_served_what_the_shared_parameters_become(base):
+    """And not what they were when it had gone through its own dialogues: somebody without any was served better."""
+    train, validation = data()
+    train["a"], train["b"] = train["a"] * 4, train["b"][:1]
+    bank = create_bank(base, SoftPrompt(3), KEYS, 5, create_bank(base, SoftPrompt(3), ["all"], 5))
+    report, _ = fit_jointly(
+        base, bank, bank.by_row(train), bank.by_row(dict.fromkeys(validation, validation["a"])),
+        replace(OPTIONS, patience=0), 11, FromVector(width=6), CLUSTERS, torch.zeros(5, 4),
+    )  # fmt: skip
+    assert {report.adapters[key].steps for key in KEYS[:4]} == {3 * 12}, "though a has 24 dialogues, b one, c four"
+    assert {len(report.adapters[key].validation_loss) for key in KEYS[:4]} == {3}
+    for key in KEYS:
+        torch.testing.assert_close(values(bank, key), values(bank, "a"), msg="they have one vector, so one adapter")
+
+
 def test_somebody_without_dialogues_gets_what_the_design_says_of_them(base):
     levels, _, _ = fitted(base, "levels")
     everybody = create_bank(base, SoftPrompt(3), ["all"], 5)
