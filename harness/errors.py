@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_COMPARED, MOST_LISTED = 10_000, 50  # names
+
 
 class HarnessError(Exception):
     """A fault of input, configuration or environment that the user can mend. Exit code 2 at the CLI."""
@@ -40,12 +42,15 @@ def error_named(kind: str, text: str) -> HarnessError:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence that helps after a typo: the nearest known name, else the whole list.
+    """A sentence that helps after a typo: the nearest known name, else the list, or its beginning where it is long.
 
     Returns text such as ``did you mean 'seed'?`` or ``known: a, b, c``; never empty.
     """
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    # To compare with each of a million names takes minutes; a typo seldom is in the first letters.
+    alike = names if len(names) <= MOST_COMPARED else [n for n in names if n[:2] == name[:2]][:MOST_COMPARED]
+    near = difflib.get_close_matches(name, alike, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
-    return "known: " + (", ".join(names) if names else "none")
+    more = f" and {len(names) - MOST_LISTED:,} more" if len(names) > MOST_LISTED else ""
+    return "known: " + (", ".join(names[:MOST_LISTED]) + more if names else "none")

@@ -51,6 +51,8 @@ def fit(study: Study) -> Fitted:
         losses = study.validation_losses(loras)
         sums = [losses[p].sum(axis=0) if p in losses else (np.inf, 1.0) for p in have]
         mean = np.array([nats / tokens for nats, tokens in sums])
+        if not np.isfinite(mean).any():
+            raise HarnessError("weighting=validation needs validation replies, and nobody has any; leave it out")
         worth = np.exp(-mean) * np.clip((known @ known.T).mean(axis=1), 0.0, None)
     recipes = most_similar(vectors, have, options.k, own=options.own, worth=worth)
     return study.combine(loras, recipes, fallback=study.fitted("unified"))

@@ -19,6 +19,7 @@ from harness import __version__
 from harness.commands.common import GROUPS
 from harness.commands.run import run_command
 from harness.config.run_config import SETTINGS, default_values
+from harness.errors import did_you_mean
 from harness.runs.replies import read_replies
 
 METHOD = "persona_prefix"
@@ -127,6 +128,13 @@ def test_an_exported_adapter_replies_as_it_did_in_the_run(harness, runs, tmp_pat
 
 
 @pytest.mark.slow
+def test_a_long_list_of_names_is_cut_and_a_typo_in_one_of_many_is_found_at_once():
+    names = [f"person_{number:06d}" for number in range(50_000)]
+    assert did_you_mean("persn_049999", names).startswith("did you mean 'person_")
+    assert did_you_mean("x", names[:51]) == f"known: {', '.join(names[:50])} and 1 more"
+    assert did_you_mean("x", names[:50]) == f"known: {', '.join(names[:50])}"
+
+
 def test_a_method_in_a_loose_file(harness, runs, tmp_path):
     plugin = tmp_path / "parrot.py"
     plugin.write_text(LOOSE)

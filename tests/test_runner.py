@@ -394,7 +394,9 @@ def test_other_descriptions_or_clusters_make_another_run(lab, monkeypatch):
 
     known = [(session.run_id(Recipe("text_prefix")), tuple(session._observed)), ids()]
     assert known[0] == known[1]
-    for found in (ids(description="somebody else"), ids(cluster=77)):
+    about = replace(session.dataset.dialogues[0], item="a joke")
+    session.dataset = replace(session.dataset, dialogues=(about, *session.dataset.dialogues[1:]))
+    for found in (ids(description="somebody else"), ids(cluster=77), ids()):
         assert found[0] != known[0][0]
         assert found[1] != known[0][1]
 

@@ -136,6 +136,9 @@ def test_adapters_from_vectors_have_the_control_global_and_need_a_vector(world):
     assert shared.bank is not None
     assert shared.bank.keys == ("all",)
     assert {shared.row(p) for p in world.people} == {0}
+    anchored = TrainOptions(towards_start=True)
+    with pytest.raises(HarnessError, match="leave towards_start out"):
+        world.study().fit_jointly(FromVector(2), SoftPrompt(2), None, anchored, vectors=vectors)
     for known in ({}, {"somebody else": np.arange(3.0)}):
         with pytest.raises(HarnessError, match="has a vector"):
             fit(world.study(), known)

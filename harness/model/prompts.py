@@ -266,8 +266,12 @@ def split_hash(dataset: Dataset) -> str:
 
 
 def people_hash(dataset: Dataset) -> str:
-    """SHA-256 of who the personas are, in their order: what methods see of them besides their dialogues."""
-    return _sha256([[persona.id, persona.description, persona.cluster] for persona in dataset.personas])
+    """SHA-256 of who the personas are, in their order, and of what their dialogues are about.
+
+    Methods see the one and yardsticks the other; no other hash has them.
+    """
+    about = [[dialogue.id, dialogue.item] for dialogue in dataset.dialogues if dialogue.item]
+    return _sha256([*([persona.id, persona.description, persona.cluster] for persona in dataset.personas), *about])
 
 
 def _sha256(value: Any) -> str:

@@ -147,6 +147,8 @@ class Fitter:
                 "none of the personas that are fitted has a vector to make an adapter from; what is embedded, a "
                 "description or train replies, this data does not have: choose the other one (`by`)"
             )
+        if train.towards_start:
+            raise HarnessError("a joint fit has no starting values to decay towards; leave towards_start out")
         plan = self._plan(backbone, {p: p for p in people}, train)
         places = {label: i for i, label in enumerate(sorted(set(labels.values())))}
         # A persona whose cluster is unknown has no cluster: its cluster part stays at 0.

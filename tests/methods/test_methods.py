@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from harness.contract.specs import LoRA
 from harness.engines import serve
 from harness.engines.fitted import Fitted
 from harness.errors import ConfigError, HarnessError
+from harness.methods import merge_lora
 from harness.methods.retrieval import _scorer
 from harness.methods.routed import _shrunk
 from harness.model.prompts import encode_prompt, protocol_hash, split_examples
@@ -294,6 +296,17 @@ def test_what_chooses_or_merges_stands_on_all_that_it_chooses_from_or_merges(ben
     merged = bench.fit("merge_lora")
     assert merged.stands_on == {name: bench.fit(name).cost for name in ("persona_lora", "unified")}
     assert (merged.cost.fits, merged.cost.parameters) == (0, 0)
+
+
+def test_loras_are_weighted_by_validation_only_where_somebody_has_it():
+    study: Any = SimpleNamespace(
+        options=merge_lora.Options(weighting="validation"),
+        fitted=lambda _: SimpleNamespace(row=lambda _: 0),
+        vectors=lambda _: {"a": np.ones(3), "b": np.arange(3.0)},
+        validation_losses=lambda _: {},
+    )
+    with pytest.raises(HarnessError, match="weighting=validation needs validation replies, and nobody has any"):
+        merge_lora.fit(study)
 
 
 # ---- their files ----
