@@ -99,11 +99,11 @@ def test_a_run_whose_record_is_damaged_has_no_score(folder):
 def test_a_run_is_shown_whose_first_metric_is_counted_over_all_replies(put, tmp_path, rng_scores, harness, metrics):
     run = put("counted", rng_scores)
     path = run.path / "run.json"
-    record = json.loads(path.read_text())
-    sums = record["per_persona"]["metrics"]
+    fields = json.loads(path.read_text())
+    sums = fields["per_persona"]["metrics"]
     sums["hits"] = {"unit": "pt", "higher_is_better": True, "counts": {"right": [1.0] * 12, "asked": [2.0] * 12}}
-    record["per_persona"]["metrics"] = {name: sums[name] for name in metrics}
-    path.write_text(json.dumps({**record, "metrics": metrics, "scores": dict.fromkeys(metrics, 0.5)}))
+    fields["per_persona"]["metrics"] = {name: sums[name] for name in metrics}
+    path.write_text(json.dumps({**fields, "metrics": metrics, "scores": dict.fromkeys(metrics, 0.5)}))
     code, out, err = harness("show", "counted", "--runs-dir", tmp_path / "runs")
     assert (code, err) == (0, "")
     assert out.rstrip("\n") == str(house.load_run("counted", tmp_path / "runs"))
