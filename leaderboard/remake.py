@@ -15,20 +15,17 @@ def command(record: RunRecord) -> str:
 
     It is one line, safe to paste into bash, zsh or ksh whatever the record holds.
     """
-    tuning = None if record.imported else record.tuning
-    words = ["harness", "import" if record.imported else "tune" if tuning else "run"]
+    plugins = [word for path in record.plugin_files for word in ("--plugin", path)]
     if file := record.imported:
-        words += [_operand(file.name), "--method", record.method, "--benchmark", record.benchmark.name]
+        words = ["harness", "import", _operand(file.name), "--method", record.method]
+        words += ["--benchmark", record.benchmark.name]
         words += ["--metric", record.metric, "--example-set", file.example_set, "--unit", file.unit]
         words += ["--higher-is-better" if record.metric_sums(record.metric).higher_is_better else "--lower-is-better"]
         words += ["--seed", str(record.seed)] if record.seed else []
+    elif record.tuning:
+        words = ["harness", "tune", _operand(record.tuning.study), *plugins]
     else:
-        words += [_operand(tuning.study)] if tuning else []
-        for path in record.plugin_files:
-            words += ["--plugin", path]
-        if tuning:
-            return " ".join(map(shell_word, words))
-        words += ["--method", record.method, *_settings(record)]
+        words = ["harness", "run", *plugins, "--method", record.method, *_settings(record)]
         for target, values in sorted(record.changed.items()):
             for name, value in sorted(values.items()):
                 words += ["--set", f"{target}.{name}={_text(value)}"]

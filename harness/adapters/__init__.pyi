@@ -14,6 +14,7 @@ from .files import (
     open_adapter as open_adapter,
     save_bank as save_bank,
     saved_below as saved_below,
+    unread_files as unread_files,
     write_peft as write_peft,
 )
 from .kinds import (

@@ -100,6 +100,16 @@ def open_adapter(folder: Path, key: str) -> dict[str, Tensor]:
     return {name: values[0] for name, values in _Index.read(folder).of([key])[0].values.items()}
 
 
+def unread_files(folder: Path, keys: Sequence[str]) -> set[str]:
+    """Names of those files of a saved bank that `load_bank` does not open for these keys; none where its index cannot
+    be read, or does not say it."""
+    try:
+        index = _Index.read(folder)
+    except StoreError:
+        return set()
+    return set(index.names) - {path.name for key in keys for path in index.may_hold(key)}
+
+
 def saved_below(folder: Path) -> list[Path]:
     """Folders of the adapters that are merged into the backbone of a saved bank, the next one first."""
     found = []

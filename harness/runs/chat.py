@@ -20,7 +20,7 @@ from harness.errors import HarnessError, StoreError, did_you_mean
 from harness.model import Backbone, set_repeatable, split_examples
 from harness.progress import Progress
 from harness.runs.export import check_personas
-from harness.runs.loading import ADAPTERS, Note, adapters_damage, load_as_run, merged_below, settings_of
+from harness.runs.loading import ADAPTERS, Note, check_adapters, load_as_run, merged_below, settings_of
 from harness.runs.record import RunRecord
 from harness.runs.replies import Reply
 from harness.runs.serving import read_served
@@ -106,7 +106,7 @@ class Side:
             fitted = Fitted.of(Adapters(self.top))
         else:
             keys = _keys_read(self.run, key)
-            _check_adapters(self.run, keys)
+            check_adapters(self.run, keys)
             bank = load_bank(folder, self.top, keys)
             fitted = Fitted.of(Adapters(self.top, bank, folder), {persona: key})
         return Speaker(self.run, persona, scene, fitted, Transcript(_protocol(self.run), Progress("silent")))
@@ -152,7 +152,7 @@ def open_sides(
     for run in runs:
         _check(run)
         if (key := _key_of(run, persona)) is not None:
-            _check_adapters(run, _keys_read(run, key))
+            check_adapters(run, _keys_read(run, key))
     loaded: dict[str, Backbone] = {}
     sides = []
     for run in runs:
@@ -222,12 +222,6 @@ def _check(run: StoredRun) -> None:
     if not _is_bare(run) and not (run.path / ADAPTERS).is_dir():
         raise HarnessError(f"{run.id} has no adapters: '{record.method}' trains none of its own{instead}")
     if fault := run.damage(adapters=False):
-        raise StoreError(f"{fault}; {run.mend}")
-
-
-def _check_adapters(run: StoredRun, keys: Sequence[str] | None) -> None:
-    """Raises StoreError for damage of what is read for these adapters."""
-    if fault := adapters_damage(run, keys):
         raise StoreError(f"{fault}; {run.mend}")
 
 

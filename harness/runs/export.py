@@ -15,7 +15,7 @@ from harness.adapters import merged, write_peft
 from harness.errors import HarnessError, StoreError, did_you_mean
 from harness.model import RANDOM, Backbone, template_text, without_progress_bars
 from harness.runs.export_readme import MODEL, PERSONAS, TEMPLATE, AdapterReadme, base_named
-from harness.runs.loading import ADAPTERS, Stack, adapters_damage, load_for_export, settings_of
+from harness.runs.loading import ADAPTERS, Stack, check_adapters, load_for_export, settings_of
 from harness.runs.serving import read_served
 from harness.runs.stored import StoredRun
 from harness.store import dump_json, new_folder
@@ -58,8 +58,7 @@ def export_adapters(
     _check(run, output)
     served = chosen(run, personas)
     keys = sorted(set(served.values()))
-    if fault := adapters_damage(run, keys):
-        raise StoreError(f"{fault}; {run.mend}")
+    check_adapters(run, keys)
     base = _loaded(run, backbone, note)
     stack = Stack.of(run.path / ADAPTERS, base, keys)
     _check_form(run, stack, form, keys)

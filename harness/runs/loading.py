@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.adapters import Bank, LoRABank, load_bank, merged, saved_below
+from harness.adapters import Bank, LoRABank, load_bank, merged, saved_below, unread_files
 from harness.config import device_of
 from harness.errors import HarnessError, StoreError
 from harness.model import Backbone, load_backbone
 from harness.runs.stored import StoredRun
 from harness.store import SEAL, damage, file_damage, read_json
 
-INDEX = "index.json"  # of a bank
 ADAPTERS = "adapters"  # a folder of the run, and of what is exported
 Note = Callable[[str], None]  # takes a line for the user
 
@@ -54,13 +52,19 @@ def merged_below(folder: Path, base: Backbone) -> tuple[list[tuple[Backbone, Ban
     return loras, base
 
 
+def check_adapters(run: StoredRun, keys: Sequence[str] | None) -> None:
+    """Raises StoreError for damage of what is read for these adapters (None: for all)."""
+    if fault := adapters_damage(run, keys):
+        raise StoreError(f"{fault}; {run.mend}")
+
+
 def adapters_damage(run: StoredRun, keys: Sequence[str] | None) -> str:
     """What is wrong with those files of a run's adapters that are read for these keys (None: for all), in one line with
     the path; empty if nothing is. The digests of all files of a bank of a million adapters take minutes."""
     folder, digest = run.path / ADAPTERS, run.record.files.get(f"{ADAPTERS}/{SEAL}")
     if digest is None:
         return ""
-    unread = set() if keys is None else _unread(folder, keys)
+    unread = set() if keys is None else unread_files(folder, keys)
     if not unread:
         return damage(folder, digest)
     if fault := file_damage(folder / SEAL, digest):
@@ -68,19 +72,6 @@ def adapters_damage(run: StoredRun, keys: Sequence[str] | None) -> str:
     files: Mapping[str, str] = read_json(folder / SEAL)["files"]
     found = (file_damage(folder / name, own) for name, own in files.items() if name not in unread)
     return next(filter(None, found), "")
-
-
-def _unread(folder: Path, keys: Sequence[str]) -> set[str]:
-    """The files of a bank that hold none of these keys; none of them where its index does not say it."""
-    try:
-        index = read_json(folder / INDEX)
-        names, firsts = ([str(shard[name]) for shard in index["shards"]] for name in ("file", "first"))
-        is_sorted = index["sorted"] is True
-    except (StoreError, KeyError, TypeError):
-        return set()
-    if not is_sorted or not names:
-        return set()
-    return set(names) - {names[max(bisect.bisect_right(firsts, key) - 1, 0)] for key in keys}
 
 
 def settings_of(run: StoredRun) -> Mapping[str, Any]:

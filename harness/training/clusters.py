@@ -5,6 +5,7 @@ The study chooses which texts are embedded. Legend: G personas, E dimensions of 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,21 +35,25 @@ class Clustering:
     silhouette: float
     tried: Mapping[int, float]
 
+    @functools.cached_property
+    def numbers(self) -> list[int]:
+        """The clusters' numbers, ascending."""
+        return sorted(set(self.labels.values()))
+
     def nearest(self, vector: NDArray[Any]) -> int | None:
         """The cluster whose centroid is nearest (Euclidean); None without centroids."""
         if self.centroids is None:
             return None
         place = int(np.linalg.norm(self.centroids - vector, axis=1).argmin())
-        return sorted(set(self.labels.values()))[place]
+        return self.numbers[place]
 
     def quality(self, given: Mapping[str, int]) -> dict[str, Any]:
         """For the record: sizes, silhouette, and the adjusted Rand index (Hubert and Arabie 1985) with given labels."""
         from sklearn.metrics import adjusted_rand_score
 
-        numbers = sorted(set(self.labels.values()))
         found: dict[str, Any] = {
-            "k": len(numbers),
-            "sizes": [sum(label == k for label in self.labels.values()) for k in numbers],
+            "k": len(self.numbers),
+            "sizes": [sum(label == k for label in self.labels.values()) for k in self.numbers],
             "silhouette": round(self.silhouette, 4) if np.isfinite(self.silhouette) else None,
         }
         if self.tried:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.store import Store, canonical_hash, damage, plugin_hash
+from harness.store import Store, canonical_hash, plugin_hash
 from harness.workers.chain import Chain
 
 ADAPTERS = "adapters"
@@ -23,8 +23,8 @@ def place_of(owner: str, key: str) -> str:
 
 def found(store: Store, owners: Sequence[str], key: str) -> Path | None:
     """The folder of whole adapters that one of the owners has fitted."""
-    folders = (store.cache / ADAPTERS / place_of(owner, key) for owner in owners)
-    return next((folder for folder in folders if folder.is_dir() and not damage(folder)), None)
+    folders = (store.find(ADAPTERS, place_of(owner, key)) for owner in owners)
+    return next(filter(None, folders), None)
 
 
 class OwnedStore(Store):
@@ -37,11 +37,10 @@ class OwnedStore(Store):
     def find(self, kind: str, key: str) -> Path | None:
         if kind != ADAPTERS:
             return super().find(kind, key)
-        places = (self._store.find(kind, place_of(owner, key)) for owner in self._owners)
-        return next(filter(None, places), None)
+        return found(self._store, self._owners, key)
 
     def cached(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
         if kind != ADAPTERS:
             return super().cached(kind, key, make)
-        below = found(self, self._owners[1:], key)
+        below = found(self._store, self._owners[1:], key)
         return below or self._store.cached(kind, place_of(self._owners[0], key), make)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from harness.adapters.files import FORMAT
 from harness.runs import loading
 from harness.runs.loading import adapters_damage
 from harness.runs.stored import write_run
@@ -25,7 +26,8 @@ def make(tmp_path, stored):
         for name in (*SHARDS.values(), "below/index.json", "below/shard-00000.safetensors"):
             (folder / name).write_text(name)
         shards = [{"file": name, "first": first, "adapters": 2} for first, name in SHARDS.items()]
-        (folder / "index.json").write_text(json.dumps({"sorted": is_sorted, "shards": shards}))
+        about = {"format": FORMAT, "kind": "lora", "spec": {}, "base": {"name": "base", "fingerprint": "f"}}
+        (folder / "index.json").write_text(json.dumps({**about, "sorted": is_sorted, "shards": shards}))
         seal(folder)
 
     def call(is_sorted: bool = True):
