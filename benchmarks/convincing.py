@@ -7,6 +7,7 @@ Data and rules are in docs/real_people.md.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,15 +37,15 @@ class ConvincingOptions(PeopleOptions):
     """See PeopleOptions; in addition
 
     words    longest argument, in words: pairs with a longer one are left out
-    decides  the metric that decides, named before a study: the likelihood of the person's own words, the similarity of
-             the whole reply, of the reason alone, or whether the choice is right
+    decides  the metric that decides, named before a study: the likelihood of the person's own words, that of the reason
+             alone, the similarity of the whole reply, of the reason alone, or whether the choice is right
     """
 
     people: Some | None = 60
     at_least: Count = 50
     most: Some | None = 50
     words: Some = 70
-    decides: Literal["nll", "similarity", "reason_similarity", "choice_accuracy"] = "nll"
+    decides: Literal["nll", "reason_nll", "similarity", "reason_similarity", "choice_accuracy"] = "nll"
 
 
 @hookimpl
@@ -57,7 +58,7 @@ def load(options: ConvincingOptions) -> Dataset:
     data = located(options.data, RELEASE, options.sha256)
     answers = answers_from(data, functools.partial(read_pairs, words=options.words))
     people = people_of(answers, options, data)
-    metrics = ("nll", "similarity", "reason_similarity", "choice_accuracy", "rouge_l")
+    metrics = ("nll", "reason_nll", "choice_nll", "similarity", "reason_similarity", "choice_accuracy", "rouge_l")
     return Dataset(
         name="convincing",
         personas=people.personas,
@@ -74,7 +75,11 @@ def metrics() -> list[Metric]:
     return [
         Metric("choice_accuracy", "the reply begins with the side that the person chose", _choice_accuracy),
         Metric("reason_similarity", "similarity of what follows the choice of side", _reasons, needs=("embedder",)),
-    ]
+        Metric("choice_nll", "negative log-likelihood of the person's choice of side", _nats, unit="nats",
+               higher_is_better=False, needs=("nll",)),
+        Metric("reason_nll", "negative log-likelihood per token of what follows that choice", _nats, unit="nats",
+               higher_is_better=False, needs=("nll",)),
+    ]  # fmt: skip
 
 
 def choice_of(reply: str) -> str:
@@ -85,7 +90,13 @@ def choice_of(reply: str) -> str:
 
 def reason_of(reply: str) -> str:
     """What follows the choice; the whole reply where there is none."""
-    return _CHOICE.sub("", reply, count=1).strip()
+    return reply[choice_end(reply) :].strip()
+
+
+def choice_end(reply: str) -> int:
+    """Where the choice ends, with the punctuation behind it; 0 where there is none."""
+    found = _CHOICE.match(reply)
+    return found.end() if found else 0
 
 
 def _choice_accuracy(batch: MetricBatch) -> dict[str, list[float]]:
@@ -98,6 +109,18 @@ def _reasons(batch: MetricBatch) -> dict[str, list[float]]:
         batch.embedder.embed([reason_of(text) for text in texts]) for texts in zip(*batch.pairs(), strict=True)
     )
     return {"reason_similarity": (said * meant).sum(axis=1).astype(float).tolist()}
+
+
+def _nats(batch: MetricBatch) -> dict[str, list[float]]:
+    """Of the tokens of the choice, summed; of the others, the end of the turn among them, a token."""
+    columns: dict[str, list[float]] = {"choice_nll": [], "reason_nll": []}
+    if batch.likelihoods is None:
+        return {name: [math.nan] * len(batch.examples) for name in columns}
+    for wanted, likelihood in zip(batch.references, batch.likelihoods, strict=True):
+        (choice, said), (reason, rest) = likelihood.split(choice_end(wanted))
+        columns["choice_nll"].append(choice if said else math.nan)
+        columns["reason_nll"].append(reason / rest if rest else math.nan)
+    return columns
 
 
 # ---- the original release ----

@@ -323,10 +323,10 @@ class Study:
             for example in dialogue_examples(self.protocol, people[d.persona], d)
         ]
         asked = self._transcript.ask(fitted, [e.prompt for e in examples])
-        nats = reply_nll(asked, [e.reference for e in examples], self.progress, self._elsewhere)
+        likelihoods = reply_nll(asked, [e.reference for e in examples], self.progress, self._elsewhere)
         found: dict[str, list[tuple[float, int]]] = {}
-        for example, pair in zip(examples, nats, strict=True):
-            found.setdefault(example.prompt.persona, []).append(pair)
+        for example, one in zip(examples, likelihoods, strict=True):
+            found.setdefault(example.prompt.persona, []).append(one.whole)
         return {persona: np.array(pairs, dtype=float) for persona, pairs in found.items()}
 
     @undisturbed()
@@ -454,8 +454,8 @@ def fit_method(method: Method, study: Study) -> Fitted:
         raise PluginError(f"method '{method.name}': fit returned {type(fitted).__name__}, not a harness.Fitted")
     if (control := study._fitter.control) and control not in study._fitter.controlled:
         raise HarnessError(
-            f"the control '{control}' changes nothing in '{method.name}', which has no adapters that it could change, "
-            "so its scores would be the method's own; leave it out"
+            f"the control '{control}' changes nothing in '{method.name}', so its scores would be the method's own; "
+            "leave it out"
         )
     cost, stands_on = study._costs(seconds)
     return replace(study._fitter.saved(fitted), cost=cost, stands_on=stands_on)

@@ -113,6 +113,7 @@ def publish_samples(
     written = []
     for group in board_of([run for run in runs if run.complete]).groups:
         chosen: list[str] = []
+        texts = True
         beside = differences_of(group, group.lines)
         lines = sorted(group.lines, key=lambda line: not line.is_baseline)  # the baseline's has the texts
         for line in lines:
@@ -121,7 +122,6 @@ def publish_samples(
                 replies = run.replies() if run.path.is_dir() else None
                 if replies is None or not len(replies) or replies.rows([0])[0].reply is None:
                     continue
-                texts = not chosen
                 chosen = chosen or [row.id for row in replies.rows(picked(replies, most))]
                 text = _text(_sample(group, line, replies, chosen, texts, beside[line.place - 1]))
             except StoreError as error:
@@ -133,6 +133,7 @@ def publish_samples(
             path = records / FOLDER / f"{run.id}.json"
             write_atomically(path, text)
             written.append(path)
+            texts = False
     return written
 
 

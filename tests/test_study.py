@@ -167,6 +167,14 @@ def test_a_control_that_changes_nothing_is_refused(world, control):
     assert fit_method(method(prefixes), world.study(control=control)).bank is not None
 
 
+def test_the_control_global_changes_nothing_in_one_adapter_for_everybody(world):
+    def unified(study):
+        return study.fit_adapters(SoftPrompt(2), study.for_all(), None, TrainOptions(epochs=1))
+
+    with pytest.raises(HarnessError, match="'global' changes nothing in 'sample'"):
+        fit_method(method(unified), world.study(control="global"))
+
+
 def test_a_key_without_data_needs_no_adapter_to_start_from(world):
     """As where a cluster is one person, of whom there is nothing to learn from."""
     quiet, *rest = world.people

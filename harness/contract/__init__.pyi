@@ -53,6 +53,7 @@ from .metric import (
     CORE_METRICS as CORE_METRICS,
     SCORER as SCORER,
     Columns as Columns,
+    Likelihood as Likelihood,
     Metric as Metric,
     MetricBatch as MetricBatch,
     TextEmbedder as TextEmbedder,

@@ -22,6 +22,32 @@ CORE_METRICS = frozenset(
 )
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Likelihood:
+    """How likely a reference was after its prompt, token by token. T tokens, the last of them ends the turn.
+
+    nats  [T] negative log-probability of each token, given the prompt and the tokens before it
+    ends  [T] how many characters of the reference have been said when the token has; the last token ends behind all
+    """
+
+    nats: NDArray[np.float64]
+    ends: NDArray[np.int64]
+
+    @property
+    def whole(self) -> tuple[float, int]:
+        """(summed nats, number of tokens)."""
+        return float(self.nats.sum()), len(self.nats)
+
+    def split(self, place: int) -> tuple[tuple[float, int], tuple[float, int]]:
+        """The same of the reference's first `place` characters, and of the rest.
+
+        A token belongs to the part in which it ends.
+        """
+        first = self.ends <= place
+        said, rest = self.nats[first], self.nats[~first]
+        return (float(said.sum()), len(said)), (float(rest.sum()), len(rest))
+
+
 class TextEmbedder(Protocol):
     """Sentence embeddings: texts -> unit vectors [len(texts), 384]."""
 
@@ -34,8 +60,7 @@ class MetricBatch:
 
     examples          prompts with their references, N
     replies           one per example, N
-    nll               the reference's (summed nats, number of tokens) per example, or None where the method
-                      has no likelihood
+    likelihoods       of the references, N, or None where the method has no likelihood
     choice_log_probs  [N, C] log probabilities of `dataset.protocol.choices`, or None
     embedder          sentence embeddings, or None if no metric asks for them
     """
@@ -43,14 +68,14 @@ class MetricBatch:
     dataset: Dataset
     examples: Sequence[Example]
     replies: Sequence[str]
-    nll: Sequence[tuple[float, int]] | None = None
+    likelihoods: Sequence[Likelihood] | None = None
     choice_log_probs: NDArray[np.float64] | None = None
     embedder: TextEmbedder | None = None
 
     def __post_init__(self) -> None:
         sizes = {"replies": len(self.replies)}
-        if self.nll is not None:
-            sizes["nll"] = len(self.nll)
+        if self.likelihoods is not None:
+            sizes["likelihoods"] = len(self.likelihoods)
         if self.choice_log_probs is not None:
             sizes["choice_log_probs"] = len(self.choice_log_probs)
         wrong = {name: size for name, size in sizes.items() if size != len(self.examples)}
@@ -60,6 +85,11 @@ class MetricBatch:
     @property
     def references(self) -> list[str]:
         return [example.reference for example in self.examples]
+
+    @property
+    def nll(self) -> list[tuple[float, int]] | None:
+        """(summed nats, number of tokens) of each reference, N; None where the method has no likelihood."""
+        return None if self.likelihoods is None else [one.whole for one in self.likelihoods]
 
     def pairs(self) -> list[tuple[str, str]]:
         """(reply, reference) of each example."""

@@ -26,6 +26,7 @@ from .serve import (
     Asked as Asked,
     Predicted as Predicted,
     Transcript as Transcript,
+    likelihood_of as likelihood_of,
     reply_nll as reply_nll,
     reply_states as reply_states,
 )

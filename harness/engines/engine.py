@@ -132,8 +132,8 @@ class Engine(Protocol):
         *,
         batch_tokens: int = BATCH_TOKENS,
         progress: ProgressCallback | None = None,
-    ) -> list[tuple[float, int]]:
-        """(Negative log-likelihood in nats, number of tokens) of each reply after its prompt.
+    ) -> list[NDArray[np.float64]]:
+        """Negative log-probabilities [number of tokens], in nats, of the tokens of each reply after its prompt.
 
         rows     bank row per prompt; -1 means no adapter
         prompts  token ids per prompt, generation prompt included
@@ -145,7 +145,7 @@ class Engine(Protocol):
         fed = 0 if bank is None else bank.prefix_tokens
         entries = reply_entries(rows, prompts, replies, [fed if row >= 0 else 0 for row in rows])
         readers = {entry.place: order for entry, order in entries}
-        results: list[tuple[float, int]] = [(0.0, 0)] * len(prompts)
+        results = [np.zeros(0)] * len(prompts)
         count = _Count(len(prompts), progress)
 
         def work(wave: Wave) -> None:
@@ -155,7 +155,7 @@ class Engine(Protocol):
             order = [index for entry in wave.entries for index in readers[entry.place]]
             ends = np.cumsum([len(replies[index]) for index in order])
             for index, own in zip(order, np.split(nats, ends[:-1]), strict=True):
-                results[index] = float(own.sum()), len(own)
+                results[index] = own.copy()  # not a view, which would keep the whole wave
             count.add(len(order))
 
         waves = []
@@ -190,7 +190,7 @@ class Engine(Protocol):
         longest = max(map(len, choices))
         check_prompts(self.backbone, bank, rows, prompts, [longest] * len(prompts))
         if not self.can_take_back():  # then every choice is a reply of its own
-            pairs = self.reply_nll(
+            found = self.reply_nll(
                 bank,
                 [row for row in rows for _ in range(C)],
                 [prompt for prompt in prompts for _ in range(C)],
@@ -198,7 +198,7 @@ class Engine(Protocol):
                 batch_tokens=batch_tokens,
                 progress=None if progress is None else lambda done, total: progress(done // C, total // C),
             )
-            return normalised(-np.array([nats for nats, _ in pairs]).reshape(len(prompts), C))
+            return normalised(-np.array([nats.sum() for nats in found]).reshape(len(prompts), C))
         scores = np.zeros((len(prompts), C))
         count = _Count(len(prompts), progress)
 

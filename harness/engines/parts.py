@@ -20,7 +20,7 @@ class Question:
 
     reply          token ids of a greedy reply of at most `max_new_tokens`
     weigh choices  log probabilities [C] of the texts in `choices`, normalised over them
-    likelihood     (summed nats, tokens) of the prompt's reference
+    likelihood     nats [T] of the tokens of the prompt's reference
     """
 
     kind: Kind

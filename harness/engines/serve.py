@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.adapters import LoRABank, block_number, on_states
-from harness.contract import Message, Prompt, Protocol
+from harness.contract import Likelihood, Message, Prompt, Protocol
 from harness.engines.fitted import Adapters, Fitted, Replier
 from harness.engines.likelihood import decide
 from harness.engines.parts import Answering, Part, Question, answers
-from harness.model import Backbone, encode_prompt, encode_reply
+from harness.model import Backbone, encode_prompt, encode_reply, reply_ends
 from harness.progress import Progress
 
 _Report = Callable[[int, int], None]
@@ -51,14 +51,14 @@ class Predicted:
     asked             the prompts as the fitted model got them; None where a reply is not what that model generated
     choice_log_probs  [n, C] of the protocol's choices, where there are any and `asked` is known
     cut               how many prompts lost old turns to fit
-    likelihood        references -> (summed nats, tokens) of each, where another process knows how it was asked
+    likelihood        references -> how likely each is, where another process knows how it was asked
     """
 
     replies: list[str]
     asked: list[Asked] | None = None
     choice_log_probs: NDArray[np.float64] | None = None
     cut: int = 0
-    likelihood: Callable[[Sequence[str]], list[tuple[float, int]]] | None = None
+    likelihood: Callable[[Sequence[str]], list[Likelihood]] | None = None
 
 
 class _Answer(NamedTuple):
@@ -147,9 +147,21 @@ class Transcript:
 
 def reply_nll(
     asked: Sequence[Asked], references: Sequence[str], progress: Progress, elsewhere: Answering | None = None
-) -> list[tuple[float, int]]:
-    """(summed nats, tokens) of each reference after its prompt."""
-    return _through(asked, Question("likelihood"), references, progress, elsewhere)
+) -> list[Likelihood]:
+    """How likely each reference is after its prompt."""
+    found = _through(asked, Question("likelihood"), references, progress, elsewhere)
+    return [
+        likelihood_of(prompt.replier.adapters.backbone, reference, nats)
+        for prompt, reference, nats in zip(asked, references, found, strict=True)
+    ]
+
+
+def likelihood_of(backbone: Backbone, reference: str, nats: NDArray[np.float64]) -> Likelihood:
+    """From the nats [T] of the reference's tokens. Raises ValueError where they are not one a token."""
+    ends = np.array(reply_ends(backbone.tokenizer, reference), dtype=np.int64)
+    if nats.shape != ends.shape:
+        raise ValueError(f"nats of shape {nats.shape} for {len(ends)} tokens")
+    return Likelihood(nats, ends)
 
 
 def reply_states(

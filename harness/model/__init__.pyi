@@ -21,6 +21,7 @@ from .prompts import (
     example_set_hash as example_set_hash,
     people_hash as people_hash,
     protocol_hash as protocol_hash,
+    reply_ends as reply_ends,
     split_examples as split_examples,
     split_hash as split_hash,
     template_text as template_text,

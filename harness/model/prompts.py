@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.contract import Dataset, Dialogue, Example, Message, Persona, Prompt, Protocol
 from harness.errors import HarnessError
-from harness.model.templates import encode_plain, encode_rendered, template_text, turn_end
+from harness.model.templates import encode_plain, encode_rendered, plain_ends, template_text, turn_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -112,6 +112,14 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
 def encode_reply(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of a reply with the end-of-turn token. Control tokens spelled out in the text stay text."""
     return [*encode_plain(tokenizer, text), end_of_turn_id(tokenizer)]
+
+
+def reply_ends(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """How many characters of a reply have been said when each of its tokens (`encode_reply`) has.
+
+    The end-of-turn token ends behind them all.
+    """
+    return [*plain_ends(tokenizer, text), len(text) + 1]
 
 
 def encode_prompt(

@@ -120,9 +120,21 @@ def _render(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]], *, g
 
 def encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of text in which nothing is read as a control token."""
-    if any(control in text for control in control_texts(tokenizer)):
-        return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
-    return list(tokenizer.encode(text, add_special_tokens=False))
+    return list(tokenizer.encode(text, **_plainly(tokenizer, text)))
+
+
+def plain_ends(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """How many characters of the text each of these tokens ends behind."""
+    if not tokenizer.is_fast:  # it knows no offsets: by what the tokens up to it say
+        ids = encode_plain(tokenizer, text)
+        return [min(len(tokenizer.decode(ids[: place + 1])), len(text)) for place in range(len(ids))]
+    found = tokenizer(text, return_offsets_mapping=True, **_plainly(tokenizer, text))
+    return [end for _, end in found["offset_mapping"]]
+
+
+def _plainly(tokenizer: PreTrainedTokenizerBase, text: str) -> dict[str, bool]:
+    control = any(control in text for control in control_texts(tokenizer))
+    return {"add_special_tokens": False, **({"split_special_tokens": True} if control else {})}
 
 
 # The two look-ups below are asked once per reply; a tokenizer hashes as its identity: one entry per object.

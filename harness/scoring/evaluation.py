@@ -57,15 +57,15 @@ class Evaluation:
 
     def columns(self, examples: Sequence[Example], predicted: Predicted) -> dict[str, list[float]]:
         """Column -> one value an example; no likelihood for replies that the fitted model did not generate."""
-        nll = None
+        likelihoods = None
         references = [example.reference for example in examples]
         if predicted.asked is not None:
-            nll = reply_nll(predicted.asked, references, self.progress, self.elsewhere)
+            likelihoods = reply_nll(predicted.asked, references, self.progress, self.elsewhere)
         elif predicted.likelihood is not None:
-            nll = predicted.likelihood(references)
+            likelihoods = predicted.likelihood(references)
         with self.progress.task("score", 0, "texts") as self._advance:
             found = score_replies(
-                self.dataset, examples, predicted.replies, self._embedder, nll, predicted.choice_log_probs
+                self.dataset, examples, predicted.replies, self._embedder, likelihoods, predicted.choice_log_probs
             )
         self._advance = None
         return found

@@ -244,9 +244,9 @@ def rmse(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _nll(batch: MetricBatch) -> Columns:
-    if batch.nll is None:
+    if (pairs := batch.nll) is None:
         return {"nll": [math.nan] * len(batch.examples)}
-    return {"nll": [nats / tokens if tokens else math.nan for nats, tokens in batch.nll]}
+    return {"nll": [nats / tokens if tokens else math.nan for nats, tokens in pairs]}
 
 
 _LIKELIHOOD = "the reference's negative log-likelihood per token"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, model_validator
 
-from harness.contract import Dataset, Example, MetricBatch
+from harness.contract import Dataset, Example, Likelihood, MetricBatch
 from harness.scoring.registry import expand_metrics, metric_named, score_columns
 from harness.scoring.similarity import Embedder
 
@@ -72,11 +72,11 @@ def score_replies(
     examples: Sequence[Example],
     replies: Sequence[str],
     embedder: Embedder | None,
-    nll: Sequence[tuple[float, int]] | None = None,
+    likelihoods: Sequence[Likelihood] | None = None,
     choice_log_probs: NDArray[np.float64] | None = None,
 ) -> dict[str, list[float]]:
     """Column -> one value per example (nan where undefined), for all metrics of the data set."""
-    batch = MetricBatch(dataset, examples, replies, nll, choice_log_probs, embedder)
+    batch = MetricBatch(dataset, examples, replies, likelihoods, choice_log_probs, embedder)
     return score_columns(dataset.metrics, batch)
 
 

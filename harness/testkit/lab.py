@@ -80,8 +80,7 @@ class Trial:
         """Summed nats [n] of each reference after its prompt: finer than replies, it sees any change of numbers."""
         self.step()
         asked = Transcript(self.study.protocol, self.study.progress).ask(self.fitted, prompts)
-        nats = reply_nll(asked, references, self.study.progress)
-        return np.array([value for value, _ in nats])
+        return np.array([one.whole[0] for one in reply_nll(asked, references, self.study.progress)])
 
     def adapter(self, persona: str) -> dict[str, Tensor]:
         """The tensors of the adapter that serves a persona; empty where none does."""

@@ -253,10 +253,10 @@ class Fitter:
 
     def _plan(self, backbone: Backbone, grouping: Grouping, train: TrainOptions) -> PlannedFit:
         if self.control == "global":
-            factor = len(set(grouping.values()))
+            if (factor := len(set(grouping.values()))) > 1:
+                self.controlled.add("global")
             grouping = dict.fromkeys(grouping, "all")
             train = replace(train, batch_size=train.batch_size * factor)
-            self.controlled.add("global")
         keys = sorted(set(grouping.values()))
         data = {split: self.encoded(backbone, grouping, split) for split in ("train", "validation")}
         if not any(data["train"]):

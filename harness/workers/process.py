@@ -36,7 +36,7 @@ from harness.workers.channel import Closed, Driver, Message, failure, own_stream
 from harness.workers.executors import Places
 from harness.workers.job import FACTS, JOB, PLACES, PROMPTS, TEXTS, Job, Place
 from harness.workers.local import Fit, Given, LocalWorker
-from harness.workers.task import Distributed, load_again
+from harness.workers.task import Distributed, joined, load_again
 
 INTERRUPTED = 130  # exit code
 AT_MOST_EVERY = 0.1  # seconds between two messages on the standing of a task
@@ -206,7 +206,7 @@ class Serving:
         assert self.predicted
         assert self.predicted.asked is not None
         found = reply_nll(self.predicted.asked, TEXTS.validate_python(message.fields["references"]), self.progress)
-        self.driver.tell("likelihoods", {}, found=np.array(found, dtype=np.float64).reshape(-1, 2))
+        self.driver.tell("likelihoods", {}, **joined("nats", [one.nats for one in found], np.float64))
 
     # ---- inside ----
 

@@ -16,13 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from pydantic import ValidationError
 
 from harness.adapters import load_bank
 from harness.config import Recipe
-from harness.contract import Prompt, is_text
-from harness.engines import Adapters, Asked, Predicted, Replier
+from harness.contract import Likelihood, Prompt, is_text
+from harness.engines import Adapters, Asked, Predicted, Replier, likelihood_of
 from harness.errors import HarnessError, PluginError
 from harness.progress import Advance, Progress
 from harness.store import SEAL, canonical_hash, damage, passing_folder
@@ -34,7 +33,7 @@ from harness.workers.job import ENGINES, FACTS, JOB, NOTES, PLACES, PROMPTS, Bac
 from harness.workers.local import Answer, Given
 from harness.workers.owned import ADAPTERS, found, owners_of, place_of
 from harness.workers.start import ended, start
-from harness.workers.task import Executor
+from harness.workers.task import Executor, parted
 
 SECONDS_TO_END = 10  # that a process has after it was asked to
 MOST_OPEN = 2  # processes of bases that wait: each holds a backbone
@@ -324,6 +323,12 @@ class _Task:
             raise ValueError("asked")
         return Predicted(replies, asked, choices, int(fields["cut"]))
 
-    def _likelihood(self, references: Sequence[str]) -> list[tuple[float, int]]:
-        found = self._ask("likelihood", {"references": list(references)}, "likelihoods").arrays["found"]
-        return [(float(nats), int(tokens)) for nats, tokens in np.asarray(found)]
+    def _likelihood(self, references: Sequence[str]) -> list[Likelihood]:
+        told = self._ask("likelihood", {"references": list(references)}, "likelihoods")
+        try:
+            pairs = zip(references, parted(told.arrays, "nats"), strict=True)
+            return [likelihood_of(self._backbone, reference, nats) for reference, nats in pairs]
+        except (KeyError, ValueError, TypeError) as error:
+            raise PluginError(
+                f"method '{self._job.method}': its worker sent something that is no likelihood"
+            ) from error

@@ -204,8 +204,8 @@ def _of_order(order: FitOrder) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     for split, data in (("train", order.train), ("validation", order.validation)):
         flat = [encoded for own in data for encoded in own]
         arrays[f"{split}/counts"] = np.array([len(own) for own in data], dtype=np.int64)
-        arrays |= _joined(f"{split}/ids", [encoded.ids for encoded in flat], np.int32)
-        arrays |= _joined(f"{split}/labels", [encoded.labels for encoded in flat], np.uint8)
+        arrays |= joined(f"{split}/ids", [encoded.ids for encoded in flat], np.int32)
+        arrays |= joined(f"{split}/labels", [encoded.labels for encoded in flat], np.uint8)
     if (joint := order.joint) is not None:
         design = {"name": type(joint.design).__name__, "options": asdict(joint.design)}
         fields["joint"] = {"design": design, "cluster_of": list(joint.cluster_of)}
@@ -241,13 +241,13 @@ def _fitted(order: FitOrder, report: Report | None, checkpoint: Path | None) -> 
 
 
 def _of_part(part: Part, fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    arrays = {"rows": np.array(part.rows, dtype=np.int64), **_joined("prompts", part.ids, np.int32)}
+    arrays = {"rows": np.array(part.rows, dtype=np.int64), **joined("prompts", part.ids, np.int32)}
     return {**fields, "references": list(part.references)}, arrays
 
 
 def _answered(question: Question, found: Sequence[Any]) -> Message:
-    if question.kind == "reply":
-        return Message("answered", {}, _joined("found", found, np.int32))
+    if question.kind != "weigh choices":
+        return Message("answered", {}, joined("found", found, np.int32 if question.kind == "reply" else np.float64))
     return Message("answered", {}, {"found": np.array(found, dtype=np.float64)})
 
 
@@ -255,7 +255,7 @@ def _answers_from(question: Question, arrays: Mapping[str, np.ndarray]) -> Seque
     if question.kind == "reply":
         return _lists(arrays, "found")
     if question.kind == "likelihood":
-        return [(float(nats), int(tokens)) for nats, tokens in arrays["found"]]
+        return parted(arrays, "found")
     return list(arrays["found"])
 
 
@@ -269,11 +269,19 @@ def _answer(message: Message) -> Message:
 # ---- lists of different lengths ----
 
 
-def _joined(name: str, lists: Sequence[Sequence[Any]], dtype: Any) -> dict[str, np.ndarray]:
+def joined(name: str, lists: Sequence[Sequence[Any] | np.ndarray], dtype: Any) -> dict[str, np.ndarray]:
+    """Arrays for a message: `parted` gives the lists back."""
     lengths = np.array([len(one) for one in lists], dtype=np.int64)
     return {name: np.array([value for one in lists for value in one], dtype=dtype), f"{name}/lengths": lengths}
 
 
-def _lists(arrays: Mapping[str, np.ndarray], name: str) -> list[list[int]]:
+def parted(arrays: Mapping[str, np.ndarray], name: str) -> list[np.ndarray]:
+    """The lists of `joined` as arrays [their lengths]. Raises KeyError, ValueError for arrays that it has not made."""
     ends = np.cumsum(arrays[f"{name}/lengths"])
-    return [part.tolist() for part in np.split(arrays[name], ends[:-1])] if len(ends) else []
+    if len(arrays[name]) != (ends[-1] if len(ends) else 0):
+        raise ValueError(name)
+    return np.split(arrays[name], ends[:-1]) if len(ends) else []
+
+
+def _lists(arrays: Mapping[str, np.ndarray], name: str) -> list[list[int]]:
+    return [part.tolist() for part in parted(arrays, name)]

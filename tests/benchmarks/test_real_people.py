@@ -5,16 +5,21 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from harness import ConfigError, DataError
+from harness import ConfigError, DataError, Example, Message, MetricBatch, Prompt
 from harness.benchmarks import convincing, edgewise, jokes, lamp, offensiveness, released
 from harness.benchmarks.answers import items_fact, read_answers
+from harness.contract import Likelihood
 from harness.model import split_examples
+from harness.scoring.registry import score_columns
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not beside the project")
@@ -188,6 +193,21 @@ def test_choice_and_reason_are_told_apart():
         ("", "", ""),
     ):
         assert (convincing.choice_of(reply), convincing.reason_of(reply)) == (choice, reason)
+
+
+def test_choice_and_reason_have_likelihoods_of_their_own(debates):
+    """A token a character but for the last, which ends the turn: its nats are its place."""
+    data = convincing.load(convincing.ConvincingOptions(data=str(debates), at_least=12))
+    assert {"choice_nll", "reason_nll"} < set(data.metrics)
+    references = ["First. b", "who knows", "Equal"]
+    prompt = Prompt("p#0", "J0", 0, (Message("user", "?"),))
+    ends = [np.arange(1, len(text) + 2) for text in references]
+    batch = MetricBatch(data, [Example(prompt, text) for text in references], [""] * 3)
+    known = replace(batch, likelihoods=[Likelihood(own.astype(float), own) for own in ends])
+    found = score_columns(["choice_nll", "reason_nll"], known)
+    assert found["choice_nll"] == pytest.approx([28.0, math.nan, 15.0], nan_ok=True)
+    assert found["reason_nll"] == [8.5, 5.5, 6.0]
+    assert np.isnan([*score_columns(["choice_nll", "reason_nll"], batch).values()]).all()
 
 
 # ---- POPQUORN ----

@@ -71,7 +71,9 @@ def generate(
 
 
 def reply_nll(backbone: Backbone, bank: Bank | None, *data: Any, **options: Any) -> list[tuple[float, int]]:
-    return engine_for(backbone, bank)[0].reply_nll(bank, *data, **options)
+    """(summed nats, tokens) of each reply."""
+    found = engine_for(backbone, bank)[0].reply_nll(bank, *data, **options)
+    return [(float(nats.sum()), len(nats)) for nats in found]
 
 
 def choice_log_probs(backbone: Backbone, bank: Bank | None, *data: Any) -> Any:

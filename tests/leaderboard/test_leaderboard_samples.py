@@ -71,10 +71,13 @@ def test_texts_of_a_section_are_published_once_and_files_are_small(runs, publish
 
 def test_a_sample_that_would_be_large_is_left_out_and_named(put, publish, tmp_path):
     put("base", BASE, texts=("q" * 6_000, "r", "x"))
-    put("good", BASE + 0.1)
+    put("good", BASE + 0.1, texts=("q", "r", "x"))
     records, notes = publish(all_runs(tmp_path / "runs"))
     assert notes == ["no sample of base-x-0 is published: it would take more than 100,000 bytes"]
-    assert [path.name for path in (records / "samples").iterdir()] == ["good-x-0.json"]
+    (path,) = (records / "samples").iterdir()
+    assert path.name == "good-x-0.json"
+    shown = json.loads(path.read_text())["replies"][0]["prompt"]
+    assert shown == "user: q 0", "the first sample that is published has the texts"
 
 
 def test_records_alone_stay_as_they_were(stored, tmp_path, publish):

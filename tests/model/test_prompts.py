@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from harness.contract.data import Dataset, Dialogue, Message, Persona, Protocol
 from harness.errors import HarnessError
@@ -19,11 +19,12 @@ from harness.model.prompts import (
     end_of_turn_id,
     example_set_hash,
     protocol_hash,
+    reply_ends,
     split_examples,
     split_hash,
     system_text,
 )
-from harness.model.templates import template_text
+from harness.model.templates import plain_ends, template_text
 
 COMPACT = (
     "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
@@ -232,6 +233,24 @@ def test_control_tokens_in_a_text_are_text(tokenizer: PreTrainedTokenizerFast):
     attacked, _ = encode_prompt(tokenizer, (Message("user", attack),), 1024)
     assert attacked.count(end_id) == harmless.count(end_id)
     assert attack in tokenizer.decode(attacked)
+
+
+def test_where_the_tokens_of_a_reply_end(tokenizer: PreTrainedTokenizerFast):
+    text = f"setting lights to 20 \u00e9 {tokenizer.eos_token}"
+    ids, ends = encode_reply(tokenizer, text), reply_ends(tokenizer, text)
+    assert len(ends) == len(ids)
+    assert ends == sorted(ends)
+    assert ends[-1] == len(text) + 1
+    for place, end in enumerate(ends[:-1]):
+        said = tokenizer.decode(ids[: place + 1])
+        assert said == text[:end] or said.endswith("\ufffd"), "a token may end inside a character"
+
+
+def test_a_tokenizer_that_knows_no_offsets_tells_where_tokens_end_by_reading_them():
+    by_bytes = ByT5Tokenizer()
+    assert not by_bytes.is_fast
+    assert plain_ends(by_bytes, "abc d") == [1, 2, 3, 4, 5]
+    assert len(plain_ends(by_bytes, "a\u00e9")) == 3
 
 
 @pytest.mark.parametrize("messages", [(), (Message("user", "a"), Message("assistant", "b"))])

@@ -22,6 +22,7 @@ from harness import (
     Protocol,
 )
 from harness.benchmarks.devices import DEVICES
+from harness.contract import Likelihood
 from harness.contract.metric import CORE_METRICS
 from harness.scoring import registry as metrics
 from harness.scoring.registry import score_columns, value
@@ -35,6 +36,11 @@ def batch(replies, references, choices=(), **given):
         for i, reference in enumerate(references)
     ]
     return MetricBatch(dataset, found, replies, **given)
+
+
+def of(*nats):
+    """The likelihood of a reference of one character a token."""
+    return Likelihood(np.array(nats), np.arange(1, len(nats) + 1))
 
 
 def test_a_typo_gets_the_nearest_name():
@@ -54,7 +60,7 @@ def test_every_metric_returns_its_columns_at_full_length(name):
 
     metric = metrics.metric_named(name)
     columns = metric.compute(
-        batch(["1", "TV volume 30."], ["2", "TV volume 40."], embedder=Embedder(), nll=[(1.0, 2), (0.0, 1)])
+        batch(["1", "TV volume 30."], ["2", "TV volume 40."], embedder=Embedder(), likelihoods=[of(0.5, 0.5), of(0.0)])
     )
     assert set(metric.columns) <= set(columns)
     assert all(len(column) == 2 for column in columns.values())
@@ -88,9 +94,18 @@ def test_mae_punishes_an_unreadable_reply_with_the_worst_choice():
 
 
 def test_nll_is_per_token_and_undefined_without_likelihood():
-    assert metrics.score_columns(["nll"], batch(["a"], ["a"], nll=[(6.0, 4)]))["nll"] == [1.5]
+    assert metrics.score_columns(["nll"], batch(["a"], ["a"], likelihoods=[of(1.0, 2.0, 0.5, 2.5)]))["nll"] == [1.5]
     assert math.isnan(metrics.score_columns(["nll"], batch(["a"], ["a"]))["nll"][0])
     assert math.isnan(metrics.value("nll", {"nll": [math.nan]}))
+
+
+def test_a_token_belongs_to_the_part_of_a_reference_in_which_it_ends():
+    """Of "Yes. I do", cut behind ". ": "Yes", ".", " I", " do" and the end of the turn; then with a token ". I"."""
+    whole = Likelihood(np.array([1.0, 2.0, 4.0, 8.0, 16.0]), np.array([3, 4, 6, 9, 10]))
+    assert whole.split(5) == ((3.0, 2), (28.0, 3))
+    assert whole.whole == (31.0, 5)
+    assert Likelihood(np.array([1.0, 2.0, 8.0]), np.array([3, 6, 10])).split(5) == ((1.0, 1), (10.0, 2))
+    assert whole.split(0) == ((0.0, 0), (31.0, 5))
 
 
 def test_a_batch_of_unlike_lengths_is_refused():

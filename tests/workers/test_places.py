@@ -112,7 +112,8 @@ class Asker:
             found += [values.tolist() for _, values in sorted(bank.tensors.items())]
             found.append(self.study.generate(fitted, prompts))
             asked = Transcript(self.dataset.protocol, self.progress, shards).ask(fitted, prompts)
-            found.append(reply_nll(asked, references, self.progress, self.elsewhere))
+            likelihoods = reply_nll(asked, references, self.progress, self.elsewhere)
+            found += [(one.nats.tolist(), one.ends.tolist()) for one in likelihoods]
             states = json.loads(json.dumps(fitted.report))["adapters"]
             found.append({key: state["validation_loss"] for key, state in states.items()})
         return found

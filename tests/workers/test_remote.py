@@ -7,16 +7,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from transformers import ByT5Tokenizer
 
 from harness.config import Recipe
 from harness.contract import SCORER, Method, MethodCard, Source
+from harness.errors import PluginError
 from harness.progress import Progress
 from harness.store import Store
 from harness.sweeps.sweep import Order, Scope, Workshop
 from harness.testkit import tiny_dataset
 from harness.workers import Given, RemoteWorker, remote
+from harness.workers.channel import Message
 from harness.workers.job import BackboneJob, in_full, whole_path
+from harness.workers.task import joined
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,22 @@ def test_processes_of_another_seed_end_before_a_run_is_made():
     assert log == ["close 1", "run 0", "close 0", "run 1"]
     workshop.close()
     assert log[4:] == ["close 0", "close 1", "close 9"], "the first session has opened other machines"
+
+
+def test_a_process_must_send_one_number_a_token_of_each_reference():
+    task: Any = object.__new__(remote._Task)
+    task._backbone, task._job = SimpleNamespace(tokenizer=ByT5Tokenizer()), SimpleNamespace(method="m")
+
+    def likelihoods(arrays: Any) -> Any:
+        task._ask = lambda *_: Message("likelihoods", {}, arrays)
+        return task._likelihood(["ab"])
+
+    (found,) = likelihoods(joined("nats", [[1.0, 2.0, 4.0]], np.float64))
+    assert (found.whole, found.split(1)) == ((7.0, 3), ((1.0, 1), (6.0, 2)))
+    wrong = [joined("nats", lists, np.float64) for lists in ([[1.0, 2.0]], [], [[1.0, 2.0, 4.0]] * 2)]
+    for arrays in (*wrong, {}, {"nats": np.zeros(3), "nats/lengths": np.array([2])}):
+        with pytest.raises(PluginError, match="'m': its worker sent something that is no likelihood"):
+            likelihoods(arrays)
 
 
 def test_names_of_files_are_whole_paths_for_another_folder(tmp_path, monkeypatch):
