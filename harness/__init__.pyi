@@ -18,6 +18,7 @@ from .contract import (
     FromVector as FromVector,
     GatedPrefix as GatedPrefix,
     Levels as Levels,
+    Likelihood as Likelihood,
     LoRA as LoRA,
     Message as Message,
     MethodCard as MethodCard,

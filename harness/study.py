@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -459,6 +460,20 @@ def fit_method(method: Method, study: Study) -> Fitted:
         )
     cost, stands_on = study._costs(seconds)
     return replace(study._fitter.saved(fitted), cost=cost, stands_on=stands_on)
+
+
+def validation_loss(study: Study, fitted: Fitted) -> float:
+    """Nats a token on the validation replies of the study's personas; nothing of the test is looked at.
+
+    Raises HarnessError where there are none, or the loss is not finite.
+    """
+    pairs = study.validation_losses(fitted).values()
+    nats, tokens = (sum(float(own[:, column].sum()) for own in pairs) for column in (0, 1))
+    if not tokens:
+        raise HarnessError("the personas for tuning have no validation replies")
+    if not math.isfinite(nats):  # Optuna would drop such a trial without a word, and it would be made for ever
+        raise HarnessError("the validation loss is not finite")
+    return nats / tokens
 
 
 def _models(study: Study) -> list[Any]:

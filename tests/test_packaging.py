@@ -159,7 +159,7 @@ def test_the_wheel_brings_one_name_and_runs_beside_a_users_own_folders(tmp_path)
     code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from harness.cli import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, str(tmp_path / "site")]
     done = subprocess.run(
-        [*command, "run", "--method", "zero_shot", "--personas", "2", "--json", "-q"],
+        [*command, "run", "--method", "zero_shot", "--personas", "2", "--set", "dialogues=1,1,1", "--json", "-q"],
         cwd=tmp_path / "work", capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -134,6 +134,15 @@ def shown(name: str) -> str:
     return f" [default: {value}]" if value is not None else ""
 
 
+Isolate = Annotated[
+    bool | None,
+    typer.Option(
+        "--isolate/--no-isolate",
+        help=f"Each method in a process of its own, which knows no reference.{shown('isolate')}",
+    ),
+]
+
+
 def options_of(files: list[Path], isolate: bool = False) -> Any:
     """(kind, plugin name) -> its options dataclass, as `load_config` wants it.
 

@@ -11,6 +11,7 @@ import typer
 
 from harness.commands import completion, python
 from harness.commands.common import (
+    Isolate,
     Json,
     Plugins,
     Quiet,
@@ -33,13 +34,6 @@ if TYPE_CHECKING:
     from harness.sweeps import Reader
 
 
-Isolate = Annotated[
-    bool | None,
-    typer.Option(
-        "--isolate/--no-isolate",
-        help=f"Each method in a process of its own, which knows no reference.{shown('isolate')}",
-    ),
-]
 Executor = Annotated[str | None, typer.Option(help=f"Where shards are computed: local, ray, slurm.{shown('executor')}")]
 Persona = Annotated[str | None, typer.Option(help="Fit and score only these ids (comma-separated) of the full world.")]
 Cluster = Annotated[int | None, typer.Option(help="Fit and score only this cluster of the full world.")]

@@ -11,9 +11,10 @@ from typing import Annotated
 
 import typer
 
-from harness.commands import completion
-from harness.commands.common import Json, Plugins, Quiet, app, example, options_of, print_json, progress, resumes, shown
+from harness.commands import completion, python
+from harness.commands.common import Isolate, Json, Plugins, Quiet, app, example, options_of, print_json, resumes, shown
 from harness.commands.tracking import Log, Logbook, LogDir
+from harness.config import isolates, read_document
 
 SECONDS_BETWEEN_SIGNALS = 5.0
 
@@ -33,6 +34,7 @@ def tune_command(
         float | None, typer.Option(min=0.001, help="Stop after so many hours; the same command goes on.")
     ] = None,
     runs_dir: Annotated[Path | None, typer.Option(help=f"Folder of the stored runs.{shown('runs_dir')}")] = None,
+    isolate: Isolate = None,
     plugin: Plugins = None,
     log: Log = None,
     log_dir: LogDir = None,
@@ -50,16 +52,19 @@ def tune_command(
     from harness.sweeps import load_tuning, open_reader, parts_of, run_tuning, tuning_text
 
     files, book = plugin or [], Logbook.of(log, log_dir)
+    document = read_document(file, "tune")
+    separate = isolates(isolate, document)  # before any code of a method is imported here
+    shown_in = python.told(quiet, separate)
     flags = {
-        "personas": personas, "seeds": seeds, "backbone": backbone, "trials": trials,
+        "personas": personas, "seeds": seeds, "backbone": backbone, "trials": trials, "isolate": isolate,
         "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
     # Every part is read before the first begins.
-    parts = [load_tuning(part, flags) for part in parts_of(open_reader(file, options_of(files), "tune"))]
+    parts = [load_tuning(part, flags) for part in parts_of(open_reader(document, options_of(files, separate)))]
     outcomes = []
     with _within(hours):
         for part in parts:
-            outcomes.append(run_tuning(part, files, progress(quiet)))
+            outcomes.append(run_tuning(part, files, shown_in))
             if not as_json:
                 head = f"{part.shared.benchmark}\n\n" if len(parts) > 1 else ""
                 typer.echo(head + tuning_text.tuning_text(outcomes[-1]) + ("\n" if len(parts) > 1 else ""))
@@ -67,7 +72,7 @@ def tune_command(
         found = [tuning_text.tuning_json(outcome) for outcome in outcomes]
         print_json(found if len(parts) > 1 else found[0])
     for outcome in outcomes:
-        book.send(outcome.sweep.compared, outcome.tuning.shared.runs_dir, progress(quiet))
+        book.send(outcome.sweep.compared, outcome.tuning.shared.runs_dir, shown_in)
     raise typer.Exit(2 if any(outcome.sweep.failed for outcome in outcomes) else 0)
 
 

@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,6 @@ from harness.contract import Search, fill
 from harness.errors import HarnessError
 from harness.progress import Progress
 from harness.store import canonical_hash, growing_damage, remove_growing, seal_growing, source_hash
-from harness.study import Study, fit_method
 from harness.training import FitStopped
 
 if TYPE_CHECKING:  # neither decides on what is suggested, see `_file`
@@ -176,7 +175,7 @@ class Trials:
                     raise FitStopped
 
         try:
-            return validation_loss(self.lab, replace(self.recipe, options=options), watch)
+            return self.lab.worker.trial(replace(self.recipe, options=options), watch)
         except FitStopped:
             raise optuna.TrialPruned from None
         except HarnessError as error:
@@ -208,20 +207,6 @@ class Trials:
     def _note(self, study: Any) -> str:
         known = [t.value for t in self._finished(study) if t.value is not None and t.state.name == "COMPLETE"]
         return f"best {min(known):.4f} nats a token" if known else ""
-
-
-def validation_loss(session: Session, recipe: Recipe, watch: Callable[[int, float], None]) -> float:
-    """Nats a token of a method on the validation replies of a session's personas; nothing of the test is looked at."""
-    method = session.methods[recipe.method]
-    study = session.local.study(recipe, study_type=functools.partial(Study, watch=watch))
-    fitted = fit_method(method, study)
-    pairs = study.validation_losses(fitted).values()
-    nats, tokens = (sum(float(own[:, column].sum()) for own in pairs) for column in (0, 1))
-    if not tokens:
-        raise HarnessError("the personas for tuning have no validation replies")
-    if not math.isfinite(nats):  # Optuna would drop such a trial without a word, and it would be made for ever
-        raise HarnessError("the validation loss is not finite")
-    return nats / tokens
 
 
 def in_words(space: Mapping[str, Search]) -> dict[str, str]:

@@ -66,7 +66,8 @@ def _outcome(tuning: Tuning, workshop: Workshop, progress: Progress) -> TuningOu
     session = workshop.session(tuning.seeds[0], Scope(tuning.shared.persona, tuning.shared.cluster))
     chosen, reported = split_personas(session, tuning.personas)
     apart = not set(chosen) & set(reported)
-    best, found = _tuned(tuning, session.among(chosen), progress)
+    with contextlib.closing(session.among(chosen)) as lab:
+        best, found = _tuned(tuning, lab, progress)
     about = _provenance(tuning, best, session, chosen, apart)
     entries = [_entry(one, found, about.get(one.tuned.entry.label)) for one in best]
     workshop.take(entries)

@@ -6,7 +6,7 @@ Entries and shared settings are read as a sweep's are (sweep_file). The trials a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -95,7 +95,6 @@ def load_tuning(reader: Reader, flags: Mapping[str, Any]) -> Tuning:
     for place, item in enumerate(found):
         if isinstance(item, dict):
             reader.keys(f"methods.{place}", item, (*ENTRY_KEYS, "space"), "a method")
-    shared = shared and replace(shared, isolate=False)  # trials are watched from within
     entries = reader.entries("methods", named, shared or RunConfig("-", "-"))
     if reader.faults or shared is None:
         raise ConfigError("\n".join(dict.fromkeys(reader.faults)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,21 @@ from harness.engines import FitFacts, Fitted, Predicted, engines_used
 from harness.model import Backbone
 from harness.progress import Progress
 from harness.store import Store, canonical_hash
-from harness.study import Study, check_adapters, check_backbone, fit_method, make_study, predict_in_order
+from harness.study import (
+    Study,
+    check_adapters,
+    check_backbone,
+    fit_method,
+    make_study,
+    predict_in_order,
+    validation_loss,
+)
 from harness.training import Shards
 from harness.workers.chain import Chain, below, chain_of, options_of
 from harness.workers.executors import Places
 from harness.workers.owned import OwnedStore, owners_of
+
+Watch = Callable[[int, float], None]  # called with an epoch and its validation loss; FitStopped ends the fit
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,15 @@ class LocalWorker:
         engines = engines_used(fit.fitted.all_adapters)
         changed = in_words(changes(among=files))
         return Answer(fit.fitted.facts(self.given.scope), fit.study.notes, predicted, seconds, engines, changed)
+
+    def trial(self, recipe: Recipe, watch: Watch) -> float:
+        """Nats a token on validation replies of what a recipe's method learns while it is watched.
+
+        Raises FitStopped where `watch` does.
+        """
+        method = self.given.methods[recipe.method]
+        study = self.study(recipe, study_type=functools.partial(Study, watch=watch))
+        return validation_loss(study, _fitted(method, study))
 
     def study(
         self, recipe: Recipe, base: Callable[[Recipe], Fitted] | None = None, study_type: Callable[..., Study] = Study

@@ -7,12 +7,14 @@ ends.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.abc import MetaPathFinder
 from importlib.metadata import entry_points
@@ -30,7 +32,7 @@ from harness.model import Backbone, set_repeatable
 from harness.progress import Advance, Progress
 from harness.store import Store, peak_memory_bytes
 from harness.study import asked_for, replies_to
-from harness.training import Shards
+from harness.training import FitStopped, Shards
 from harness.workers.chain import Chain, own_options
 from harness.workers.channel import Closed, Driver, Message, failure, own_streams
 from harness.workers.executors import Places
@@ -40,6 +42,7 @@ from harness.workers.task import Distributed, joined, load_again
 
 INTERRUPTED = 130  # exit code
 AT_MOST_EVERY = 0.1  # seconds between two messages on the standing of a task
+_loaded = functools.lru_cache(maxsize=1)(load_again)  # of the trials of a method all have the same backbone
 
 
 class RelayedProgress(Progress):
@@ -49,7 +52,7 @@ class RelayedProgress(Progress):
         super().__init__("silent")
         self._driver, self._tasks = driver, 0
 
-    @contextmanager
+    @contextlib.contextmanager
     def task(self, title: str, total: int, unit: str = "") -> Iterator[Advance]:
         self._tasks += 1
         number, told = self._tasks, 0.0
@@ -132,7 +135,7 @@ class Serving:
             methods=methods,
             dataset=Dataset(job.dataset, job.personas, job.dialogues, job.protocol, ()),
             scope=frozenset(job.scope),
-            backbone=load_again(job.backbone),
+            backbone=_loaded(job.backbone),
             store=ScratchStore(job, driver, self.progress.warn),
             progress=self.progress,
             seed=job.seed,
@@ -153,6 +156,19 @@ class Serving:
         """Fit, and tell what came of it."""
         self.fit = self.local.fit(self.recipe)
         self.driver.tell("learnt", {"folders": self._made()})
+
+    def try_out(self) -> None:
+        """Fit under the driver's eyes, and tell the loss on validation replies; none where it had the fit stopped."""
+
+        def watch(epoch: int, loss: float) -> None:
+            self.driver.tell("epoch", {"epoch": epoch, "loss": loss if math.isfinite(loss) else None})
+            if self.driver.next().kind == "stop":
+                raise FitStopped
+
+        loss: float | None = None
+        with contextlib.suppress(FitStopped):
+            loss = self.local.trial(self.recipe, watch)
+        self.driver.tell("tried", {"loss": loss, "folders": self._made()})
 
     def reply(self, message: Message) -> None:
         """To prompts of one turn depth."""
@@ -247,9 +263,9 @@ def serve(driver: Driver) -> None:
     while True:
         message = driver.next()
         try:
-            if message.kind == "open":
+            if message.kind in ("open", "try"):
                 serving = Serving(JOB.validate_python(message.fields), driver)
-                serving.learn()
+                {"open": serving.learn, "try": serving.try_out}[message.kind]()
             elif serving is not None:
                 {"reply": serving.reply, "finish": serving.finish, "likelihood": serving.likelihood}[message.kind](
                     message

@@ -7,11 +7,12 @@ and prompts, turn depth by turn depth; what it has fitted is copied out of its s
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import subprocess
 import weakref
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,11 +27,12 @@ from harness.errors import HarnessError, PluginError
 from harness.progress import Advance, Progress
 from harness.store import SEAL, canonical_hash, damage, passing_folder
 from harness.study import replies_by_depth
+from harness.training import FitStopped
 from harness.workers.cards import files_for
 from harness.workers.chain import Chain, below, chain_of, options_of
 from harness.workers.channel import Closed, Message, raised, read, write
 from harness.workers.job import ENGINES, FACTS, JOB, NOTES, PLACES, PROMPTS, BackboneJob, Job, inside, whole_path
-from harness.workers.local import Answer, Given
+from harness.workers.local import Answer, Given, Watch
 from harness.workers.owned import ADAPTERS, found, owners_of, place_of
 from harness.workers.start import ended, start
 from harness.workers.task import Executor, parted
@@ -49,17 +51,28 @@ class WorkerProcess:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = start("harness.workers.process", folder=folder, **pipes)
 
-    def ask(self, kind: str, fields: Mapping[str, Any], answer: str, bring: Callable[[str, str], None]) -> Message:
+    def ask(
+        self,
+        kind: str,
+        fields: Mapping[str, Any],
+        answer: str,
+        bring: Callable[[str, str], None],
+        watch: Watch | None = None,
+    ) -> Message:
         """Send a message and wait for its answer. What the worker raises is raised here.
 
         bring  (kind, key) of something cached, which the worker wants in its scratch
+        watch  of a fit that may be stopped
         Raises PluginError where the process has ended.
         """
         try:
             write(self._stream(self._process.stdin), Message(kind, fields))
             while (message := read(self._stream(self._process.stdout))).kind != answer:
                 self._begun = True
-                self._heard(message, bring)
+                if message.kind == "epoch" and watch is not None:
+                    self._watched(message.fields, watch)
+                else:
+                    self._heard(message, bring)
             return message
         except Closed:
             how = ended(self._process.wait())
@@ -80,7 +93,7 @@ class WorkerProcess:
             self._process.wait()
 
     def _heard(self, message: Message, bring: Callable[[str, str], None]) -> None:
-        """Anything but the answer."""
+        """Anything but the answer, and what is watched."""
         fields = message.fields
         try:
             match message.kind:
@@ -107,6 +120,19 @@ class WorkerProcess:
                     raise HarnessError(f"{self._name}: its worker sent '{other}', which was not asked for")
         except (KeyError, TypeError, ValueError) as error:
             raise PluginError(f"{self._name}: its worker sent something that is no message") from error
+
+    def _watched(self, fields: Mapping[str, Any], watch: Watch) -> None:
+        """Say whether a trial goes on after an epoch."""
+        try:
+            epoch, loss = int(fields["epoch"]), math.nan if fields["loss"] is None else float(fields["loss"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise PluginError(f"{self._name}: its worker sent something that is no epoch") from error
+        go_on = True
+        try:
+            watch(epoch, loss)
+        except FitStopped:
+            go_on = False
+        write(self._stream(self._process.stdin), Message("go on" if go_on else "stop"))
 
     def _carry_out(self, executor: Executor, title: str, unit: str, count: int) -> None:
         """What the worker wants done elsewhere."""
@@ -137,20 +163,38 @@ class RemoteWorker:
         self._given, self._backbone, self._files, self._threads = given, backbone, files, threads
         self._fitted: set[str] = set()  # of which adapters are in the store
         self._open: dict[str, _Task] = {}  # bases among them that may be asked for replies yet
-        weakref.finalize(self, _close_all, self._open)  # at the latest when this process ends
+        self._trying: dict[str, _Trying] = {}  # the method whose trials are made
+        for processes in (self._open, self._trying):
+            weakref.finalize(self, _close_all, processes)  # at the latest when this process ends
 
     def close(self) -> None:
         """End the processes that are open. What is asked for afterwards has new ones."""
         _close_all(self._open)
+        _close_all(self._trying)
 
     @contextlib.contextmanager
     def answer(self, recipe: Recipe, prompts: Sequence[Prompt]) -> Iterator[Answer]:
         """Fit, then reply to the prompts, asked for turn depth by turn depth."""
         self._fit_bases(recipe)
         key = self._key(recipe)
-        with contextlib.closing(self._open.pop(key, None) or self._task(recipe, key)) as task:
+        with contextlib.closing(self._open.pop(key, None) or self._task(recipe)) as task:
             self._fitted.add(key)
             yield task.answer(prompts)
+
+    def trial(self, recipe: Recipe, watch: Watch) -> float:
+        """See `LocalWorker.trial`. The trials of a method are made in one process, one after the other."""
+        self._fit_bases(recipe)
+        _close_all(self._open)  # trials ask no base for replies
+        if recipe.method not in self._trying:
+            _close_all(self._trying)
+            self._trying[recipe.method] = _Trying(recipe.method, self._given)
+        try:
+            return self._trying[recipe.method].loss(*self._job(recipe), watch)
+        except FitStopped:
+            raise
+        except BaseException:
+            _close_all(self._trying)
+            raise
 
     def _fit_bases(self, recipe: Recipe) -> None:
         """All that a recipe stands on is fitted by its own worker, so that no other plugin can have touched it."""
@@ -159,7 +203,7 @@ class RemoteWorker:
             self._fit_bases(base)
             key = self._key(base)
             if key not in self._fitted:
-                self._open[key] = self._task(base, key)
+                self._open[key] = self._task(base)
                 self._fitted.add(key)
             while len(self._open) > MOST_OPEN:
                 self._open.pop(next(iter(self._open))).close()
@@ -172,7 +216,11 @@ class RemoteWorker:
         people = [sorted(given.scope), given.dataset.name, given.backbone.fingerprint]
         return canonical_hash([options_of(chain), owners_of(chain), recipe.control, given.seed, people])
 
-    def _task(self, recipe: Recipe, key: str) -> _Task:
+    def _task(self, recipe: Recipe) -> _Task:
+        return _Task(*self._job(recipe), self._given)
+
+    def _job(self, recipe: Recipe) -> tuple[Job, Sequence[str]]:
+        """What a worker is told, and who may have fitted what it gets."""
         chain, given = self._chain(recipe), self._given
         dataset = given.dataset
         job = Job(
@@ -189,76 +237,57 @@ class RemoteWorker:
             backbone=self._backbone,
             scorer=given.scorer and whole_path(given.scorer),
             scratch="",
-            unfinished=str((given.store.cache / "partial" / key).absolute()),
+            unfinished=str((given.store.cache / "partial" / self._key(recipe)).absolute()),
             threads=self._threads,
             shard_people=given.places.shards.people,
             elsewhere=given.places.executor is not None,
         )
-        return _Task(job, key, owners_of(chain), given)
+        return job, owners_of(chain)
 
 
-def _close_all(tasks: dict[str, _Task]) -> None:
-    for task in tasks.values():
-        task.close()
-    tasks.clear()
+def _close_all(processes: MutableMapping[str, Any]) -> None:
+    for process in processes.values():
+        process.close()
+    processes.clear()
 
 
-class _Task:
-    """One method's process, from its fit to its replies."""
+class _Held:
+    """One method's process, with what it writes and gets."""
 
-    def __init__(self, job: Job, key: str, owners: Sequence[str], given: Given) -> None:
-        self._owners, self._backbone, self._store = owners, given.backbone, given.store
+    def __init__(self, method: str, given: Given) -> None:
+        self._method, self._backbone, self._store = method, given.backbone, given.store
         self._progress = given.progress
+        self._owners: Sequence[str] = ()
         self._held = contextlib.ExitStack()
         try:
             self._scratch = self._held.enter_context(passing_folder(given.store.cache / "tmp")).absolute()
-            self._job = replace(job, scratch=str(self._scratch))
             executor = given.places.executor
-            self._process = WorkerProcess(f"method '{job.method}'", self._scratch, given.progress, executor)
+            self._process = WorkerProcess(f"method '{method}'", self._scratch, given.progress, executor)
             self._held.callback(self._process.close)
-            with given.store.lock(f"worker-{key}"):  # commands that fit the same have one place for what is unfinished
-                learnt = self._ask("open", JOB.dump_python(self._job, mode="json"), "learnt")
-                self._adopt(learnt.fields["folders"])
-                shutil.rmtree(job.unfinished, ignore_errors=True)
         except BaseException:
             self._held.close()
             raise
-
-    def answer(self, prompts: Sequence[Prompt]) -> Answer:
-        replies = self._replies(prompts)
-        shown = PROMPTS.dump_python(tuple(prompts), mode="json")
-        done = self._ask("finish", {"prompts": shown, "replies": replies}, "finished")
-        self._adopt(done.fields["folders"])
-        try:
-            told = done.fields
-            facts = FACTS.validate_python(told["facts"])
-            if facts.folder:
-                facts = replace(facts, folder=self._kept(facts.folder))
-            notes, predicted = NOTES.validate_python(told["notes"]), self._predicted(replies, done)
-            answer = Answer(
-                facts, notes, predicted, float(told["seconds"]),
-                ENGINES.validate_python(told["engines"]), tuple(map(str, told["changed"])), int(told["memory"]),
-            )  # fmt: skip
-        except (ValidationError, KeyError, ValueError, TypeError, IndexError) as error:
-            raise PluginError(f"method '{self._job.method}': its worker sent something that is no answer") from error
-        return answer
 
     def close(self) -> None:
         """End the process; what it has written goes."""
         self._held.close()
 
-    def _ask(self, kind: str, fields: Mapping[str, Any], answer: str) -> Message:
-        return self._process.ask(kind, fields, answer, self._bring)
+    def _begin(self, kind: str, job: Job, owners: Sequence[str], answer: str, watch: Watch | None = None) -> Message:
+        """Have a job fitted; the adapters that came of it are in the store then."""
+        self._owners = owners
+        place = Path(job.unfinished)
+        fields = JOB.dump_python(replace(job, scratch=str(self._scratch)), mode="json")
+        with self._store.lock(f"worker-{place.name}"):  # commands that fit the same have one place for unfinished fits
+            told = self._ask(kind, fields, answer, watch)
+            try:
+                self._adopt(told.fields["folders"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise PluginError(f"method '{self._method}': its worker names folders that are none") from error
+            shutil.rmtree(place, ignore_errors=True)
+        return told
 
-    def _replies(self, prompts: Sequence[Prompt]) -> list[str]:
-        def ask(prompts: Sequence[Prompt]) -> list[str]:
-            asked = PROMPTS.dump_python(tuple(prompts), mode="json")
-            given = self._ask("reply", {"prompts": asked}, "replies").fields["replies"]
-            if len(given) != len(prompts) or not all(isinstance(text, str) and is_text(text) for text in given):
-                raise PluginError(f"method '{self._job.method}', predict: one text per prompt is wanted")
-            return given
-
-        return replies_by_depth(prompts, ask, self._progress)
+    def _ask(self, kind: str, fields: Mapping[str, Any], answer: str, watch: Watch | None = None) -> Message:
+        return self._process.ask(kind, fields, answer, self._bring, watch)
 
     # ---- what lies on the disk ----
 
@@ -278,11 +307,65 @@ class _Task:
 
             def fill(part: Path, source: Path = source) -> None:
                 if fault := damage(source):
-                    raise HarnessError(f"method '{self._job.method}': {fault}")
+                    raise HarnessError(f"method '{self._method}': {fault}")
                 shutil.copytree(source, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SEAL))
 
             if not found(self._store, self._owners, key):
                 self._store.cached(ADAPTERS, place_of(self._owners[0], key), fill)
+
+
+class _Trying(_Held):
+    """The process of a method's trials."""
+
+    def loss(self, job: Job, owners: Sequence[str], watch: Watch) -> float:
+        """Of one trial. Raises FitStopped where `watch` had it stopped."""
+        loss = self._begin("try", job, owners, "tried", watch).fields.get("loss")
+        if loss is None:
+            raise FitStopped
+        if not isinstance(loss, float) or not math.isfinite(loss):
+            raise PluginError(f"method '{self._method}': its worker sent a loss that is no number")
+        return loss
+
+
+class _Task(_Held):
+    """A fit, and its replies."""
+
+    def __init__(self, job: Job, owners: Sequence[str], given: Given) -> None:
+        super().__init__(job.method, given)
+        try:
+            self._begin("open", job, owners, "learnt")
+        except BaseException:
+            self.close()
+            raise
+
+    def answer(self, prompts: Sequence[Prompt]) -> Answer:
+        replies = self._replies(prompts)
+        shown = PROMPTS.dump_python(tuple(prompts), mode="json")
+        done = self._ask("finish", {"prompts": shown, "replies": replies}, "finished")
+        self._adopt(done.fields["folders"])
+        try:
+            told = done.fields
+            facts = FACTS.validate_python(told["facts"])
+            if facts.folder:
+                facts = replace(facts, folder=self._kept(facts.folder))
+            notes, predicted = NOTES.validate_python(told["notes"]), self._predicted(replies, done)
+            answer = Answer(
+                facts, notes, predicted, float(told["seconds"]),
+                ENGINES.validate_python(told["engines"]), tuple(map(str, told["changed"])), int(told["memory"]),
+            )  # fmt: skip
+        except (ValidationError, KeyError, ValueError, TypeError, IndexError) as error:
+            raise PluginError(f"method '{self._method}': its worker sent something that is no answer") from error
+        return answer
+
+    def _replies(self, prompts: Sequence[Prompt]) -> list[str]:
+        def ask(prompts: Sequence[Prompt]) -> list[str]:
+            asked = PROMPTS.dump_python(tuple(prompts), mode="json")
+            given = self._ask("reply", {"prompts": asked}, "replies").fields["replies"]
+            if len(given) != len(prompts) or not all(isinstance(text, str) and is_text(text) for text in given):
+                raise PluginError(f"method '{self._method}', predict: one text per prompt is wanted")
+            return given
+
+        return replies_by_depth(prompts, ask, self._progress)
 
     def _kept(self, folder: Path) -> Path:
         """Where a folder of the scratch lies in the store. Raises ValueError."""
@@ -329,6 +412,4 @@ class _Task:
             pairs = zip(references, parted(told.arrays, "nats"), strict=True)
             return [likelihood_of(self._backbone, reference, nats) for reference, nats in pairs]
         except (KeyError, ValueError, TypeError) as error:
-            raise PluginError(
-                f"method '{self._job.method}': its worker sent something that is no likelihood"
-            ) from error
+            raise PluginError(f"method '{self._method}': its worker sent something that is no likelihood") from error

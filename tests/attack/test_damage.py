@@ -14,7 +14,7 @@ from harness.store import Store
 SMALL = ["--personas", "4", "--set", "dialogues=2,1,1", "--set", "epochs=1", "--set", "unified.epochs=1", "--quiet"]
 COMMAND = ["run", "--method", "persona_prefix", *SMALL]
 HARMS = ("flip", "cut", "remove")
-FAST = 6  # of more than a hundred cases, in the default run
+FAST = 4  # of more than a hundred cases, in the default run
 
 
 def harm(path: Path, how: str) -> None:

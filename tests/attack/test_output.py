@@ -561,7 +561,7 @@ def predict(study, prompts):
     shout("predict")
     return ["x" for _ in prompts]
 '''
-WORLD = "--set", "dialogues=2,2,2", "--personas", "6", "--quiet"
+WORLD = "--set", "dialogues=2,1,1", "--personas", "3", "--quiet"
 
 
 @pytest.fixture

@@ -236,7 +236,7 @@ def test_an_exit_that_no_hook_has_called_is_told_too(harness, monkeypatch):
     one_line(*harness("list")[::2], "something ended the process (SystemExit: 0)")
 
 
-@pytest.mark.parametrize("hook", ["fit", "predict"])
+@pytest.mark.parametrize("hook", ["fit", pytest.param("predict", marks=pytest.mark.attack)])
 def test_the_check_reports_an_exit(harness, tmp_path, hook):
     path = tmp_path / "sample.py"
     path.write_text(source(METHOD, **{hook: "sys.exit(0)"}))
@@ -284,6 +284,7 @@ def test_so_it_does_wherever_it_hangs(tmp_path, hook):
     one_line(done.returncode, done.stderr, "sample", f"sample.py:{line_of(text, '1e6')}: has not ended after 2 s")
 
 
+@pytest.mark.attack
 def test_a_thread_that_is_left_running_is_told_and_not_waited_for(tmp_path):
     left = "threading.Thread(target=time.sleep, args=(1e6,)).start()\nreturn study.bare()"
     done = check(tmp_path, source(METHOD, fit=left))

@@ -50,7 +50,21 @@ def test_a_table_names_the_command_without_the_paths_of_one_machine():
 
 
 @pytest.mark.slow
-def test_train_prints_json_alone_and_puts_its_tables_between_the_marks(harness, tmp_path):
+def test_train_prints_json_alone(harness):
+    chosen = ["--ways", "bank,plain_loop", "--no-ladder", "--sizes", ""]
+    code, out, err = harness("bench", "train", *SMALL, *chosen, "--dtype", "float64", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    bank, loop = found["ways"]
+    assert bank["steps"] == loop["steps"] == 2 * 2
+    assert found["equality"][0]["largest_difference"] <= 1e-12
+    assert bank["validation_loss"] == pytest.approx(loop["validation_loss"], abs=1e-12)
+    assert loop["times_faster"]["median"] == pytest.approx(loop["seconds"]["median"] / bank["seconds"]["median"])
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_train_of_part_of_the_data_puts_its_tables_between_the_marks(harness, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("top\n<!-- begin: bench train -->\nold\n<!-- end: bench train -->\nend\n")
     chosen = ["--ways", "bank,plain_loop,study_loop", "--subset", "study_loop=1", "--no-ladder", "--sizes", "2"]
@@ -58,14 +72,10 @@ def test_train_prints_json_alone_and_puts_its_tables_between_the_marks(harness, 
     assert code == 0, err
     found = json.loads(out)
     assert {"command", "date", "versions", "hardware", "settings", "ways", "sizes", "ladder", "equality"} <= set(found)
-    bank, loop, study = found["ways"]
+    _, loop, study = found["ways"]
     assert [row["way"] for row in found["ways"]] == ["bank", "plain_loop", "study_loop"]
-    assert bank["steps"] == loop["steps"] == 2 * 2
     assert study["steps"] > loop["steps"]
     assert (study["measured_on"], study["personas"]) == (1, 2)
-    assert found["equality"][0]["largest_difference"] <= 1e-12
-    assert bank["validation_loss"] == pytest.approx(loop["validation_loss"], abs=1e-12)
-    assert loop["times_faster"]["median"] == pytest.approx(loop["seconds"]["median"] / bank["seconds"]["median"])
     assert study["padding"] > 0.5 > loop["padding"]
     assert found["sizes"][0]["adapters"] == 2
     text = page.read_text()

@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import ConfigError, DataError, Example, Message, MetricBatch, Prompt
+from harness import ConfigError, DataError, Example, Likelihood, Message, MetricBatch, Prompt
 from harness.benchmarks import convincing, edgewise, jokes, lamp, offensiveness, released
 from harness.benchmarks.answers import items_fact, read_answers
-from harness.contract import Likelihood
 from harness.model import split_examples
 from harness.scoring.registry import score_columns
 

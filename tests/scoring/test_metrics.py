@@ -13,6 +13,7 @@ from harness import (
     ConfigError,
     Dataset,
     Example,
+    Likelihood,
     Message,
     Metric,
     MetricBatch,
@@ -22,7 +23,6 @@ from harness import (
     Protocol,
 )
 from harness.benchmarks.devices import DEVICES
-from harness.contract import Likelihood
 from harness.contract.metric import CORE_METRICS
 from harness.scoring import registry as metrics
 from harness.scoring.registry import score_columns, value

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -49,29 +50,46 @@ def installed(site, monkeypatch):
     return site
 
 
+END = "\n-- end --\n"
+COMMANDS = f"""
+import json, sys
+from harness.cli import main
+for number, words in enumerate(json.loads(sys.argv.pop())):
+    print({END!r} * (number > 0), end="", flush=True)
+    try:
+        main(words)
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
+
+
 def call(folder: Path, *arguments: str, site: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own, with the distribution where `site` is given."""
-    command = [sys.executable, "-c", "from harness.cli import main; main()", *arguments]
+    return each(folder, [arguments], site)
+
+
+def each(folder: Path, commands: Sequence[Sequence[str]], site: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Commands in one process, one after the other; END stands between what they print."""
+    command = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([*([str(site)] if site else []), str(ROOT)])}
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, check=False)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("what", "name", "module"),
-    [
-        ("methods", "persona_scaling", "persona_scaling"),
-        ("methods", "borrowed_words", "strange_methods"),
-        ("metrics", "shared_words", "strange_metrics"),
-        ("adapters", "ia3", "strange_adapters"),
-    ],
-)
-def test_it_is_listed_with_its_distribution_and_file(tmp_path, site, what, name, module):
-    listed = json.loads(call(tmp_path, "list", what, "--json", site=site).stdout)
-    (row,) = [row for row in listed if row["name"] == name]
-    assert (row["distribution"], row["version"], row["error"]) == ("a-stranger", "0.3", None)
-    assert row["file"] == str(site / f"{module}.py")
-    assert len(listed) > 2, "ours are there too"
+def test_it_is_listed_with_its_distribution_and_file(tmp_path, site):
+    lists = [["list", what, "--json"] for what in ("methods", "metrics", "adapters")]
+    methods, metrics, adapters = map(json.loads, each(tmp_path, lists, site=site).stdout.split(END))
+    for listed, name, module in (
+        (methods, "persona_scaling", "persona_scaling"),
+        (methods, "borrowed_words", "strange_methods"),
+        (metrics, "shared_words", "strange_metrics"),
+        (adapters, "ia3", "strange_adapters"),
+    ):
+        (row,) = [row for row in listed if row["name"] == name]
+        assert (row["distribution"], row["version"], row["error"]) == ("a-stranger", "0.3", None)
+        assert row["file"] == str(site / f"{module}.py")
+        assert len(listed) > 2, "ours are there too"
 
 
 @pytest.mark.slow
@@ -160,7 +178,7 @@ def test_making_a_run_with_all_of_it_needs_it_installed_and_reading_one_does_not
     again = call(tmp_path, "run", "--method", "persona_scaling", *data, *more)
     assert again.returncode == 2
     assert "there is no method 'persona_scaling'" in again.stderr
-    for command in (("show", run), ("compare", "zero_shot", "persona_scaling"), ("leaderboard", "--format", "csv")):
-        stored = call(tmp_path, *command, "--runs-dir", "runs")
-        assert stored.returncode == 0, f"{command} needs the metric's plugin: {stored.stderr}"
-        assert "shared_words" in stored.stdout
+    readers = (("show", run), ("compare", "zero_shot", "persona_scaling"), ("leaderboard", "--format", "csv"))
+    stored = each(tmp_path, [(*command, "--runs-dir", "runs") for command in readers])
+    assert stored.returncode == 0, f"a reader needs the metric's plugin: {stored.stderr}"
+    assert ["shared_words" in text for text in stored.stdout.split(END)] == [True] * 3

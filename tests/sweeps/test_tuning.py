@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import re
 import shutil
 import signal
@@ -18,17 +19,19 @@ import pytest
 from optuna.trial import Trial
 
 from harness.cli import main
+from harness.commands import common
 from harness.compare import joint
-from harness.config import Recipe
 from harness.contract import list_plugins, load_plugin
 from harness.contract.specs import Search
 from harness.errors import ConfigError, HarnessError
 from harness.leaderboard import board_of, render
 from harness.progress import Progress
 from harness.runs.stored import all_runs
-from harness.sweeps import load_tuning, open_reader, parts_of, trials, tuning
+from harness.study import validation_loss
+from harness.sweeps import load_tuning, open_reader, parts_of, tuning
 from harness.sweeps.tuning import run_tuning
 from harness.training.checkpoint import Checkpoint
+from harness.workers import LocalWorker
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STUDY = """
@@ -125,13 +128,13 @@ def test_a_tuning_lets_go_of_other_machines_when_it_ends(tmp_path, monkeypatch, 
     assert closed == [True]
 
 
-def test_a_loss_that_is_no_number_is_a_trial_that_failed(monkeypatch):
+def test_a_loss_that_is_no_number_is_a_trial_that_failed():
     """Optuna keeps no reason for such a trial, so that it would not count, and be made again without end."""
-    study = SimpleNamespace(validation_losses=lambda _: {"a": np.array([[math.nan, 1.0]])})
-    session = SimpleNamespace(methods={"m": None}, local=SimpleNamespace(study=lambda *_, **__: study))
-    monkeypatch.setattr(trials, "fit_method", lambda *_: None)
-    with pytest.raises(HarnessError, match="the validation loss is not finite"):
-        trials.validation_loss(session, Recipe("m", None, {}), lambda *_: None)  # pyright: ignore[reportArgumentType]
+    fitted: Any = None
+    for losses, words in (([[math.nan, 1.0]], "is not finite"), ([[0.0, 0.0]], "have no validation replies")):
+        study: Any = SimpleNamespace(validation_losses=lambda _, found=losses: {"a": np.array(found)})
+        with pytest.raises(HarnessError, match=words):
+            validation_loss(study, fitted)
 
 
 def test_every_method_gets_as_many_trials_and_the_defaults_are_the_first(outcome):
@@ -199,7 +202,7 @@ def tuning_text(found):
 @pytest.mark.long
 def test_interrupted_it_goes_on_to_the_same_end(outcome, tmp_path, monkeypatch):
     undisturbed, _ = outcome
-    real, calls = trials.validation_loss, []
+    real, calls = LocalWorker.trial, []
 
     def interrupted(*arguments):
         calls.append(1)
@@ -207,7 +210,7 @@ def test_interrupted_it_goes_on_to_the_same_end(outcome, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(trials, "validation_loss", interrupted)
+    monkeypatch.setattr(LocalWorker, "trial", interrupted)
     with pytest.raises(KeyboardInterrupt):
         outcome_of(tmp_path, "runs")
     again = outcome_of(tmp_path, "runs")
@@ -237,6 +240,55 @@ def test_interrupted_within_a_fit_it_goes_on_to_the_same_end(tmp_path, monkeypat
     again = outcome_of(tmp_path, "runs", text)
     assert losses(again) == losses(undisturbed)
     assert reports.count(2) > 1
+
+
+WATCHED = """
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+from harness import MethodCard, Search, SoftPrompt, TrainOptions, hookimpl
+
+with Path(__file__).with_suffix(".log").open("a") as log:
+    log.write(f"{os.getpid()}\\n")
+
+@dataclass(frozen=True)
+class Options:
+    prompt: SoftPrompt = SoftPrompt(tokens=2)
+    train: TrainOptions = TrainOptions(learning_rate=1e-2, epochs=2)
+    words: Annotated[int, Search(choices=(1, 2))] = 1
+
+@hookimpl
+def card():
+    return MethodCard("a test", Options, requires=("unified",))
+
+@hookimpl
+def fit(study):
+    return study.fit_adapters(study.options.prompt, study.by_persona(), study.fitted("unified"), study.options.train)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_trials_in_processes_of_their_own_have_the_same_losses_and_no_method_is_imported_here(tmp_path):
+    files = [tmp_path / "watched.py"]
+    files[0].write_text(WATCHED)
+    pids = tmp_path / "watched.log"
+    text = TWO.replace("method: persona_prefix", "method: watched").replace("trials: 4", "trials: 6")
+    text = text.replace("set: {method.epochs: 2}", "set: {method.epochs: 4}").replace("tokens: [2, 5], ", "")
+    text = text.replace("low: 1e-3, high: 1,", "low: 1e-6, high: 1,")
+    (tmp_path / "study.yaml").write_text(text)
+    found = []
+    for isolate in (True, False):
+        reader = open_reader(tmp_path / "study.yaml", common.options_of(files, isolate))
+        asked = load_tuning(reader, {"runs_dir": str(tmp_path / str(isolate)), "isolate": isolate})
+        found.append(run_tuning(asked, files, Progress("silent")))
+        assert (str(os.getpid()) in pids.read_text().split()) == (not isolate)
+        left = [path for name in ("partial", "tmp") for path in (tmp_path / str(isolate)).rglob(f".cache/{name}/*")]
+        assert not left
+    assert losses(found[0]) == losses(found[1])
+    assert "pruned" in [trial.state for trial in found[0].best[1].trials]
+    assert len(set(pids.read_text().split())) == 4, "for the card, for all trials, for the run; and this one"
 
 
 def test_damaged_trials_are_said_and_made_again(outcome, tmp_path, capsys):
@@ -328,18 +380,18 @@ def ctrl_c():
 def test_hours_that_are_used_up_end_the_command_and_it_goes_on(tmp_path, capsys, monkeypatch, ctrl_c):
     path = tmp_path / "parts.yaml"
     path.write_text(PARTS)
-    real = trials.validation_loss
+    real = LocalWorker.trial
 
     def slow(*arguments):
         time.sleep(60)
 
-    monkeypatch.setattr(trials, "validation_loss", slow)
+    monkeypatch.setattr(LocalWorker, "trial", slow)
     call = ["tune", str(path), "--runs-dir", str(tmp_path / "runs"), "--quiet"]
     with pytest.raises(SystemExit) as ended:
         main([*call, "--hours", "0.001"])
     assert ended.value.code == 3
     assert "0.001 hours are used; what is done is stored" in capsys.readouterr().err
-    monkeypatch.setattr(trials, "validation_loss", real)
+    monkeypatch.setattr(LocalWorker, "trial", real)
     with pytest.raises(SystemExit) as ended:
         main([*call, "--hours", "1", "--json"])
     assert ended.value.code == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 slow = pytest.mark.attack
-SMALL = ["--personas", "4", "--set", "benchmark.dialogues=4,2,2", "--backbone", "tiny", "--quiet"]
+SMALL = ["--personas", "3", "--set", "benchmark.dialogues=2,1,1", "--backbone", "tiny", "--quiet"]
 HEAD = """
 import contextlib, dataclasses, gc, json, sys
 from pathlib import Path
@@ -66,7 +66,7 @@ def references(study, prompts):
 def references(study, prompts):
     from harness.contract import fill, load_benchmark
     benchmark = load_benchmark("smarthome")
-    options = fill(benchmark.card.options(), {"personas": 4, "dialogues": (4, 2, 2)})
+    options = fill(benchmark.card.options(), {"personas": 3, "dialogues": (2, 1, 1)})
     return known(benchmark.load(options).dialogues)
 ''' + LOOKS_UP,
     "the scorer": '''
@@ -135,25 +135,17 @@ def test_the_bits_are_the_same_in_a_process_of_its_own(call, tmp_path, method):
     assert not list((tmp_path / "other" / "runs" / ".cache").glob("tmp/*"))
 
 
-@pytest.fixture(scope="module")
-def honest(call, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("honest")
-    (folder / "cheat.py").write_text(HEAD)
-    code, _, err = call(folder, "--method", "cheat", "--plugin", "cheat.py", "--isolate", "--baseline", "zero_shot")
-    assert code == 0, err
-    return scores(folder, "cheat")
-
-
 @pytest.mark.parametrize(
     "how",
     ["gc", *(pytest.param(how, marks=pytest.mark.attack) for how in ("frames", "the benchmark", "the scorer"))],
 )
-def test_a_cheat_finds_nothing_in_a_process_of_its_own(call, tmp_path, honest, how):
+def test_a_cheat_finds_nothing_in_a_process_of_its_own(call, tmp_path, how):
+    """What it does beside cheating is what `zero_shot` does."""
     (tmp_path / "cheat.py").write_text(HEAD + CHEATS[how])
     arguments = ["--method", "cheat", "--plugin", "cheat.py", "--baseline", "zero_shot"]
     code, _, err = call(tmp_path, *arguments, "--isolate")
     assert code == 0, err
-    assert scores(tmp_path, "cheat") == honest
+    assert scores(tmp_path, "cheat") == scores(tmp_path, "zero_shot") < 0.99
     code, _, err = call(tmp_path, *arguments, "--no-isolate", "--runs-dir", "open/runs")
     assert code == 0, err
     assert scores(tmp_path / "open", "cheat") > 0.99
@@ -173,12 +165,12 @@ def test_the_records_of_others_are_out_of_reach(call, tmp_path):
 
 
 @pytest.mark.long
-def test_code_that_is_imported_has_no_foothold_either(call, tmp_path, honest):
+def test_code_that_is_imported_has_no_foothold_either(call, tmp_path):
     top = "\nimport harness.scoring.evaluation as evaluation\nevaluation.score_replies = lambda *_: 1 / 0\n"
     (tmp_path / "cheat.py").write_text(HEAD + top)
     code, _, err = call(tmp_path, "--method", "cheat", "--plugin", "cheat.py", "--isolate", "--baseline", "zero_shot")
     assert code == 0, err
-    assert scores(tmp_path, "cheat") == honest
+    assert scores(tmp_path, "cheat") == scores(tmp_path, "zero_shot")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +20,11 @@ from harness.progress import Progress
 from harness.store import Store
 from harness.sweeps.sweep import Order, Scope, Workshop
 from harness.testkit import tiny_dataset
+from harness.training import FitStopped
 from harness.workers import Given, RemoteWorker, remote
-from harness.workers.channel import Message
+from harness.workers.channel import Message, read, write
 from harness.workers.job import BackboneJob, in_full, whole_path
+from harness.workers.remote import WorkerProcess
 from harness.workers.task import joined
 
 
@@ -109,9 +113,41 @@ def test_processes_of_another_seed_end_before_a_run_is_made():
     assert log[4:] == ["close 0", "close 1", "close 9"], "the first session has opened other machines"
 
 
+def test_a_fit_is_watched_from_another_process_and_stopped():
+    (to_worker, from_driver), (to_driver, from_worker) = os.pipe(), os.pipe()
+    process: Any = SimpleNamespace(stdin=os.fdopen(from_driver, "wb"), stdout=os.fdopen(to_driver, "rb"))
+    driving = object.__new__(WorkerProcess)
+    driving._name, driving._progress, driving._process = "sample", Progress("silent"), process
+    inbound, outbound, heard = os.fdopen(to_worker, "rb"), os.fdopen(from_worker, "wb"), []
+
+    def work() -> None:
+        assert read(inbound).kind == "try"
+        for epoch, loss in ((1, 2.5), (2, None), (3, 3.5)):
+            write(outbound, Message("epoch", {"epoch": epoch, "loss": loss}))
+            heard.append(read(inbound).kind)
+        write(outbound, Message("tried", {"loss": None, "folders": []}))
+
+    seen = []
+
+    def watch(epoch: int, loss: float) -> None:
+        seen.append((epoch, loss))
+        if loss > 3:
+            raise FitStopped
+
+    working = threading.Thread(target=work, daemon=True)
+    working.start()
+    assert driving.ask("try", {}, "tried", lambda *_: None, watch).fields["loss"] is None
+    working.join(10)
+    assert heard == ["go on", "go on", "stop"]
+    assert str(seen) == "[(1, 2.5), (2, nan), (3, 3.5)]"
+    write(outbound, Message("epoch", {"epoch": "no number", "loss": 1}))
+    with pytest.raises(PluginError, match="sample: its worker sent something that is no epoch"):
+        driving.ask("try", {}, "tried", lambda *_: None, watch)
+
+
 def test_a_process_must_send_one_number_a_token_of_each_reference():
     task: Any = object.__new__(remote._Task)
-    task._backbone, task._job = SimpleNamespace(tokenizer=ByT5Tokenizer()), SimpleNamespace(method="m")
+    task._backbone, task._method = SimpleNamespace(tokenizer=ByT5Tokenizer()), "m"
 
     def likelihoods(arrays: Any) -> Any:
         task._ask = lambda *_: Message("likelihoods", {}, arrays)
