@@ -58,7 +58,8 @@ def again(run: StoredRun, store: Store, progress: Progress) -> str:
         if not np.isnan(replies.scores(name)).all()
     }
     sums = evaluation.sums(examples, range(len(examples)), columns)
-    write_run(store, record.amended(scores={**record.scores, **evaluation.figures(sums)}, per_persona=sums, files={}))
+    scores = {**record.scores, **evaluation.figures(sums)}
+    write_run(store, record.amended(metrics=tuple(scores), scores=scores, per_persona=sums, files={}))
     worst = max(gaps, key=lambda name: gaps[name])
     return f"{run.id}: {len(examples)} replies, largest difference {gaps[worst]:.1e} ({worst}) of {', '.join(gaps)}"
 
