@@ -11,10 +11,11 @@ import typer
 import typer.core
 
 from harness.commands.streams import print_json as print_json, print_whole as print_whole
-from harness.config import default_values, help_examples
+from harness.config import default_values, help_examples, isolates, read_document
 
 if TYPE_CHECKING:
     from harness.runs import StoredRun
+    from harness.sweeps import Reader
 
 GROUPS = {
     "Make runs": ("run", "sweep", "tune"),
@@ -162,6 +163,18 @@ def options_of(files: list[Path], isolate: bool = False) -> Any:
         return load_plugin(kind, name, trusted_files(files)).card.options
 
     return options
+
+
+def open_methods(file: str, command: str, files: list[Path], isolate: bool | None) -> tuple[Reader, bool]:
+    """A file of methods for `sweep` or `tune`, none of it checked, and whether methods get processes of their own.
+
+    That is known before any code of a method is imported here. Raises ConfigError for a file of another command.
+    """
+    from harness.sweeps import open_reader
+
+    document = read_document(file, command)
+    separate = isolates(isolate, document)
+    return open_reader(document, options_of(files, separate)), separate
 
 
 def progress(quiet: bool) -> Any:

@@ -19,7 +19,7 @@ from harness.commands.common import (
     Texts,
     app,
     example,
-    options_of,
+    open_methods,
     print_json,
     print_whole,
     progress,
@@ -27,7 +27,7 @@ from harness.commands.common import (
     shown,
 )
 from harness.commands.tracking import Log, Logbook, LogDir
-from harness.config import RunConfig, config_yaml, isolates, read_document
+from harness.config import RunConfig, config_yaml
 
 if TYPE_CHECKING:
     from harness.commands.tracking import Compared
@@ -175,12 +175,8 @@ def sweep_command(
 
     Exit code: 0 if every run is there (a gate not passed is a result), 2 if a run failed or the file has faults.
     """
-    from harness.sweeps import open_reader
-
     files, book = plugin or [], Logbook.of(log, log_dir)
-    document = read_document(file, "sweep")
-    separate = isolates(isolate, document)  # before any code of a method is imported here
-    reader = open_reader(document, options_of(files, separate))
+    reader, separate = open_methods(file, "sweep", files, isolate)
     shown_in = python.told(quiet, separate or dry_run)
     folder = str(runs_dir) if runs_dir else None
     flags = {

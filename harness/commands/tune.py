@@ -12,9 +12,19 @@ from typing import Annotated
 import typer
 
 from harness.commands import completion, python
-from harness.commands.common import Isolate, Json, Plugins, Quiet, app, example, options_of, print_json, resumes, shown
+from harness.commands.common import (
+    Isolate,
+    Json,
+    Plugins,
+    Quiet,
+    app,
+    example,
+    open_methods,
+    print_json,
+    resumes,
+    shown,
+)
 from harness.commands.tracking import Log, Logbook, LogDir
-from harness.config import isolates, read_document
 
 SECONDS_BETWEEN_SIGNALS = 5.0
 
@@ -49,18 +59,17 @@ def tune_command(
 
     Exit code: 0 if every run is there, 2 if a run failed or the file has faults, 3 if the hours were used up before.
     """
-    from harness.sweeps import load_tuning, open_reader, parts_of, run_tuning, tuning_text
+    from harness.sweeps import load_tuning, parts_of, run_tuning, tuning_text
 
     files, book = plugin or [], Logbook.of(log, log_dir)
-    document = read_document(file, "tune")
-    separate = isolates(isolate, document)  # before any code of a method is imported here
+    reader, separate = open_methods(file, "tune", files, isolate)
     shown_in = python.told(quiet, separate)
     flags = {
         "personas": personas, "seeds": seeds, "backbone": backbone, "trials": trials, "isolate": isolate,
         "runs_dir": str(runs_dir) if runs_dir else None,
     }  # fmt: skip
     # Every part is read before the first begins.
-    parts = [load_tuning(part, flags) for part in parts_of(open_reader(document, options_of(files, separate)))]
+    parts = [load_tuning(part, flags) for part in parts_of(reader)]
     outcomes = []
     with _within(hours):
         for part in parts:

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from harness.adapters import load_bank, saved_below
-from harness.contract import Message, Prompt, Protocol, load_benchmark
+from harness.contract import Dataset, Message, Prompt, Protocol, load_benchmark
 from harness.engines import Adapters, Fitted, Transcript
 from harness.errors import HarnessError, StoreError, did_you_mean
 from harness.model import Backbone, set_repeatable, split_examples
@@ -267,6 +267,16 @@ def _protocols() -> TypeAdapter[Protocol]:
     return TypeAdapter(Protocol)
 
 
+def dataset_of(run: StoredRun, files: Files = ()) -> Dataset:
+    """The data of a run from its benchmark as it is now, with the run's protocol.
+
+    Raises pydantic's ValidationError where the benchmark does not take the run's options any more.
+    """
+    benchmark = load_benchmark(run.record.config.benchmark, files)
+    options = TypeAdapter(benchmark.card.options).validate_python(run.record.benchmark.options)
+    return replace(benchmark.load(options), protocol=_protocol(run))
+
+
 def _protocol(run: StoredRun) -> Protocol:
     """The protocol of a run. Raises StoreError for one that this harness does not know."""
     try:
@@ -302,13 +312,11 @@ def read_scene(run: StoredRun, persona: str, dialogue: str | None, files: Files 
 def _of_benchmark(run: StoredRun, asked: Reply, files: Files) -> tuple[Message, ...]:
     """The messages of a prompt from the run's benchmark. Raises HarnessError where its data are other ones now."""
     name = run.record.config.benchmark
-    benchmark = load_benchmark(name, files)
     why = f"{run.id} keeps no texts of its prompts, and '{name}'"
     try:
-        options = TypeAdapter(benchmark.card.options).validate_python(run.record.benchmark.options)
+        dataset = dataset_of(run, files)
     except ValidationError as error:
         raise HarnessError(f"{why} does not take the run's options any more; run it again with --texts") from error
-    dataset = replace(benchmark.load(options), protocol=_protocol(run))
     for example in split_examples(dataset, "test"):
         if example.prompt.id == asked.id and asked.answers(example.prompt.messages):
             return example.prompt.messages

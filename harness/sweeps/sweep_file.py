@@ -203,13 +203,12 @@ class _Nothing:
     """Options of a plugin that is not asked."""
 
 
-def open_reader(file: str | Path | Document, options_of: OptionsOf, command: str = "") -> Reader:
+def open_reader(file: str | Path | Document, options_of: OptionsOf) -> Reader:
     """The file parsed, none of it checked; or one that is read already.
 
-    command   sweep or tune: a file for another command is refused; empty: any file will do
-    Raises ConfigError for that, and for a file that is not there or no YAML mapping.
+    Raises ConfigError for a file that is not there or no YAML mapping.
     """
-    document = file if isinstance(file, Document) else read_document(file, command)
+    document = file if isinstance(file, Document) else read_document(file, "")  # for any command
     return Reader(document, options_of, [])
 
 

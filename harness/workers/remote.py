@@ -177,7 +177,7 @@ class RemoteWorker:
         """Fit, then reply to the prompts, asked for turn depth by turn depth."""
         self._fit_bases(recipe)
         key = self._key(recipe)
-        with contextlib.closing(self._open.pop(key, None) or self._task(recipe)) as task:
+        with contextlib.closing(self._open.pop(key, None) or self._task(recipe, key)) as task:
             self._fitted.add(key)
             yield task.answer(prompts)
 
@@ -189,7 +189,7 @@ class RemoteWorker:
             _close_all(self._trying)
             self._trying[recipe.method] = _Trying(recipe.method, self._given)
         try:
-            return self._trying[recipe.method].loss(*self._job(recipe), watch)
+            return self._trying[recipe.method].loss(*self._job(recipe, self._key(recipe)), watch)
         except FitStopped:
             raise
         except BaseException:
@@ -203,7 +203,7 @@ class RemoteWorker:
             self._fit_bases(base)
             key = self._key(base)
             if key not in self._fitted:
-                self._open[key] = self._task(base)
+                self._open[key] = self._task(base, key)
                 self._fitted.add(key)
             while len(self._open) > MOST_OPEN:
                 self._open.pop(next(iter(self._open))).close()
@@ -216,10 +216,10 @@ class RemoteWorker:
         people = [sorted(given.scope), given.dataset.name, given.backbone.fingerprint]
         return canonical_hash([options_of(chain), owners_of(chain), recipe.control, given.seed, people])
 
-    def _task(self, recipe: Recipe) -> _Task:
-        return _Task(*self._job(recipe), self._given)
+    def _task(self, recipe: Recipe, key: str) -> _Task:
+        return _Task(*self._job(recipe, key), self._given)
 
-    def _job(self, recipe: Recipe) -> tuple[Job, Sequence[str]]:
+    def _job(self, recipe: Recipe, key: str) -> tuple[Job, Sequence[str]]:
         """What a worker is told, and who may have fitted what it gets."""
         chain, given = self._chain(recipe), self._given
         dataset = given.dataset
@@ -237,7 +237,7 @@ class RemoteWorker:
             backbone=self._backbone,
             scorer=given.scorer and whole_path(given.scorer),
             scratch="",
-            unfinished=str((given.store.cache / "partial" / self._key(recipe)).absolute()),
+            unfinished=str((given.store.cache / "partial" / key).absolute()),
             threads=self._threads,
             shard_people=given.places.shards.people,
             elsewhere=given.places.executor is not None,

@@ -11,19 +11,17 @@ Run it in the folder where the runs were made, for their data are found by the s
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from harness.adapters import load_bank
-from harness.contract import Protocol, load_benchmark
 from harness.engines import Adapters, Fitted, Predicted, Transcript
 from harness.errors import HarnessError
 from harness.model import set_repeatable, split_examples
 from harness.progress import Progress
 from harness.runs import StoredRun, all_runs, find_run, open_sides, write_run
+from harness.runs.chat import dataset_of
 from harness.runs.loading import ADAPTERS, check_adapters, settings_of
 from harness.runs.serving import read_served
 from harness.scoring import Evaluation
@@ -41,15 +39,12 @@ def again(run: StoredRun, store: Store, progress: Progress) -> str:
         check_adapters(run, None)
         served = read_served(run.path)
         adapters = Adapters(side.top, load_bank(folder, side.top, sorted(set(served.values()))), folder)
-    benchmark = load_benchmark(record.config.benchmark)
-    options = TypeAdapter(benchmark.card.options).validate_python(record.benchmark.options)
-    protocol = TypeAdapter(Protocol).validate_python(dict(record.protocol))
-    dataset = replace(benchmark.load(options), protocol=protocol)
+    dataset = dataset_of(run)
     places = replies.places
     examples = [example for example in split_examples(dataset, "test") if example.prompt.id in places]
     order = [places[example.prompt.id] for example in examples]
     stored = [replies.column("reply")[place] for place in order]
-    asked = Transcript(protocol, progress).ask(Fitted.of(adapters, served), [e.prompt for e in examples])
+    asked = Transcript(dataset.protocol, progress).ask(Fitted.of(adapters, served), [e.prompt for e in examples])
     evaluation = Evaluation(dataset, None, store, progress)
     columns = evaluation.columns(examples, Predicted(stored, asked))
     gaps = {

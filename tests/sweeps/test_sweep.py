@@ -343,13 +343,16 @@ def test_a_file_says_whether_methods_are_isolated_before_their_code_is_imported(
 ):
     """What a loose file does when it is imported must not happen in the process that holds the references."""
     (tmp_path / "mine.py").write_text("")
-    (tmp_path / "sweep.yaml").write_text(f"isolate: {str(isolated).lower()}\nmethods: []\n")
+    for command, own in (("sweep", ""), ("tune", "trials: 2\n")):
+        (tmp_path / f"{command}.yaml").write_text(f"isolate: {str(isolated).lower()}\nmethods: []\n{own}")
     asked: list[bool] = []
 
     def options_of(files: list[Path], isolate: bool = False) -> None:
         asked.append(isolate)
         raise ConfigError("stopped")
 
-    monkeypatch.setattr("harness.commands.run.options_of", options_of)
-    code, _, err = harness("sweep", tmp_path / "sweep.yaml", "--plugin", tmp_path / "mine.py")
-    assert (code, asked) == (2, [isolated]), err
+    monkeypatch.setattr("harness.commands.common.options_of", options_of)
+    for command in ("sweep", "tune"):
+        asked.clear()
+        code, _, err = harness(command, tmp_path / f"{command}.yaml", "--plugin", tmp_path / "mine.py")
+        assert (code, asked) == (2, [isolated]), err
