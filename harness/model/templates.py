@@ -132,7 +132,7 @@ def plain_ends(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return [end for _, end in found["offset_mapping"]]
 
 
-def _plainly(tokenizer: PreTrainedTokenizerBase, text: str) -> dict[str, bool]:
+def _plainly(tokenizer: PreTrainedTokenizerBase, text: str) -> dict[str, Any]:
     control = any(control in text for control in control_texts(tokenizer))
     return {"add_special_tokens": False, **({"split_special_tokens": True} if control else {})}
 

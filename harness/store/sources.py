@@ -74,8 +74,13 @@ def imported_sources(modules: Iterable[str]) -> dict[str, Path]:
     return found
 
 
-def _imports(name: str, path: Path) -> Iterator[str]:
+@functools.cache
+def _imports(name: str, path: Path) -> tuple[str, ...]:
     """Modules that a file imports. A name from a package with a stub leads to the file that the stub says."""
+    return tuple(_imported(name, path))
+
+
+def _imported(name: str, path: Path) -> Iterator[str]:
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in _import_nodes(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
@@ -95,13 +100,14 @@ def _imports(name: str, path: Path) -> Iterator[str]:
 
 
 def _import_nodes(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            yield from (found for other in node.orelse for found in _import_nodes(other))
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            yield node
-        else:
-            yield from _import_nodes(node)
+    """Those among the statements of the tree, at any depth. No expression holds an import, so none is looked into."""
+    typing_only = isinstance(tree, ast.If) and "TYPE_CHECKING" in ast.dump(tree.test)
+    for block in ("orelse",) if typing_only else ("body", "orelse", "handlers", "finalbody", "cases"):
+        for node in getattr(tree, block, ()):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                yield node
+            else:
+                yield from _import_nodes(node)
 
 
 @functools.cache

@@ -55,6 +55,27 @@ def test_what_is_imported_counts_and_nothing_else(parcel):
     ]  # fmt: skip
 
 
+STATEMENTS = [
+    "if f():\n    pass\nelif g():\n    pass\nelse:\n    {}\n",
+    "try:\n    pass\nexcept ImportError:\n    {}\n",
+    "try:\n    pass\nexcept* ImportError:\n    pass\nelse:\n    {}\n",
+    "try:\n    pass\nfinally:\n    {}\n",
+    "for _ in f():\n    while g():\n        with h():\n            {}\n",
+    "for _ in f():\n    pass\nelse:\n    {}\n",
+    "match f():\n    case 1:\n        {}\n",
+    "class A:\n    async def f(self):\n        async with g():\n            {}\n",
+    "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    pass\nelse:\n    {}\n",
+]
+
+
+def test_an_import_inside_any_statement_counts(parcel, tmp_path):
+    wanted = {f"parcel.inside_{number}" for number in range(len(STATEMENTS))}
+    for name in wanted:
+        (tmp_path / f"{name.replace('.', '/')}.py").touch()
+    text = "".join(one.format(f"import parcel.inside_{number}") for number, one in enumerate(STATEMENTS))
+    assert wanted <= set(parcel("late.py", text).split())
+
+
 @pytest.mark.parametrize(
     ("name", "text", "seen"),
     [
