@@ -15,12 +15,13 @@ import numpy as np
 from harness.compare.naming import short_names
 from harness.contract import ReferenceScore
 from harness.errors import HarnessError
-from harness.runs import RunHead, StoredRun
+from harness.runs import RunHead, StillLearning, StoredRun
 from harness.scoring import PersonaSums, scale
 from harness.statistics import ComparisonRow, Estimand, PersonaScores, ScoreRow, compare, score_row
 from harness.store import canonical_hash
 
 NOT_TUNED_ALIKE, NOT_COMPUTED_ALIKE = "not-tuned-alike", "not-computed-alike"
+BASELINE_STILL_LEARNING = "baseline-still-learning"
 ESTIMAND: Estimand = "micro"  # the published reference is a mean over replies
 GUARDED = {
     "protocol": "protocol (prompt, decoding, metrics)",
@@ -303,7 +304,9 @@ def comparison_rows(
 def _unlike(family: Family, baseline: Family) -> list[str]:
     """Flags for what does not keep two families from being compared, and yet may make a difference."""
     checks = {NOT_TUNED_ALIKE: _tuned_in, NOT_COMPUTED_ALIKE: _computed_on}
-    return [flag for flag, what in checks.items() if what(family) != what(baseline)]
+    found = [flag for flag, what in checks.items() if what(family) != what(baseline)]
+    of_baseline = (flag for run in baseline.runs for flag in run.record.flags)
+    return found + [BASELINE_STILL_LEARNING] * any(isinstance(flag, StillLearning) for flag in of_baseline)
 
 
 def _tuned_in(family: Family) -> str | None:

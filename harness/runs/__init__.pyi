@@ -20,6 +20,7 @@ from .record import (
     Cost as Cost,
     RunHead as RunHead,
     RunRecord as RunRecord,
+    StillLearning as StillLearning,
     Unseen as Unseen,
     Yardstick as Yardstick,
 )

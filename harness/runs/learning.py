@@ -15,6 +15,7 @@ from harness.store import dump_json, read_json
 
 FILE = "learning.json"
 BAND = (10, 90)  # percentiles over adapters
+STILL_LEARNING = 0.01  # of the mean validation loss: whoever gains so much in the last epoch was stopped by the budget
 
 
 class Learning(BaseModel, frozen=True, extra="forbid"):
@@ -46,6 +47,13 @@ class Learning(BaseModel, frozen=True, extra="forbid"):
     @property
     def epochs(self) -> range:
         return range(self.first, self.first + len(self.mean))
+
+    @property
+    def last_fall(self) -> float:
+        """The share by which the mean loss fell in the last epoch; negative where it rose, 0 without a loss before."""
+        if len(self.mean) < 2 or self.mean[-2] <= 0:
+            return 0.0
+        return 1 - self.mean[-1] / self.mean[-2]
 
 
 def learning_of(report: Mapping[str, Any]) -> Learning | None:

@@ -14,6 +14,7 @@ from harness.config import Recipe, RunConfig
 from harness.contract import Benchmark, Dataset, Method, plain
 from harness.engines import FitCost, FitFacts, engine_for
 from harness.model import Backbone
+from harness.runs.learning import STILL_LEARNING, learning_of
 from harness.runs.record import (
     AdaptersWithoutData,
     AddsText,
@@ -30,6 +31,7 @@ from harness.runs.record import (
     Rewaved,
     RunRecord,
     Settings,
+    StillLearning,
     TuningSource,
 )
 from harness.scoring import EMPTY_SHARE_FLAGGED, expand_metrics
@@ -185,6 +187,8 @@ def flags_of(fitted: FitFacts, replies: Sequence[str], changed: Sequence[str] = 
     fits = fitted.report.get("adapters", {}).values()
     if count := sum(any(has_spike(fit.get(f"{of}_loss", ())) for of in ("train", "validation")) for fit in fits):
         flags.append(LossSpikes(count=count, of=len(states)))
+    if (learning := learning_of(fitted.report)) and learning.last_fall >= STILL_LEARNING:
+        flags.append(StillLearning(fall=round(learning.last_fall, 4)))
     if hidden := fitted.report.get("hidden"):
         flags.append(HiddenPrompt(count=hidden))
     if fitted.report.get("rewaved"):

@@ -90,6 +90,18 @@ class LossSpikes(SomeAdapters):
     kind: Literal["loss_spikes"] = "loss_spikes"
 
 
+class StillLearning(FlagPart):
+    """fall  of the mean validation loss in the last epoch, as a share of what it was before"""
+
+    name = "still learning"
+    meaning = "the mean validation loss fell by 1 % or more in the last epoch: with more epochs it may score better"
+    kind: Literal["still_learning"] = "still_learning"
+    fall: float
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.fall:.1%} less loss in the last epoch)"
+
+
 class Rewaved(FlagPart):
     name = "rewaved"
     meaning = "memory ran out and batches were halved: equal up to rounding, not to the bit"
@@ -137,6 +149,7 @@ Flag = Annotated[
     | DivergedAdapters
     | AdaptersWithoutData
     | LossSpikes
+    | StillLearning
     | HiddenPrompt
     | Rewaved
     | AddsText

@@ -20,6 +20,7 @@ FLAGS: dict[str, str] = {
     "descriptive": "fewer than 6 personas: figures describe, nothing is tested",
     "not-tuned-alike": "the method and the baseline were not tuned in one study with equally many trials",
     "not-computed-alike": "made on another processor or device, with other threads or another torch: rounding differs",
+    "baseline-still-learning": "the loss of the baseline still fell by 1 % or more in its last epoch: train it on",
     "no-spread": "all personas differ by the same amount: the standard error is 0",
 }
 

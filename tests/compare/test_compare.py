@@ -15,7 +15,7 @@ from harness.compare.planning import Spread, plan, spread_of
 from harness.compare.run_view import diff, view
 from harness.compare.selection import select
 from harness.errors import HarnessError, StoreError
-from harness.runs.record import EmptyReplies
+from harness.runs.record import EmptyReplies, StillLearning
 from harness.runs.stored import all_runs, write_run
 from harness.statistics.power import mde
 from harness.store.disk import Store
@@ -57,6 +57,16 @@ def test_what_rounds_otherwise_is_compared_and_flagged(harness, put, tmp_path, c
     assert "not-computed-alike" not in good["flags"]
     assert "not-computed-alike" in bad["flags"]
     assert bad["verdict"].startswith("worse than base by")
+
+
+@pytest.mark.parametrize("which", ["base", "good"])
+def test_a_baseline_that_was_still_learning_flags_every_comparison_with_it(harness, put, tmp_path, which):
+    for name, scores in (("base", BASE), ("good", GOOD), ("bad", BAD)):
+        put(name, scores, flags=[StillLearning(fall=0.013)] * (name == which))
+    good, bad = compare(harness, tmp_path / "runs", "--baseline", "base", "good", "bad")["methods"]
+    for row in (good, bad):
+        assert ("baseline-still-learning" in row["flags"]) == (which == "base")
+    assert ("still learning (1.3% less loss in the last epoch)" in good["flags"]) == (which == "good")
 
 
 def test_all_methods_are_tested_jointly_and_in_points(harness, runs):

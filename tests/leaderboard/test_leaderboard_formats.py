@@ -148,8 +148,13 @@ def test_flags_of_later_seeds_are_shown_too(tmp_path, stored):
 
 
 def test_no_flag_of_the_harness_lacks_a_meaning():
-    spiked = {"status": "ok", "train_loss": [7.1, 0.57, 2.2], "validation_loss": []}
-    adapters = {"a": {"status": "diverged"}, "b": {"status": "no data"}, "c": spiked}
+    spiked = {"train_loss": [7.1, 0.57, 2.2], "start_validation_loss": None, "validation_loss": [2.0, 1.0]}
+    nothing = {"train_loss": [], "start_validation_loss": None, "validation_loss": []}
+    adapters = {
+        "a": {"status": "diverged", **nothing},
+        "b": {"status": "no data", **nothing},
+        "c": {"status": "ok", **spiked},
+    }
     report = {"adapters": adapters, "rewaved": True, "hidden": 3}
     fitted: Any = SimpleNamespace(report=report, adds_text=True)
     raised = {type(flag) for flag in flags_of_run(fitted, ["", "x"])}

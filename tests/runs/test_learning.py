@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from harness.errors import StoreError
 from harness.runs.learning import Learning, learning_of, read_learning, write_learning
+from harness.runs.making import flags_of
+from harness.runs.record import StillLearning
 from harness.runs.stored import StoredRun
 from harness.show import run_text
 
@@ -40,6 +45,26 @@ def test_training_loss_is_the_mean_of_those_that_still_train():
     with pytest.raises(ValueError, match="train_loss"):
         Learning(first=0, adapters=1, mean=(1.0, 2.0), low=(1.0, 1.0), high=(2.0, 2.0), training=(1, 1),
                  train_loss=(1.0, 2.0))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("adapters", "fall"),
+    [
+        ([(None, (2.872, 2.702, 2.668))], 0.0126),  # three epochs of unified on judges
+        ([(None, (3.038, 2.702, 2.643, 2.590, 2.595, 2.629))], None),  # eight were allowed: stopped after six
+        ([(None, (2.0, 1.985))], None),
+        ([(4.0, (3.0,))], 0.25),
+        ([(None, (3.0,))], None),
+        ([(4.0, (2.0, 1.0)), (4.0, (1.0,))], 0.3333),
+        ([(None, ())], None),
+    ],
+)
+def test_a_loss_that_still_falls_in_the_last_epoch_is_flagged(adapters, fall):
+    plain = report(*adapters)
+    for one in plain["adapters"].values():
+        one |= {"status": "ok", "train_loss": ()}
+    fitted: Any = SimpleNamespace(report=plain, adds_text=False)
+    assert flags_of(fitted, ["x"]) == ([] if fall is None else [StillLearning(fall=fall)])
 
 
 def test_starting_values_take_part_only_where_all_have_them():
