@@ -112,6 +112,7 @@ class Session:
         loaded = self.benchmark.load(config.benchmark_options)
         self.dataset = with_config(loaded, config, self.benchmark.card.options)
         self._choose()
+        self.store.clear_abandoned()
         self.places, self._opened_places = open_places(config, self.store, progress, self._job), True
         self.evaluation = Evaluation(self.dataset, config.scorer, self.store, progress, self.places.shards.elsewhere)
         self.backbone = load_backbone(**_loading(config), note=progress.note)

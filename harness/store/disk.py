@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from harness.contract import read_file, read_json_text
 from harness.errors import StoreError
 from harness.store.seal import SEAL, damage, seal
-from harness.store.temporary import new_file, new_folder
+from harness.store.temporary import abandoned, new_file, new_folder
 from harness.text import clean_json
 
 SECONDS_BEFORE_WORD = 2.0  # that a command waits for another in silence
@@ -128,10 +128,16 @@ class Store:
         """Where an unfinished fit keeps its checkpoint."""
         return self.cache / "partial" / key
 
+    def clear_abandoned(self) -> None:
+        """Remove what writers that were killed have left half written."""
+        abandoned(self.cache / "tmp", remove=True)
+
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Hold a lock between processes; the user is told of a wait. Raises StoreError where the folder cannot be
-        written."""
+        """Hold a lock between processes; the user is told of a wait, and what killed writers left is removed.
+
+        Raises StoreError where the folder cannot be written.
+        """
         folder = self.cache / "locks"
         with contextlib.ExitStack() as stack:
             try:
@@ -141,6 +147,7 @@ class Store:
                 raise StoreError(
                     f"cannot write to {folder}: {error.strerror or error}; choose another --runs-dir"
                 ) from error
+            self.clear_abandoned()
             yield
 
     def _write(self, folder: Path, fill: Callable[[Path], None]) -> Path:

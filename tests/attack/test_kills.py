@@ -19,10 +19,8 @@ KILLS = 30
 SMALL = "--personas 4 --set dialogues=4,2,2 --set epochs=1 --quiet"
 SWEEP = """
 personas: 4
-set: {dialogues: [4, 2, 2]}
-runs:
-  - {method: unified, set: {epochs: 1}}
-  - {method: persona_prefix, set: {epochs: 1}}
+set: {dialogues: [4, 2, 2], unified: {train: {epochs: 1}}}
+methods: [unified, {method: persona_prefix, set: {epochs: 1}}]
 """
 COMMANDS = {
     "run": f"run --method persona_prefix {SMALL}",
@@ -73,9 +71,10 @@ def killed_and_resumed(tmp_path: Path, what: str, kills: int) -> None:
     wanted = results(whole)
     assert events > 3
     chosen = random.Random(0)
-    for kill in range(kills):
-        folder = shutil.copytree(start, tmp_path / f"kill {kill}".replace(" ", "-"))
-        event = chosen.randint(1, events)
+    # All is stored before the last but one, and only what was needed meanwhile is left.
+    at = [events - 1, *(chosen.randint(1, events) for _ in range(kills - 1))]
+    for kill, event in enumerate(at):
+        folder = shutil.copytree(start, tmp_path / f"kill-{kill}")
         assert call(folder, command, event).returncode == -9
         again = call(folder, command)
         assert again.returncode == 0, f"killed at {event} of {events}: {again.stderr}"
