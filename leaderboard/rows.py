@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -229,14 +230,24 @@ def _ranks(members: Sequence[Family], higher_is_better: bool) -> list[Rank]:
 
 
 def _baseline(members: Sequence[Family]) -> Family | None:
-    """The family that the runs name as their baseline, without a control; the one with most seeds if several."""
+    """The family that the runs name as their baseline, without a control.
+
+    Of several it is the one that learnt best: with the least validation loss, which knows no test score. Where none is
+    known it is the one with its plugin's own options, then the one with most seeds.
+    """
     found = [
         family
         for family in members
         if family.first.record.method == family.first.record.config.baseline and not family.first.record.config.control
     ]
-    plain = [family for family in found if not family.first.record.changed]
-    return max(plain or found, key=lambda family: (len(family.runs), family.first.id), default=None)
+
+    def order(family: Family) -> tuple[float, bool, int, str]:
+        losses = [run.record.cost.validation_loss for run in family.runs if run.record.cost]
+        known = [loss for loss in losses if loss is not None]
+        learnt = sum(known) / len(known) if known else math.inf
+        return learnt, bool(family.first.record.changed), -len(family.runs), family.first.id
+
+    return min(found, key=order, default=None)
 
 
 def unseen(family: Family, metric: str) -> float | None:

@@ -66,6 +66,21 @@ def test_one_unlike_run_does_not_take_the_table_down(tmp_path, stored):
     assert "other numbers of replies" in rows["more"]["reason"]
 
 
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [((2.6, 2.5), "base (epochs=8)"), ((2.5, 2.6), "base (epochs=3)"), ((None, None), "base (epochs=3)")],
+)
+def test_of_two_baselines_the_one_that_learnt_best_is_the_baseline_whatever_it_scores(
+    tmp_path, stored, losses, expected
+):
+    three, eight = ({"method_options": {"epochs": k}, "changed": {"method": {"epochs": k}}} for k in (3, 8))
+    seeds = [stored(tmp_path, "base", BASE, seed=s, cost={"validation_loss": losses[0]}, **three) for s in (0, 1)]
+    worse = stored(tmp_path, "base", BASE - 0.1, id="base-8", cost={"validation_loss": losses[1]}, **eight)
+    good = stored(tmp_path, "good", BASE + 0.03 + NOISE)
+    (group,) = board_of([*seeds, worse, good]).groups
+    assert [line.name for line in group.lines if line.is_baseline] == [expected]
+
+
 def test_runs_whose_baseline_is_nowhere_keep_a_section(tmp_path, stored):
     runs = [stored(tmp_path, "a", BASE), stored(tmp_path, "b", BASE + NOISE)]
     found = [(r["group"], r["method"]) for r in rows_as_json(board_of(runs))]
