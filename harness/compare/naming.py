@@ -53,13 +53,16 @@ def _tuned(records: Sequence[RunHead]) -> list[list[str]]:
 
 
 def _options(records: Sequence[RunHead]) -> list[list[str]]:
-    """Options that differ, by the shortest end of their dotted name; what one of the records does not know is left out
-    unless nothing else differs."""
+    """Options that differ, by the shortest end of their dotted name, behind the name of the method that a row stands on
+    where they are its; what one of the records does not know is left out unless nothing else differs."""
     facts = [dict(flat(record.method_options)) | record.changed_below for record in records]
     names = list(dict.fromkeys(name for fact in facts for name in fact))
     unlike = [name for name in names if len({str(fact.get(name)) for fact in facts}) > 1]
     unlike = [name for name in unlike if all(name in fact for fact in facts)] or unlike
     ends = {name: _end(name, unlike) for name in unlike}
+    for name in {name for record in records for name in record.changed_below} & set(ends):
+        method = name.partition(".")[0]
+        ends[name] = f"{method}.{ends[name].removeprefix(f'{method}.')}"
     return [[f"{ends[name]}={fact[name]}" for name in unlike if name in fact] for fact in facts]
 
 

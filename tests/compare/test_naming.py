@@ -43,6 +43,15 @@ def test_options_are_told_by_the_shortest_end_that_is_clear(named):
     ]
 
 
+def test_options_of_what_a_row_stands_on_are_told_with_its_name(named):
+    three, eight = (
+        {"method_options": {"train": {"epochs": 5}}, "requires": ("base",), "changed": {"base": {"train.epochs": k}}}
+        for k in (3, 8)
+    )
+    assert named(three, eight) == ["m (base.epochs=3)", "m (base.epochs=8)"]
+    assert named(three, {**eight, "changed": {}}) == ["m (base.epochs=3)", "m"]
+
+
 def test_an_option_that_one_record_does_not_know_is_told_only_where_nothing_else_differs(named):
     assert named({"method_options": {"k": 1}}, {"method_options": {"k": 2, "new": 0}}) == ["m (k=1)", "m (k=2)"]
     assert named({"method_options": {"k": 1}}, {"method_options": {"k": 1, "new": 0}}) == ["m", "m (new=0)"]
