@@ -588,6 +588,7 @@ def test_json_is_alone_on_stdout_whatever_a_plugin_prints(printer, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_json_is_alone_on_stdout_of_a_run_to_its_end(printer, tmp_path):
     words = [
         "run",

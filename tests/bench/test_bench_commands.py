@@ -50,6 +50,7 @@ def test_a_table_names_the_command_without_the_paths_of_one_machine():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_train_prints_json_alone(harness):
     chosen = ["--ways", "bank,plain_loop", "--no-ladder", "--sizes", ""]
     code, out, err = harness("bench", "train", *SMALL, *chosen, "--dtype", "float64", "--json")

@@ -65,6 +65,7 @@ def test_the_marked_blocks_of_a_page_run(page, harness, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_notebook_runs_and_says_what_it_shows(tmp_path, monkeypatch):
     """Every cell, from an empty folder. What it ends with is of the kind that is stored, and verdicts are the same."""
     monkeypatch.chdir(tmp_path)

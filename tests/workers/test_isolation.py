@@ -9,6 +9,7 @@ import pytest
 
 slow = pytest.mark.attack
 SMALL = ["--personas", "3", "--set", "benchmark.dialogues=2,1,1", "--backbone", "tiny", "--quiet"]
+CHEAT = ["--method", "cheat", "--plugin", "cheat.py", "--baseline", "zero_shot"]
 HEAD = """
 import contextlib, dataclasses, gc, json, sys
 from pathlib import Path
@@ -142,23 +143,28 @@ def test_the_bits_are_the_same_in_a_process_of_its_own(call, tmp_path, method):
 def test_a_cheat_finds_nothing_in_a_process_of_its_own(call, tmp_path, how):
     """What it does beside cheating is what `zero_shot` does."""
     (tmp_path / "cheat.py").write_text(HEAD + CHEATS[how])
-    arguments = ["--method", "cheat", "--plugin", "cheat.py", "--baseline", "zero_shot"]
-    code, _, err = call(tmp_path, *arguments, "--isolate")
+    code, _, err = call(tmp_path, *CHEAT, "--isolate")
     assert code == 0, err
     assert scores(tmp_path, "cheat") == scores(tmp_path, "zero_shot") < 0.99
-    code, _, err = call(tmp_path, *arguments, "--no-isolate", "--runs-dir", "open/runs")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["gc", "frames", "the benchmark", "the scorer"])
+def test_the_same_cheat_finds_everything_in_the_process_of_the_run(call, tmp_path, how):
+    """Else the test above would show nothing."""
+    (tmp_path / "cheat.py").write_text(HEAD + CHEATS[how])
+    code, _, err = call(tmp_path, *CHEAT, "--no-isolate")
     assert code == 0, err
-    assert scores(tmp_path / "open", "cheat") > 0.99
+    assert scores(tmp_path, "cheat") > 0.99
 
 
 @slow
 def test_the_records_of_others_are_out_of_reach(call, tmp_path):
-    arguments = ["--method", "cheat", "--plugin", "cheat.py", "--baseline", "zero_shot"]
     (tmp_path / "cheat.py").write_text(HEAD)
-    assert call(tmp_path, *arguments, "--isolate")[0] == 0
+    assert call(tmp_path, *CHEAT, "--isolate")[0] == 0
     before = results(tmp_path / "runs")
     (tmp_path / "cheat.py").write_text(HEAD + CHEATS["the store"])
-    code, _, err = call(tmp_path, *arguments, "--isolate")
+    code, _, err = call(tmp_path, *CHEAT, "--isolate")
     assert code == 0, err
     after = results(tmp_path / "runs")
     assert {name: after[name] for name in before} == before
@@ -168,7 +174,7 @@ def test_the_records_of_others_are_out_of_reach(call, tmp_path):
 def test_code_that_is_imported_has_no_foothold_either(call, tmp_path):
     top = "\nimport harness.scoring.evaluation as evaluation\nevaluation.score_replies = lambda *_: 1 / 0\n"
     (tmp_path / "cheat.py").write_text(HEAD + top)
-    code, _, err = call(tmp_path, "--method", "cheat", "--plugin", "cheat.py", "--isolate", "--baseline", "zero_shot")
+    code, _, err = call(tmp_path, *CHEAT, "--isolate")
     assert code == 0, err
     assert scores(tmp_path, "cheat") == scores(tmp_path, "zero_shot")
 
@@ -184,7 +190,7 @@ def test_code_that_is_imported_has_no_foothold_either(call, tmp_path):
 )
 def test_a_process_that_ends_is_one_line(call, tmp_path, body, words):
     (tmp_path / "cheat.py").write_text(HEAD + f"\n@hookimpl\ndef predict(study, fitted, prompts):\n    {body}\n")
-    code, _, err = call(tmp_path, "--method", "cheat", "--plugin", "cheat.py", "--isolate", "--baseline", "zero_shot")
+    code, _, err = call(tmp_path, *CHEAT, "--isolate")
     assert code == 2
     assert words in err
     assert len(err.splitlines()) == 1, err
