@@ -47,6 +47,7 @@ from harness.runs import (
     Yardstick,
     cost_of,
     flags_of,
+    learning_of,
     opening,
     read_run,
     write_learning,
@@ -247,6 +248,7 @@ class Session:
         columns = self.evaluation.columns(self.examples, predicted)
         score_seconds = time.perf_counter() - started
         sums = self.evaluation.sums(self.examples, self.seen, columns)
+        learning = learning_of(facts.report)
         record = record.amended(
             status="ok",
             n_personas=len(sums.personas),
@@ -260,14 +262,14 @@ class Session:
             cost=cost_of(facts, answer.seconds, score_seconds, answer.memory_bytes),
             ceilings=self.ceilings(),
             yardsticks=self.yardsticks(),
-            flags=flags_of(facts, predicted.replies, self._changed(answer)),
+            flags=flags_of(facts, predicted.replies, self._changed(answer), learning),
             base=facts.base,
             numerics={**record.numerics, **answer.engines},
         )
 
         def fill(folder: Path) -> None:
             write_replies(folder, self.examples, predicted.replies, columns, self.config.texts)
-            write_learning(folder, facts.report)
+            write_learning(folder, learning)
             if facts.folder:
                 copy_sealed(facts.folder, folder / "adapters")
                 write_served(folder, facts.served)

@@ -305,8 +305,9 @@ def _unlike(family: Family, baseline: Family) -> list[str]:
     """Flags for what does not keep two families from being compared, and yet may make a difference."""
     checks = {NOT_TUNED_ALIKE: _tuned_in, NOT_COMPUTED_ALIKE: _computed_on}
     found = [flag for flag, what in checks.items() if what(family) != what(baseline)]
-    of_baseline = (flag for run in baseline.runs for flag in run.record.flags)
-    return found + [BASELINE_STILL_LEARNING] * any(isinstance(flag, StillLearning) for flag in of_baseline)
+    if any(isinstance(flag, StillLearning) for run in baseline.runs for flag in run.record.flags):
+        found.append(BASELINE_STILL_LEARNING)
+    return found
 
 
 def _tuned_in(family: Family) -> str | None:

@@ -59,11 +59,9 @@ def _options(records: Sequence[RunHead]) -> list[list[str]]:
     names = list(dict.fromkeys(name for fact in facts for name in fact))
     unlike = [name for name in names if len({str(fact.get(name)) for fact in facts}) > 1]
     unlike = [name for name in unlike if all(name in fact for fact in facts)] or unlike
-    ends = {name: _end(name, unlike) for name in unlike}
-    for name in {name for record in records for name in record.changed_below} & set(ends):
-        method = name.partition(".")[0]
-        ends[name] = f"{method}.{ends[name].removeprefix(f'{method}.')}"
-    return [[f"{ends[name]}={fact[name]}" for name in unlike if name in fact] for fact in facts]
+    below = {name for record in records for name in record.changed_below}
+    said = {name: _end(name, unlike, name.partition(".")[0] if name in below else "") for name in unlike}
+    return [[f"{said[name]}={fact[name]}" for name in unlike if name in fact] for fact in facts]
 
 
 def _versions(records: Sequence[RunHead]) -> list[list[str]]:
@@ -82,11 +80,11 @@ def _numbers(records: Sequence[RunHead]) -> list[list[str]]:
     return [[str(place)] for place in range(1, len(records) + 1)]
 
 
-def _end(name: str, names: Sequence[str]) -> str:
-    """The shortest end of a dotted name that no other of the names has."""
+def _end(name: str, names: Sequence[str], method: str = "") -> str:
+    """The shortest end of a dotted name that no other of the names has, behind its method's name if that is given."""
     words = name.split(".")
     for start in range(len(words) - 1, 0, -1):
         end = ".".join(words[start:])
         if sum(other == end or other.endswith(f".{end}") for other in names) == 1:
-            return end
+            return f"{method}.{end}" if method else end
     return name

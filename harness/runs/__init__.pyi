@@ -8,7 +8,11 @@ from .chat import (
 )
 from .export import export_adapters as export_adapters
 from .importing import Source as Source, import_scores as import_scores, notes_on as notes_on
-from .learning import Learning as Learning, write_learning as write_learning
+from .learning import (
+    Learning as Learning,
+    learning_of as learning_of,
+    write_learning as write_learning,
+)
 from .making import (
     cost_of as cost_of,
     flags_of as flags_of,

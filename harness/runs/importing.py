@@ -64,6 +64,7 @@ def import_scores(source: Source, store: Store) -> tuple[StoredRun, bool]:
     identity = (source.method, source.benchmark, source.metric, source.example_set, source.seed)
     run_id = f"{source.method}-import-{canonical_hash([*identity, unit, metric.higher_is_better, digest])[:12]}"
     with store.lock("imports"):  # two at once are seen by each other
+        store.clear_abandoned()
         for run in all_runs(store.root, named=f"{source.method}-import-"):
             if run.id == run_id and run.complete:
                 return run, False

@@ -100,10 +100,10 @@ def _rounded(values: np.ndarray) -> tuple[float, ...]:
     return tuple(round(float(value), 5) for value in values)
 
 
-def write_learning(folder: Path, report: Mapping[str, Any]) -> None:
+def write_learning(folder: Path, learning: Learning | None) -> None:
     """Write learning.json where a validation loss is known."""
-    if found := learning_of(report):
-        dump_json(found.model_dump(), folder / FILE)
+    if learning:
+        dump_json(learning.model_dump(), folder / FILE)
 
 
 def read_learning(folder: Path) -> Learning | None:

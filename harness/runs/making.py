@@ -14,7 +14,7 @@ from harness.config import Recipe, RunConfig
 from harness.contract import Benchmark, Dataset, Method, plain
 from harness.engines import FitCost, FitFacts, engine_for
 from harness.model import Backbone
-from harness.runs.learning import STILL_LEARNING, learning_of
+from harness.runs.learning import STILL_LEARNING, Learning
 from harness.runs.record import (
     AdaptersWithoutData,
     AddsText,
@@ -170,10 +170,13 @@ def _differences(given: Mapping[str, Any], default: Mapping[str, Any], leave_out
     return found
 
 
-def flags_of(fitted: FitFacts, replies: Sequence[str], changed: Sequence[str] = ()) -> list[Flag]:
+def flags_of(
+    fitted: FitFacts, replies: Sequence[str], changed: Sequence[str] = (), learning: Learning | None = None
+) -> list[Flag]:
     """What a reader of the run's figures should know of its fit and replies.
 
-    changed  what its plugins left changed in the process, as `harness.contract.in_words` has it
+    changed   what its plugins left changed in the process, as `harness.contract.in_words` has it
+    learning  of the fit, where a validation loss is known
     """
     flags: list[Flag] = []
     empty = sum(not r.strip() for r in replies) / len(replies)
@@ -187,7 +190,7 @@ def flags_of(fitted: FitFacts, replies: Sequence[str], changed: Sequence[str] = 
     fits = fitted.report.get("adapters", {}).values()
     if count := sum(any(has_spike(fit.get(f"{of}_loss", ())) for of in ("train", "validation")) for fit in fits):
         flags.append(LossSpikes(count=count, of=len(states)))
-    if (learning := learning_of(fitted.report)) and learning.last_fall >= STILL_LEARNING:
+    if learning and learning.last_fall >= STILL_LEARNING:
         flags.append(StillLearning(fall=round(learning.last_fall, 4)))
     if hidden := fitted.report.get("hidden"):
         flags.append(HiddenPrompt(count=hidden))

@@ -129,15 +129,13 @@ class Store:
         return self.cache / "partial" / key
 
     def clear_abandoned(self) -> None:
-        """Remove what writers that were killed have left half written."""
+        """Remove what killed writers left half written: for commands that may find all stored, and write nothing."""
         abandoned(self.cache / "tmp", remove=True)
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Hold a lock between processes; the user is told of a wait, and what killed writers left is removed.
-
-        Raises StoreError where the folder cannot be written.
-        """
+        """Hold a lock between processes; the user is told of a wait. Raises StoreError where the folder cannot be
+        written."""
         folder = self.cache / "locks"
         with contextlib.ExitStack() as stack:
             try:
@@ -147,7 +145,6 @@ class Store:
                 raise StoreError(
                     f"cannot write to {folder}: {error.strerror or error}; choose another --runs-dir"
                 ) from error
-            self.clear_abandoned()
             yield
 
     def _write(self, folder: Path, fill: Callable[[Path], None]) -> Path:

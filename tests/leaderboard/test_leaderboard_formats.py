@@ -16,6 +16,7 @@ from harness.leaderboard import board_of, render
 from harness.leaderboard.rows import Board
 from harness.leaderboard.tables import as_csv, as_latex, rows_as_json
 from harness.leaderboard.text import short
+from harness.runs.learning import learning_of
 from harness.runs.making import flags_of as flags_of_run
 from harness.runs.record import DivergedAdapters, EmptyReplies, FlagPart, Rewaved, SomeAdapters
 from harness.statistics.verdicts import FLAGS
@@ -157,7 +158,7 @@ def test_no_flag_of_the_harness_lacks_a_meaning():
     }
     report = {"adapters": adapters, "rewaved": True, "hidden": 3}
     fitted: Any = SimpleNamespace(report=report, adds_text=True)
-    raised = {type(flag) for flag in flags_of_run(fitted, ["", "x"])}
+    raised = {type(flag) for flag in flags_of_run(fitted, ["", "x"], learning=learning_of(report))}
     kinds = {kind for kind in (*FlagPart.__subclasses__(), *SomeAdapters.__subclasses__()) if hasattr(kind, "name")}
     assert {kind.__name__ for kind in kinds} - {kind.__name__ for kind in raised} == {"Imported", "ChangedGlobalState"}
     assert all(kind.name and kind.meaning for kind in kinds)

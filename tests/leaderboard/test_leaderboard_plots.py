@@ -18,7 +18,7 @@ from harness.leaderboard.figures import MOST_PANELS, MOST_ROWS, figures, panels,
 from harness.leaderboard.files import write_board
 from harness.leaderboard.plots import draw
 from harness.leaderboard.rows import Group
-from harness.runs.learning import write_learning
+from harness.runs.learning import learning_of, write_learning
 from harness.runs.stored import StoredRun, all_runs
 
 BASE = np.linspace(0.7, 0.9, 24)
@@ -213,7 +213,7 @@ def test_learning_curves_are_drawn_where_they_are_at_hand(put, tmp_path):
     adapters = {
         name: {"start_validation_loss": 3.0, "validation_loss": (2.0 + k, 1.0 + k)} for k, name in enumerate("ab")
     }
-    write_learning(run.path, {"adapters": adapters})
+    write_learning(run.path, learning_of({"adapters": adapters}))
     figure = next(f for f in figures(only(all_runs(tmp_path / "runs"))) if f.kind == "learning")
     assert figure.alt == "Validation loss by epoch: m 3.000 to 1.500"
     svg = texts(draw([figure])[figure.file])

@@ -14,7 +14,7 @@ from harness.leaderboard.people import measured
 from harness.leaderboard.picking import picked
 from harness.leaderboard.replies import examples
 from harness.leaderboard.samples import LARGEST_BYTES, sample_of
-from harness.runs.learning import write_learning
+from harness.runs.learning import learning_of, write_learning
 from harness.runs.stored import all_runs
 
 BASE = np.linspace(0.6, 0.9, 12)
@@ -30,7 +30,7 @@ def noisy():
 def runs(put, tmp_path, noisy):
     put("base", BASE[:, None] + noisy[0])
     run = put("good", BASE[:, None] + 0.05 + noisy[1])
-    write_learning(run.path, LOSSES)
+    write_learning(run.path, learning_of(LOSSES))
     return all_runs(tmp_path / "runs")
 
 

@@ -64,7 +64,7 @@ def test_a_loss_that_still_falls_in_the_last_epoch_is_flagged(adapters, fall):
     for one in plain["adapters"].values():
         one |= {"status": "ok", "train_loss": ()}
     fitted: Any = SimpleNamespace(report=plain, adds_text=False)
-    assert flags_of(fitted, ["x"]) == ([] if fall is None else [StillLearning(fall=fall)])
+    assert flags_of(fitted, ["x"], learning=learning_of(plain)) == ([] if fall is None else [StillLearning(fall=fall)])
 
 
 def test_starting_values_take_part_only_where_all_have_them():
@@ -76,13 +76,13 @@ def test_starting_values_take_part_only_where_all_have_them():
 def test_without_validation_there_is_no_curve(tmp_path):
     assert learning_of({}) is None
     assert learning_of(report((None, ()), (1.0, (float("nan"),)))) is None
-    write_learning(tmp_path, report((None, ())))
+    write_learning(tmp_path, learning_of(report((None, ()))))
     assert not list(tmp_path.iterdir())
     assert read_learning(tmp_path) is None
 
 
 def test_it_is_written_and_read_again(tmp_path):
-    write_learning(tmp_path, report((None, (1 / 3, 0.25))))
+    write_learning(tmp_path, learning_of(report((None, (1 / 3, 0.25)))))
     found = read_learning(tmp_path)
     assert found == Learning(first=1, adapters=1, mean=(0.33333, 0.25), low=(0.33333, 0.25), high=(0.33333, 0.25),
                              training=(1, 1))  # fmt: skip
@@ -105,7 +105,7 @@ def test_show_prints_it(tmp_path, stored):
     seen = view(run)
     assert "learning" not in run_text(run, seen, [], 0)
     run.path.mkdir()
-    write_learning(run.path, report((4.0, (2.0, 1.0)), (4.0, (3.0,))))
+    write_learning(run.path, learning_of(report((4.0, (2.0, 1.0)), (4.0, (3.0,)))))
     lines = run_text(StoredRun(run.path, run.record), seen, [], 0).splitlines()
     place = lines.index("learning, nats a token over 2 adapters:")
     assert lines[place + 3].split() == ["start", "4.0000", "4.0000", "to", "4.0000", "2"]
