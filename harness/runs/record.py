@@ -340,10 +340,10 @@ class RunHead(Part):
     metrics: tuple[str, ...]
     reference: ReferenceScore | None = None
     hashes: dict[str, str]
-    numerics: dict[str, Any] = {}
+    numerics: dict[str, str] = {}
     versions: dict[str, str] = {}
-    hardware: dict[str, Any] = {}
-    git: dict[str, Any] = {}
+    hardware: dict[str, str | int | None] = {}
+    git: dict[str, str | bool | None] = {}
     created: str
     n_personas: int = 0
     n_replies: int = 0
