@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.compare import Family, comparison_rows, row_name
+from harness.compare import Family, comparison_rows
 from harness.config import Recipe, RunConfig, device_of, held_out, scope_of, with_config
 from harness.contract import (
     Method,
@@ -369,8 +369,8 @@ def judge(session: Session, run: StoredRun) -> Outcome:
     _, *others = session.config.compared
     baseline = session.run(others[0]) if others else run
     is_baseline = baseline.id == run.id
-    families = [] if is_baseline else [Family(row_name(run.record), (run,))]
-    own, rows = comparison_rows(Family(row_name(baseline.record), (baseline,)), families)
+    families = [] if is_baseline else [Family(run.record.row_name, (run,))]
+    own, rows = comparison_rows(Family(baseline.record.row_name, (baseline,)), families)
     return Outcome(run, baseline, rows[0] if rows else None, own, run.record.ceilings)
 
 

@@ -191,9 +191,12 @@ def check_runs_dir(folder: Path) -> None:
         raise StoreError(f"there is no runs folder {folder}; give the --runs-dir of an earlier `harness run`")
 
 
-def runs_in(folder: Path) -> list[StoredRun]:
-    """All runs of a folder. Raises StoreError if there is no such folder."""
-    from harness.runs import all_runs
+def runs_in(folder: Path, names: Sequence[str] = ()) -> list[StoredRun]:
+    """All runs of a folder; where all names are ids, only theirs. Raises StoreError if there is no such folder."""
+    from harness.runs import all_runs, listed, run_names
 
     check_runs_dir(folder)
+    ids = {part.strip() for name in names for part in name.split(",")}
+    if ids and ids <= {*run_names(folder)}:
+        return [listed(folder / run_id) for run_id in sorted(ids)]
     return all_runs(folder)

@@ -101,7 +101,7 @@ def compare(
     from harness.show import Comparison
 
     base, *others = [name for name in (baseline, *names) if name is not None] or [""]
-    runs = runs_in(Path(runs_dir))
+    runs = runs_in(Path(runs_dir), (base, *others) if others else ())
     if not base:
         raise HarnessError("nothing to compare: name a baseline and stored methods, as `harness list runs` has them")
     if estimand not in ("micro", "macro"):

@@ -113,7 +113,7 @@ def runs_log_command(
     quiet: Quiet = False,
 ) -> None:
     """Send stored runs to an experiment tracker, as `run --log` does. Exit code 2 where a tracker fails."""
-    from harness.compare import Family, comparison_rows, row_name
+    from harness.compare import Family, comparison_rows
     from harness.runs import find_run
 
     book = Logbook.of(to, log_dir)
@@ -125,8 +125,8 @@ def runs_log_command(
             raise StoreError(f"{run.record.error}; nothing is sent")
         row = None
         if base and run.complete and run.id != base.id:
-            own = Family(row_name(run.head), (run,))
-            ((row,),) = comparison_rows(Family(row_name(base.head), (base,)), [own])[1:]
+            own = Family(run.head.row_name, (run,))
+            ((row,),) = comparison_rows(Family(base.head.row_name, (base,)), [own])[1:]
         compared.append((run, row))
     if not book.send(compared, runs_dir, progress(quiet)):
         raise typer.Exit(2)

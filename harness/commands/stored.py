@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -67,6 +68,7 @@ def leaderboard_command(
     # Records lie beside the markdown; a table written elsewhere is of the same leaderboard.
     records = (output if output and form == "md" and not to_stdout else BOARD).parent / "records"
     runs = python.runs_to_rank(runs_dir, records)
+    gc.freeze()  # they stay to the end; to look among them for garbage again and again takes seconds
     if publish:
         leaderboard.publish_records(runs, records, _note)
         leaderboard.publish_samples(runs, records, _note)
@@ -211,9 +213,9 @@ def _listing(what: str, files: list[Path], runs_dir: Path) -> list[dict[str, Any
             ]
             return [dict(zip(("name", "from", "hub", "licence"), row, strict=True)) for row in rows]
         case "runs":
-            from harness.runs import all_runs
+            from harness.runs import lines_of
 
-            return [show.run_line(run) for run in all_runs(runs_dir)]
+            return lines_of(runs_dir, show.run_line)
     raise HarnessError(f"cannot list '{what}'; {did_you_mean(what, LISTED)}")
 
 

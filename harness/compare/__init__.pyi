@@ -8,7 +8,6 @@ from .guard import (
     differences as differences,
     families as families,
     persona_scores as persona_scores,
-    row_name as row_name,
     world_key as world_key,
 )
 from .joint_tables import Joint as Joint, as_json as as_json, joint as joint

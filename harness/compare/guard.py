@@ -48,17 +48,6 @@ class Family:
         return self.runs[0]
 
 
-def row_name(record: RunHead) -> str:
-    """The method's name, with the control where the run is one, and with changed options of what it stands on."""
-    control = record.config.control
-    parts = [f"control: {control}"] if control else []
-    if record.tuning:
-        parts.append(f"tuned, {record.tuning.trials} trials")
-    else:
-        parts += [f"{name}={value}" for name, value in sorted(record.changed_below.items())]
-    return f"{record.method} ({', '.join(parts)})" if parts else record.method
-
-
 def differences(a: StoredRun, b: StoredRun, *, detail: bool = False) -> list[str]:
     """What keeps two runs from being compared, in words; empty if nothing does.
 
@@ -107,7 +96,7 @@ def _what_differs(name: str, a: StoredRun, b: StoredRun) -> str:
 
 def _called(a: StoredRun, b: StoredRun) -> tuple[str, str]:
     """What two runs are called in a refusal: their rows' names, or their ids where those are the same."""
-    names = row_name(a.head), row_name(b.head)
+    names = a.head.row_name, b.head.row_name
     return names if names[0] != names[1] else (a.id, b.id)
 
 
@@ -175,7 +164,7 @@ def families(runs: Sequence[StoredRun]) -> list[Family]:
         # The newest of two runs of one seed (another number of threads, say) stands for it.
         members.sort(key=lambda run: (run.head.seed, run.head.created, run.id))
         seeds = {run.head.seed: run for run in members}
-        found.append(Family(row_name(members[0].head), tuple(seeds.values())))
+        found.append(Family(members[0].head.row_name, tuple(seeds.values())))
     return sorted(found, key=lambda family: (family.name, family.first.id))
 
 

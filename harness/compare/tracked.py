@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 
-from harness.compare.guard import Family, NotComparableError, comparison_rows, row_name
+from harness.compare.guard import Family, NotComparableError, comparison_rows
 from harness.config import flat
 from harness.runs import Cost, RunRecord, StoredRun, Tracked, Value
 from harness.scoring import scale
@@ -28,7 +28,7 @@ def tracked(run: StoredRun, row: ComparisonRow | None = None) -> Tracked:
     record = run.record.without_places()
     tags = {
         "status": record.status,
-        "method": row_name(record),
+        "method": record.row_name,
         "benchmark": record.benchmark.name,
         "backbone": record.config.backbone,
         "flags": "; ".join(map(str, record.flags)),

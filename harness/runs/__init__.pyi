@@ -13,6 +13,7 @@ from .learning import (
     learning_of as learning_of,
     write_learning as write_learning,
 )
+from .lines import lines_of as lines_of
 from .making import (
     cost_of as cost_of,
     flags_of as flags_of,
@@ -35,6 +36,7 @@ from .stored import (
     StoredRun as StoredRun,
     all_runs as all_runs,
     find_run as find_run,
+    listed as listed,
     published_run as published_run,
     read_record as read_record,
     read_run as read_run,

@@ -364,6 +364,17 @@ class RunHead(Part):
         return {f"{t}.{name}": v for t, given in self.changed.items() if t not in own for name, v in given.items()}
 
     @property
+    def row_name(self) -> str:
+        """The method's name, with the control where the run is one, and with changed options of what it stands on."""
+        control = self.config.control
+        parts = [f"control: {control}"] if control else []
+        if self.tuning:
+            parts.append(f"tuned, {self.tuning.trials} trials")
+        else:
+            parts += [f"{name}={value}" for name, value in sorted(self.changed_below.items())]
+        return f"{self.method} ({', '.join(parts)})" if parts else self.method
+
+    @property
     def metric(self) -> str:
         """The metric that decides."""
         return self.metrics[0]
@@ -450,14 +461,19 @@ def _tree(places: Iterable[str]) -> dict[Any, Any]:
     return tree
 
 
-_BELOW_THE_HEAD = tuple(f'"{name}": ' for name in RunRecord.model_fields if name not in RunHead.model_fields)
+_NOT_OF_THE_HEAD = (
+    *(f'"{name}": ' for name in RunRecord.model_fields if name not in RunHead.model_fields),
+    '"digest": ',
+)
+_BELOW_THE_HEAD = tuple("\n" + begins for begins in _NOT_OF_THE_HEAD)  # a digest is in every text that has a head
 
 
 def parse_head(text: str, path: Path) -> RunHead:
     """The head of a record as `RunRecord.text` writes it; the rest is not looked at, and so costs no time."""
-    lines = text.split("\n")[1:-2]
-    kept = ",".join(line.removesuffix(",") for line in lines if not line.startswith((*_BELOW_THE_HEAD, '"digest": ')))
-    return _parsed(RunHead, f"{{{kept}}}", path)
+    first = min(filter(lambda place: place >= 0, map(text.find, _BELOW_THE_HEAD)))
+    lines = text[first + 1 :].split("\n")[:-2]
+    more = [line.removesuffix(",") for line in lines if not line.startswith(_NOT_OF_THE_HEAD)]
+    return _parsed(RunHead, ",".join([text[:first].removesuffix(","), *more]) + "}", path)
 
 
 def parse_record(value: Any, path: Path) -> RunRecord:

@@ -9,10 +9,12 @@ What run.json says is `record`, the replies are `replies`, people.parquet is `pe
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,9 +123,11 @@ def read_record(path: Path) -> RunRecord:
 
 def _text_of(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read {path}: {error}") from error
+    if "\r" in text:  # a checkout on another system, or an editor there
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not signed_well(text):
         raise StoreError(f"{path} is damaged: its digest is not that of its text")
     return text
@@ -175,19 +179,33 @@ def all_runs(root: Path, whole: bool = False, named: str = "") -> list[StoredRun
     whole   read and check all that is recorded; by default scores by persona are read where they are asked for
     named   only those whose id begins so
     """
-    return [_listed(root / name, whole) for name in run_names(root) if name.startswith(named)]
+    with reading():
+        return [listed(root / name, whole) for name in run_names(root) if name.startswith(named)]
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """While open nothing looks for garbage: among ten thousand records there is none, and looking takes longer."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def run_names(root: Path) -> list[str]:
     """The names of the folders that hold a run, in order; hidden ones are not looked at."""
     try:
-        names = [entry.name for entry in os.scandir(root) if not entry.name.startswith(".")]
+        found = [entry for entry in os.scandir(root) if not entry.name.startswith(".")]
     except OSError:
         return []
-    return sorted(name for name in names if (root / name / FILE).is_file())
+    return sorted(entry.name for entry in found if os.path.isfile(f"{entry.path}/{FILE}"))  # noqa: PTH113  Path is slow
 
 
-def _listed(folder: Path, whole: bool = False) -> StoredRun:
+def listed(folder: Path, whole: bool = False) -> StoredRun:
+    """The run in a folder; failed, with the reason, where its run.json cannot be read. `whole` as in `all_runs`."""
     path = folder / FILE
     try:
         text = _text_of(path)
@@ -208,7 +226,7 @@ def find_run(root: Path, name: str) -> StoredRun:
     if len(hits) != 1:
         why = f"{len(hits)} runs begin with '{name}'" if hits else f"no run '{name}' in {root}"
         raise StoreError(f"{why}; {did_you_mean(name, hits or names)}")
-    return _listed(root / hits[0], whole=True)
+    return listed(root / hits[0], whole=True)
 
 
 def write_run(store: Store, record: RunRecord, fill: Callable[[Path], None] | None = None) -> StoredRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import shutil
 import sys
@@ -29,11 +30,17 @@ def table(rows: Sequence[Mapping[str, Any]], form: str = "simple", indent: int =
     indent  columns of the terminal that the caller puts before every line
     """
     keys = [key for key in rows[0] if any(row.get(key) not in (None, "") for row in rows)]
-    cells = [[None if row.get(key) is None else one_line(row[key]) for key in keys] for row in rows]
+    cells = [[None if row.get(key) is None else _one_line(str(row[key])) for key in keys] for row in rows]
     head, room = [one_line(key) for key in keys], terminal_columns() if form == "simple" else None
     if room is None:
         return _drawn(head, cells, form)
     return "\n\n".join(_drawn(*part, form) for part in _parts(head, cells, max(room - indent, 1)))
+
+
+@functools.lru_cache(maxsize=4096)
+def _one_line(text: str) -> str:
+    """Most cells of a long table stand in many of its rows."""
+    return one_line(text)
 
 
 def table_lines(rows: Sequence[Mapping[str, Any]], indent: int = 0) -> list[str]:

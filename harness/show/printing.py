@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.compare import Family, NotComparableError, against_base_rates, comparison_rows, row_name
+from harness.compare import Family, NotComparableError, against_base_rates, comparison_rows
 from harness.runs import Cost, RunRecord, StoredRun
 from harness.scoring import scale
 from harness.show.layout import Block, as_text
@@ -95,7 +95,7 @@ def outcome_blocks(outcome: Outcome) -> list[Block]:
     lines = []
     for run in runs:
         score = shown(run.record, decides, run.record.scores[decides])
-        lines.append(score_line(row_name(run.record), head, score, None if lines else row, run.record.cost))
+        lines.append(score_line(run.record.row_name, head, score, None if lines else row, run.record.cost))
     for ceiling in outcome.ceilings:
         lines.append({"": ceiling.name, head: number(shown(record, decides, ceiling.scores[decides]))})
     keys = list(lines[0])
@@ -120,8 +120,8 @@ def outcome_blocks(outcome: Outcome) -> list[Block]:
     if row:
         if row.flags:
             text.append("flags of the comparison: " + ", ".join(row.flags))
-        text.append(f"{row_name(record)}: {row.verdict}")
-    text += base_rate_lines([Family(row_name(run.record), (run,)) for run in runs])
+        text.append(f"{record.row_name}: {row.verdict}")
+    text += base_rate_lines([Family(run.record.row_name, (run,)) for run in runs])
     own = row or outcome.baseline_row
     if own.reference:
         against = own.reference
@@ -138,7 +138,7 @@ def _also(runs: Sequence[StoredRun], metric: str, compared: bool) -> dict[str, s
     digits = digits_of(record, metric)
     line = {"also measured": metric_head(record, metric)}
     for run in runs:
-        line[row_name(run.record)] = number(shown(run.record, metric, run.record.scores.get(metric)), digits)
+        line[run.record.row_name] = number(shown(run.record, metric, run.record.scores.get(metric)), digits)
     if compared:
         row = None
         with contextlib.suppress(NotComparableError):  # undefined for one of the two
@@ -228,7 +228,7 @@ def run_line(run: StoredRun) -> dict[str, Any]:
     known = {
         "run": run.id,
         "status": record.status,
-        "method": row_name(record),
+        "method": record.row_name,
         "benchmark": record.benchmark.name,
         "backbone": record.config.backbone,
         "seed": record.seed,

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.compare import Family, Joint, View, as_json, row_name, samples, view, view_if_any
+from harness.compare import Family, Joint, View, as_json, samples, view, view_if_any
 from harness.errors import HarnessError, StoreError
 from harness.runs import RunRecord, StoredRun
 from harness.show.drawn import joint_figure, persona_figure
@@ -60,7 +60,7 @@ class Run:
     @property
     def method(self) -> str:
         """As a table names it: with its control and what was changed below it."""
-        return row_name(self.record)
+        return self.record.row_name
 
     @property
     def metric(self) -> str:
@@ -185,7 +185,7 @@ class Result:
         if self.row is None:
             return None
         run, baseline = self.outcome.run, self.outcome.baseline
-        base, own = (Family(row_name(one.record), (one,)) for one in (baseline, run))
+        base, own = (Family(one.record.row_name, (one,)) for one in (baseline, run))
         row = self.row
         return Comparison(
             Joint(run.record.metric, row.estimand, base, self.outcome.baseline_row, (own,), (row,), (), {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.compare import Diff, Joint, Plan, Sample, View, row_name
+from harness.compare import Diff, Joint, Plan, Sample, View
 from harness.runs import Cost, Learning, RunRecord, StoredRun
 from harness.scoring import scale
 from harness.show.layout import Block, as_text, table_lines
@@ -130,7 +130,7 @@ def _head(record: RunRecord) -> list[str]:
     if record.status != "ok":
         return [f"{record.id}: {record.status}: {record.error or 'not finished; run the same command again'}"]
     lines = [
-        f"{record.id}: {row_name(record)} on {record.benchmark.name}, backbone {record.config.backbone}, "
+        f"{record.id}: {record.row_name} on {record.benchmark.name}, backbone {record.config.backbone}, "
         f"seed {record.seed}",
         f"{record.n_personas} personas, {record.n_replies} replies; made {record.created}",
     ]

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import scipy
 
+from harness.statistics.distributions import normal_above, t_quantile
 from harness.statistics.estimands import Estimand, mean_and_se, weights
 from harness.statistics.family import family_comparison
 from harness.statistics.flips import adjusted, ratio, sign_matrix, studentised
@@ -152,7 +152,7 @@ def false_positives(
     d, n = simulate_family(rng, experiments, personas, 1)
     signs = sign_matrix(personas, flips, int(rng.integers(2**31)))
     delta, se, p, _ = decide(d, n, estimand, signs, step)
-    covered = np.abs(delta) <= scipy.stats.t.ppf(0.975, personas - 1) * se
+    covered = np.abs(delta) <= t_quantile(0.975, personas - 1) * se
     where = f"G = {personas}, {estimand}"
     return [
         _row("false positives", where, float((p < ALPHA).mean()), experiments),
@@ -182,7 +182,7 @@ def naive(experiments: int, name: str, step: Step = lambda _: None, *, personas:
         replies = np.repeat(per_dialogue, sizes.ravel())
         replies += rng.standard_normal(replies.size) * REPLY_SD
         t = replies.mean() / (replies.std(ddof=1) / math.sqrt(replies.size))
-        rejected += int(2 * scipy.stats.norm.sf(abs(t)) < ALPHA)  # about 6 000 degrees of freedom
+        rejected += int(2 * normal_above(abs(t)) < ALPHA)  # about 6 000 degrees of freedom
         step(1)
     return [_row("false positives of a reply-level t-test", f"G = {personas}", rejected / experiments, experiments)]
 

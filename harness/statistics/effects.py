@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
+from harness.statistics.distributions import normal_quantile
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -45,7 +47,7 @@ def share_improved(d: np.ndarray, higher_is_better: bool = True, level: float = 
     personas = d.shape[0]
     wins, ties = int((d > 0).sum()), int((d == 0).sum())
     x = wins + ties / 2
-    z = float(scipy.stats.norm.ppf((1 + level) / 2))
+    z = float(normal_quantile((1 + level) / 2))
     centre = (x + z**2 / 2) / (personas + z**2)
     half = z / (personas + z**2) * float(np.sqrt(x * (personas - x) / personas + z**2 / 4))
     interval = (max(0.0, centre - half), min(1.0, centre + half))

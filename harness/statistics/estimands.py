@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import scipy
 
 from harness.errors import HarnessError
+from harness.statistics.distributions import t_quantile
 
 Estimand = Literal["micro", "macro"]
 
@@ -80,7 +80,11 @@ def differences(method_sums: np.ndarray, baseline_sums: np.ndarray, n: np.ndarra
 
     A difference that is only rounding becomes exactly 0, so that "identical", ties and flip counts agree.
     """
-    method, baseline = persona_means(method_sums, n), persona_means(baseline_sums, n)
+    return differences_of(persona_means(method_sums, n), persona_means(baseline_sums, n))
+
+
+def differences_of(method: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+    """The same of mean scores per persona [..., G]."""
     d = method - baseline
     scale = np.maximum(1.0, np.maximum(np.abs(method), np.abs(baseline)))
     return np.where(np.abs(d) <= SAME * scale, 0.0, d)
@@ -90,5 +94,5 @@ def t_interval(delta: float, se: float, df: float, level: float = 0.95) -> tuple
     """delta +- t((1 + level)/2, df) * se; nan bounds where there is no degree of freedom."""
     if not df > 0:
         return (float("nan"), float("nan"))
-    half = float(scipy.stats.t.ppf((1 + level) / 2, df)) * se
+    half = float(t_quantile((1 + level) / 2, df)) * se
     return (delta - half, delta + half)

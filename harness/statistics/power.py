@@ -10,9 +10,16 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 
 from harness.errors import HarnessError
+from harness.statistics.distributions import (
+    noncentral_t_below,
+    normal_above,
+    normal_quantile,
+    t_above,
+    t_below,
+    t_quantile,
+)
 from harness.statistics.estimands import t_interval
 
 _MOST_PERSONAS = 10_000_000
@@ -21,18 +28,18 @@ _MOST_PERSONAS = 10_000_000
 def power_at(noncentrality: float, df: float, alpha: float = 0.05) -> float:
     """Power of the two-sided t-test: P(|T'| > t(1 - alpha/2, df)), T' noncentral t(df, noncentrality).
 
-    scipy's `nct` gives nan in the far tails; there a normal approximation is exact to the digits that matter.
+    The noncentral t is nan in the far tails; there a normal approximation is exact to the digits that matter.
     Source: Cohen 1988; agrees with statsmodels' TTestPower.
     """
-    critical = float(scipy.stats.t.ppf(1 - alpha / 2, df))
+    critical = float(t_quantile(1 - alpha / 2, df))
     noncentrality = abs(noncentrality)
     with np.errstate(all="ignore"):
-        upper = float(scipy.stats.nct.sf(critical, df, noncentrality))
-        lower = float(scipy.stats.nct.cdf(-critical, df, noncentrality))
+        upper = float(1 - noncentral_t_below(critical, df, noncentrality))
+        lower = float(noncentral_t_below(-critical, df, noncentrality))
     if not math.isfinite(upper):
-        upper = float(scipy.stats.norm.sf((critical - noncentrality) / math.sqrt(1 + critical**2 / (2 * df))))
+        upper = float(normal_above((critical - noncentrality) / math.sqrt(1 + critical**2 / (2 * df))))
     if not math.isfinite(lower):
-        lower = float(scipy.stats.norm.cdf((-critical - noncentrality) / math.sqrt(1 + critical**2 / (2 * df))))
+        lower = float(normal_above((critical + noncentrality) / math.sqrt(1 + critical**2 / (2 * df))))
     return min(1.0, max(0.0, upper + lower))
 
 
@@ -46,11 +53,13 @@ def mde(se: float, df: float, *, power: float = 0.80, alpha: float = 0.05) -> fl
 @functools.lru_cache(maxsize=4096)
 def _noncentrality(df: float, power: float, alpha: float) -> float:
     """The noncentrality at which the two-sided t-test has this power; the rows of a table share it."""
-    high = float(scipy.stats.t.ppf(1 - alpha / 2, df)) + 2.0
+    low, high = 0.0, float(t_quantile(1 - alpha / 2, df)) + 2.0
     while power_at(high, df, alpha) < power:
         high *= 2
-    root = scipy.optimize.brentq(lambda nc: power_at(nc, df, alpha) - power, 0.0, high, xtol=1e-10)
-    return float(root)  # type: ignore[arg-type]
+    while high - low > 1e-10 * high:  # power grows with it; to load a root finder takes longer than these 35 halvings
+        middle = (low + high) / 2
+        low, high = (middle, high) if power_at(middle, df, alpha) < power else (low, middle)
+    return (low + high) / 2
 
 
 def mde_adjusted(half_width: float, se: float, *, power: float = 0.80) -> float:
@@ -58,7 +67,7 @@ def mde_adjusted(half_width: float, se: float, *, power: float = 0.80) -> float:
 
     half_width  c * se, half of the simultaneous interval
     """
-    return half_width + float(scipy.stats.norm.ppf(power)) * se
+    return half_width + float(normal_quantile(power)) * se
 
 
 def power_of(difference: float, sd: float, personas: int, *, alpha: float = 0.05, family_size: int = 1) -> float:
@@ -126,7 +135,7 @@ def equivalence(delta: float, se: float, df: float, margin: float | None = None,
     if margin is None:
         return Equivalence((low, high), smallest, None, None, None)
     if se > 0:
-        p = max(float(scipy.stats.t.sf((delta + margin) / se, df)), float(scipy.stats.t.cdf((delta - margin) / se, df)))
+        p = max(float(t_above((delta + margin) / se, df)), float(t_below((delta - margin) / se, df)))
     else:
         p = 0.0 if abs(delta) < margin else 1.0
     return Equivalence((low, high), smallest, margin, p, bool(smallest < margin))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.statistics import drawn_flips
-from harness.statistics.estimands import Estimand, differences, mean_and_se, weights
+from harness.statistics.estimands import Estimand, differences_of, mean_and_se, persona_means, weights
 from harness.statistics.family import FEWEST_FOR_CENTRED, FEWEST_FOR_VERDICT
 from harness.statistics.flips import HELD, exact_max_t, max_t, sign_matrix, simultaneous
 from harness.statistics.seeds import seed_variance, with_seeds
@@ -73,14 +73,15 @@ def _shown_better(
     if personas < FEWEST_FOR_VERDICT or len(runs) < 2:
         return better
     first, second = np.triu_indices(len(runs), 1)
-    d = np.stack([differences(runs[i], runs[j], n) for i, j in zip(first, second, strict=True)])  # [pairs, G]
+    means = np.stack([persona_means(run, n) for run in runs])
+    d = differences_of(means[first], means[second])  # [pairs, G]
     delta, errors = mean_and_se(d, w[None])
     pooled = seed_variance(runs, n, estimand)
-    seeded = [
-        with_seeds(float(error), personas, len(runs[i]), len(runs[j]), pooled, alpha)
-        for error, i, j in zip(errors, first, second, strict=True)
-    ]
-    errors, scale = (np.array([getattr(s, name) for s in seeded]) for name in ("se", "scale"))
+    scale, seeds = np.ones_like(errors), np.array([len(run) for run in runs])
+    for ours, theirs in {*zip(seeds[first].tolist(), seeds[second].tolist(), strict=True)}:
+        alike = (seeds[first] == ours) & (seeds[second] == theirs)
+        found = with_seeds(errors[alike], personas, ours, theirs, pooled, alpha)
+        errors[alike], scale[alike] = found.se, found.scale
     if PAIR_FLIPS * personas > HELD:  # their signs do not fit into memory
         (flipped,) = drawn_flips.flip([drawn_flips.Tested(d, w)], PAIR_FLIPS, seed)
         joint = simultaneous(delta, errors, flipped.maxima, alpha=alpha, scale=scale)

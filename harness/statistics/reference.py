@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import scipy
-
 from harness.errors import HarnessError
+from harness.statistics.distributions import t_above
 
 CAVEAT = (
     "tests a constant: it ignores the published run's own seed, decoding and item sampling, so it is not "
@@ -75,4 +74,4 @@ def _t_test(delta: float, se: float, df: int) -> tuple[float | None, float]:
     if not se > 0:
         return None, 1.0 if delta == 0 else 0.0
     t = delta / se
-    return t, float(2 * scipy.stats.t.sf(abs(t), df))
+    return t, float(2 * t_above(abs(t), df))

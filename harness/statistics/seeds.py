@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import scipy
 
+from harness.statistics.distributions import t_quantile
 from harness.statistics.estimands import weights
 
 
@@ -30,11 +31,11 @@ class SeedVariance:
 
 @dataclass(frozen=True, slots=True)
 class WithSeeds:
-    """se = sqrt(V); df by Satterthwaite; scale = t(1 - alpha/2, df) / t(1 - alpha/2, G - 1)."""
+    """se = sqrt(V); df by Satterthwaite; scale = t(1 - alpha/2, df) / t(1 - alpha/2, G - 1). Numbers, or arrays."""
 
-    se: float
-    df: float
-    scale: float
+    se: Any
+    df: Any
+    scale: Any
 
 
 def seed_variance(runs: Iterable[np.ndarray], n: np.ndarray, estimand: str) -> SeedVariance:
@@ -65,7 +66,7 @@ def seed_variance(runs: Iterable[np.ndarray], n: np.ndarray, estimand: str) -> S
 
 
 def with_seeds(
-    se: float, personas: int, seeds: int, baseline_seeds: int, pooled: SeedVariance, alpha: float = 0.05
+    se: Any, personas: int, seeds: int, baseline_seeds: int, pooled: SeedVariance, alpha: float = 0.05
 ) -> WithSeeds:
     """Add the seed variance to a paired standard error.
 
@@ -82,6 +83,7 @@ def with_seeds(
     df is never below the lesser of nu and G - 1: a sum of mean squares is at least as well known as its worst part,
     and with two seeds each and vbar hardly above mbar the formula alone falls below 1.
 
+    se  of one comparison, or of many with the same numbers of seeds as an array
     With one seed each, or no excess, the result is conditional on the seeds: se, G - 1 and 1 come back.
     Source: docs/statistics.md, "Training seeds"; Satterthwaite 1946.
     """
@@ -91,6 +93,6 @@ def with_seeds(
     variance = se**2 + pooled.excess * k
     uncertainty = se**4 / (personas - 1)
     uncertainty += (pooled.vbar * k) ** 2 / pooled.nu + (pooled.mbar * k) ** 2 / (pooled.nu * (personas - 1))
-    df = max(variance**2 / uncertainty, min(pooled.nu, personas - 1))
-    scale = float(scipy.stats.t.ppf(1 - alpha / 2, df) / scipy.stats.t.ppf(1 - alpha / 2, personas - 1))
-    return WithSeeds(float(np.sqrt(variance)), float(df), scale)
+    df = np.maximum(variance**2 / uncertainty, min(pooled.nu, personas - 1))
+    scale = t_quantile(1 - alpha / 2, df) / t_quantile(1 - alpha / 2, personas - 1)
+    return WithSeeds(np.sqrt(variance), df, scale)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 
 from harness.errors import HarnessError
+from harness.statistics.distributions import normal_quantile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,15 +85,17 @@ def shrunken_estimates(means: np.ndarray, variances: np.ndarray, level: float = 
     def excess(tau2: float) -> float:
         return float(((y - centre(tau2)) ** 2 / (tau2 + v)).sum() - (y.size - 1))
 
+    from scipy import optimize  # half a second, which comparisons do without
+
     tau2 = 0.0
     if excess(0.0) > 0:
         high = float(y.var(ddof=1)) + float(v.max())
         while excess(high) > 0:
             high *= 2
-        tau2 = float(scipy.optimize.brentq(excess, 0.0, high, xtol=1e-14))  # type: ignore[arg-type]
+        tau2 = float(optimize.brentq(excess, 0.0, high, xtol=1e-14))  # type: ignore[arg-type]
     mu = centre(tau2)
     kept = tau2 / (tau2 + v)
     estimates = mu + kept * (y - mu)
     sd = np.sqrt(kept * v + (1 - kept) ** 2 / (1 / (tau2 + v)).sum())
-    z = float(scipy.stats.norm.ppf((1 + level) / 2))
+    z = float(normal_quantile((1 + level) / 2))
     return Shrunken(mu, tau2, estimates, sd, estimates - z * sd, estimates + z * sd, kept)

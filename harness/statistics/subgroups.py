@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 
 from harness.errors import HarnessError
+from harness.statistics.distributions import t_above, t_quantile
 from harness.statistics.estimands import Estimand, differences, mean_and_se, weights
 from harness.statistics.family import FEWEST_FOR_VERDICT
 from harness.statistics.flips import ratio
@@ -90,10 +90,10 @@ def subgroup_comparison(
 
 def _sidak(delta: float, se: float, df: int, family: int, alpha: float) -> tuple[tuple[float, float], float]:
     t = float(ratio(np.asarray(delta), np.asarray(se)))
-    p = 2 * float(scipy.stats.t.sf(abs(t), df))
+    p = 2 * float(t_above(abs(t), df))
     p_adj = -float(np.expm1(family * np.log1p(-p))) if p < 1 else 1.0
     single = -float(np.expm1(np.log1p(-alpha) / family))
-    half = float(scipy.stats.t.isf(single / 2, df)) * se
+    half = -float(t_quantile(single / 2, df)) * se
     return (delta - half, delta + half), p_adj
 
 

@@ -508,3 +508,21 @@ def test_plans_that_make_no_sense(harness, arguments, words):
     code, out, err = harness("power", *arguments)
     assert (code, out) == (2, "")
     assert words in err
+
+
+def test_runs_that_are_named_by_their_ids_are_the_only_ones_that_are_read(put, harness, tmp_path, monkeypatch):
+    import harness.runs.stored as stored
+
+    for seed in range(2):
+        put("base", BASE + seed / 100, seed=seed, id=f"base-x-{seed}-end")
+        put("good", GOOD + seed / 100, seed=seed, id=f"good-x-{seed}-end")
+    put("base", BASE, id="base-y-0", method_options={"rank": 2})
+    read = []
+    head = stored.parse_head
+    monkeypatch.setattr(stored, "parse_head", lambda text, path: read.append(path.parent.name) or head(text, path))
+    ids = ["base-x-0-end,base-x-1-end", "good-x-0-end, good-x-1-end"]
+    few = compare(harness, tmp_path / "runs", *ids)
+    assert sorted(read) == [f"{name}-x-{seed}-end" for name in ("base", "good") for seed in range(2)]
+    by_beginnings = compare(harness, tmp_path / "runs", *(name.replace("-end", "") for name in ids))
+    assert by_beginnings == few
+    assert "base-y-0" in read

@@ -12,7 +12,6 @@ from harness.compare.guard import (
     comparison_rows,
     families,
     persona_scores,
-    row_name,
 )
 from harness.runs.stored import StoredRun
 
@@ -55,7 +54,7 @@ def test_fair_24_an_unfinished_run_is_refused(tmp_path, stored):
 def test_fair_25_a_control_is_a_row_of_its_own(tmp_path, stored):
     a, b = stored(tmp_path, "m", BASE), stored(tmp_path, "m", BASE, control="global")
     assert [f.name for f in families([a, b])] == ["m", "m (control: global)"]
-    assert row_name(b.record) == "m (control: global)"
+    assert b.record.row_name == "m (control: global)"
 
 
 def test_seeds_of_one_configuration_are_one_family(tmp_path, stored):

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from harness.errors import StoreError
-from harness.runs.record import AdaptersWithoutData, AddsText, DivergedAdapters, EmptyReplies, Imported, Rewaved
+from harness.runs.record import (
+    AdaptersWithoutData,
+    AddsText,
+    DivergedAdapters,
+    EmptyReplies,
+    Imported,
+    Rewaved,
+    RunHead,
+    parse_head,
+)
 from harness.runs.stored import all_runs, find_run, read_record, read_run
 
 ROOT = Path(__file__).parents[2]
@@ -151,3 +160,17 @@ def test_no_source_reads_a_record_by_its_keys():
         for path in sorted((ROOT / folder).rglob("*.py")):
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 assert not access.search(line), f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+
+
+def test_a_head_is_found_wherever_its_fields_stand(put):
+    """Earlier harnesses wrote some of them behind the sums per persona."""
+    run = put("own", [0.5, 0.6])
+    text = (run.path / "run.json").read_text("utf-8")
+    whole = parse_head(text, run.path)
+    assert whole == RunHead.model_validate({name: getattr(run.record, name) for name in RunHead.model_fields})
+    unit, notes = (
+        next(line for line in text.split("\n") if line.startswith(f'"{name}": ')) for name in ("unit", "notes")
+    )
+    moved = text.replace(f"{unit}\n", "").replace(f"{notes}\n", "")
+    assert moved.count("\n") == text.count("\n") - 2
+    assert parse_head(moved.replace('\n"digest": ', f'\n{unit}\n{notes}\n"digest": '), run.path) == whole

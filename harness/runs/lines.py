@@ -1,0 +1,79 @@
+"""A line of each stored run, from an index where the run is as it was: ten thousand records need not be read again.
+
+The index is `<runs>/.cache/lines.json`. To lose it loses nothing, and one that is damaged is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import StoreError
+from harness.runs.stored import FILE, StoredRun, listed, reading, run_names
+from harness.store import is_signed, signed, signed_well, write_atomically
+
+INDEX = Path(".cache") / "lines.json"
+WORTH_AN_INDEX = 200  # new lines; fewer are read again in less time than the file takes
+Line = dict[str, Any]
+
+
+def lines_of(root: Path, line: Callable[[StoredRun], Line]) -> list[Line]:
+    """`line(run)` of every run of a folder, by id; it must be JSON and follow from what run.json says.
+
+    A line of the index is taken where run.json has the size, the time of change and the number of a file that it had.
+    Only complete runs are in it. It is made again when a source that makes lines has changed.
+    """
+    made_by = _made_by(line)
+    known = _read(root / INDEX, made_by)
+    found, kept, new = [], {}, 0
+    with reading():
+        for name in run_names(root):
+            stamp = _stamp(root / name / FILE)
+            entry = known.get(name)
+            if entry is None or entry[0] != stamp:
+                run = listed(root / name)
+                entry, new = [stamp, line(run)], new + 1
+                if not run.complete:
+                    found.append(entry[1])
+                    continue
+            kept[name] = entry
+            found.append(entry[1])
+    if new >= WORTH_AN_INDEX or (known and len(known) > 2 * len(kept)):
+        with contextlib.suppress(StoreError, OSError):  # a folder that cannot be written is listed as well
+            _write(root / INDEX, made_by, kept)
+    return found
+
+
+def _made_by(line: Callable[[StoredRun], Line]) -> str:
+    """What else lines follow from: the sources of records and of the function."""
+    names = ("harness", "harness.runs.record", line.__module__)
+    files = (getattr(sys.modules.get(name), "__file__", None) for name in names)
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files if file)).hexdigest()
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116  ten thousand of them
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns, found.st_ino]
+
+
+def _read(path: Path, made_by: str) -> Mapping[str, list[Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text) if is_signed(text) and signed_well(text) else {}
+    except (OSError, ValueError):
+        return {}
+    return value["lines"] if value.get("made_by") == made_by else {}
+
+
+def _write(path: Path, made_by: str, lines: Mapping[str, list[Any]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, signed(f'{{\n"made_by": "{made_by}",\n"lines": {json.dumps(lines)}\n}}\n'))
