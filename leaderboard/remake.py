@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from typing import Any
 
@@ -33,14 +32,9 @@ def command(record: RunRecord) -> str:
     return " ".join(map(shell_word, words))
 
 
-@functools.cache
-def _defaults() -> dict[str, Any]:
-    return default_values()
-
-
 def _settings(record: RunRecord) -> list[str]:
     """Flags for the settings that are not the shipped defaults."""
-    config, defaults = record.config, _defaults()
+    config, defaults = record.config, default_values()
     words = []
     narrowed = bool(config.persona) or config.cluster is not None
     for name, value in sorted(config.model_dump(mode="json").items()):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,24 +69,34 @@ def leaderboard_command(
     # Records lie beside the markdown; a table written elsewhere is of the same leaderboard.
     records = (output if output and form == "md" and not to_stdout else BOARD).parent / "records"
     runs = python.runs_to_rank(runs_dir, records)
-    gc.freeze()  # they stay to the end; to look among them for garbage again and again takes seconds
-    if publish:
-        leaderboard.publish_records(runs, records, _note)
-        leaderboard.publish_samples(runs, records, _note)
-        runs = leaderboard.published(records)  # what a fresh clone will have, so that it makes the same bytes
-    board = leaderboard.board_of(runs)
-    if form == "md" and not to_stdout:
-        target = output or BOARD
-        most = leaderboard.EXAMPLES if examples is None else examples
-        places = leaderboard.write_board(board, target, most, progress(quiet=False).warn)
-        if not as_json:
-            complete = sum(run.complete for run in runs)
-            words = f"{complete} complete runs" + (f", {len(runs) - complete} not" if len(runs) > complete else "")
-            typer.echo(f"{target}, {places.plots.name}/, {places.page.name}: {words}")
-    else:
-        _write_table(_table_text(board, form), None if to_stdout else output, as_json, len(board.groups))
-    if as_json:
-        print_json(leaderboard.rows_as_json(board))
+    with _kept():
+        if publish:
+            leaderboard.publish_records(runs, records, _note)
+            leaderboard.publish_samples(runs, records, _note)
+            runs = leaderboard.published(records)  # what a fresh clone will have, so that it makes the same bytes
+        board = leaderboard.board_of(runs)
+        if form == "md" and not to_stdout:
+            target = output or BOARD
+            most = leaderboard.EXAMPLES if examples is None else examples
+            places = leaderboard.write_board(board, target, most, progress(quiet=False).warn)
+            if not as_json:
+                complete = sum(run.complete for run in runs)
+                words = f"{complete} complete runs" + (f", {len(runs) - complete} not" if len(runs) > complete else "")
+                typer.echo(f"{target}, {places.plots.name}/, {places.page.name}: {words}")
+        else:
+            _write_table(_table_text(board, form), None if to_stdout else output, as_json, len(board.groups))
+        if as_json:
+            print_json(leaderboard.rows_as_json(board))
+
+
+@contextlib.contextmanager
+def _kept() -> Iterator[None]:
+    """While open nobody looks for garbage among what is there now: runs stay to the end, and looking takes seconds."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _note(text: str) -> None:

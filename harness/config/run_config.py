@@ -209,7 +209,8 @@ def _given(command: str) -> str:
     return "--config " if command == "run" else ""
 
 
-def default_values() -> dict[str, Any]:
+@functools.cache
+def default_values() -> Mapping[str, Any]:
     """The shipped defaults (configs/default.yaml) by name, for help texts."""
     return {name: value for name, value in resolve(_default().values).items() if name != "examples"}
 

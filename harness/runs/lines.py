@@ -20,6 +20,7 @@ from harness.store import is_signed, signed, signed_well, write_atomically
 
 INDEX = Path(".cache") / "lines.json"
 WORTH_AN_INDEX = 200  # new lines; fewer are read again in less time than the file takes
+NEVER: list[int] = []  # the stamp of no file
 Line = dict[str, Any]
 
 
@@ -27,27 +28,25 @@ def lines_of(root: Path, line: Callable[[StoredRun], Line]) -> list[Line]:
     """`line(run)` of every run of a folder, by id; it must be JSON and follow from what run.json says.
 
     A line of the index is taken where run.json has the size, the time of change and the number of a file that it had.
-    Only complete runs are in it. It is made again when a source that makes lines has changed.
+    One that is not complete is looked at each time. The index is made again when a source that makes lines has changed.
     """
     made_by = _made_by(line)
     known = _read(root / INDEX, made_by)
-    found, kept, new = [], {}, 0
+    kept: dict[str, list[Any]] = {}
+    new = 0
     with reading():
         for name in run_names(root):
             stamp = _stamp(root / name / FILE)
             entry = known.get(name)
             if entry is None or entry[0] != stamp:
                 run = listed(root / name)
-                entry, new = [stamp, line(run)], new + 1
-                if not run.complete:
-                    found.append(entry[1])
-                    continue
+                entry = [stamp if run.complete else NEVER, line(run)]
+                new += run.complete
             kept[name] = entry
-            found.append(entry[1])
     if new >= WORTH_AN_INDEX or (known and len(known) > 2 * len(kept)):
         with contextlib.suppress(StoreError, OSError):  # a folder that cannot be written is listed as well
             _write(root / INDEX, made_by, kept)
-    return found
+    return [entry[1] for entry in kept.values()]
 
 
 def _made_by(line: Callable[[StoredRun], Line]) -> str:
@@ -61,7 +60,7 @@ def _stamp(path: Path) -> list[int]:
     try:
         found = os.stat(path)  # noqa: PTH116  ten thousand of them
     except OSError:
-        return []
+        return [0]
     return [found.st_size, found.st_mtime_ns, found.st_ino]
 
 

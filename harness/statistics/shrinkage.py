@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 
 from harness.errors import HarnessError
 from harness.statistics.distributions import normal_quantile
@@ -85,14 +86,12 @@ def shrunken_estimates(means: np.ndarray, variances: np.ndarray, level: float = 
     def excess(tau2: float) -> float:
         return float(((y - centre(tau2)) ** 2 / (tau2 + v)).sum() - (y.size - 1))
 
-    from scipy import optimize  # half a second, which comparisons do without
-
     tau2 = 0.0
     if excess(0.0) > 0:
         high = float(y.var(ddof=1)) + float(v.max())
         while excess(high) > 0:
             high *= 2
-        tau2 = float(optimize.brentq(excess, 0.0, high, xtol=1e-14))  # type: ignore[arg-type]
+        tau2 = float(scipy.optimize.brentq(excess, 0.0, high, xtol=1e-14))  # type: ignore[arg-type]
     mu = centre(tau2)
     kept = tau2 / (tau2 + v)
     estimates = mu + kept * (y - mu)
