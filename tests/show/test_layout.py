@@ -106,3 +106,16 @@ def test_lists_say_where_plugins_come_from_and_fit_120_columns_in_a_pipe(harness
     (row,) = [row for row in json.loads(harness("list", "methods", "--json", "--plugin", plugin)[1]) if row["error"]]
     assert row["file"] == str(plugin)
     assert f"{plugin}:2: ZeroDivisionError" in row["error"]
+
+
+@pytest.mark.parametrize("odd", ["0x1f", "\u4e16\u754c"])
+def test_a_tall_table_is_drawn_as_a_short_one_is(monkeypatch, odd):
+    """Where all is ASCII its rows are not laid out one by one."""
+    values = [None, "", "a", "longer than its head", odd, " a  b ", "-1.50", "x" * 40, "true"]
+    rows = [{"n": f"n{i}", "b": values[i % 9], "long head": values[i // 9 % 9], "": values[i % 7]} for i in range(99)]
+    short, laid_out = layout.table(rows), []
+    monkeypatch.setattr(layout, "TALL", 1)
+    drawn = layout._drawn
+    monkeypatch.setattr(layout, "_drawn", lambda head, cells, form: laid_out.append(cells) or drawn(head, cells, form))
+    assert layout.table(rows) == short
+    assert len(laid_out[0]) == (1 if odd.isascii() else len(rows))
