@@ -6,17 +6,15 @@ The index is `<runs>/.cache/lines.json`. To lose it loses nothing, and one that 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError
 from harness.runs.stored import FILE, StoredRun, listed, reading, run_names
-from harness.store import is_signed, signed, signed_well, write_atomically
+from harness.store import is_signed, signed, signed_well, source_hash, write_atomically
 
 INDEX = Path(".cache") / "lines.json"
 WORTH_AN_INDEX = 200  # new lines; fewer are read again in less time than the file takes
@@ -30,8 +28,7 @@ def lines_of(root: Path, line: Callable[[StoredRun], Line]) -> list[Line]:
     A line of the index is taken where run.json has the size, the time of change and the number of a file that it had.
     One that is not complete is looked at each time. The index is made again when a source that makes lines has changed.
     """
-    made_by = _made_by(line)
-    known = _read(root / INDEX, made_by)
+    known = _read(root / INDEX, line)
     kept: dict[str, list[Any]] = {}
     new = 0
     with reading():
@@ -45,15 +42,13 @@ def lines_of(root: Path, line: Callable[[StoredRun], Line]) -> list[Line]:
             kept[name] = entry
     if new >= WORTH_AN_INDEX or (known and len(known) > 2 * len(kept)):
         with contextlib.suppress(StoreError, OSError):  # a folder that cannot be written is listed as well
-            _write(root / INDEX, made_by, kept)
+            _write(root / INDEX, line, kept)
     return [entry[1] for entry in kept.values()]
 
 
 def _made_by(line: Callable[[StoredRun], Line]) -> str:
-    """What else lines follow from: the sources of records and of the function."""
-    names = ("harness", "harness.runs.record", line.__module__)
-    files = (getattr(sys.modules.get(name), "__file__", None) for name in names)
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files if file)).hexdigest()
+    """A hash of the sources that lines follow from: the function's module and all that it imports."""
+    return source_hash(__name__, line.__module__)
 
 
 def _stamp(path: Path) -> list[int]:
@@ -64,15 +59,15 @@ def _stamp(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns, found.st_ino]
 
 
-def _read(path: Path, made_by: str) -> Mapping[str, list[Any]]:
+def _read(path: Path, line: Callable[[StoredRun], Line]) -> Mapping[str, list[Any]]:
     try:
         text = path.read_text(encoding="utf-8")
         value = json.loads(text) if is_signed(text) and signed_well(text) else {}
     except (OSError, ValueError):
         return {}
-    return value["lines"] if value.get("made_by") == made_by else {}
+    return value["lines"] if value and value.get("made_by") == _made_by(line) else {}
 
 
-def _write(path: Path, made_by: str, lines: Mapping[str, list[Any]]) -> None:
+def _write(path: Path, line: Callable[[StoredRun], Line], lines: Mapping[str, list[Any]]) -> None:
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, signed(f'{{\n"made_by": "{made_by}",\n"lines": {json.dumps(lines)}\n}}\n'))
+    write_atomically(path, signed(f'{{\n"made_by": "{_made_by(line)}",\n"lines": {json.dumps(lines)}\n}}\n'))
