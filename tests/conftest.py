@@ -28,7 +28,9 @@ TINY_VOCABULARY = 64
 # Most tests look at what a run does, and start no process for each of its methods; tests/workers/ does, by flags.
 os.environ.setdefault("HARNESS_ISOLATE", "false")
 
-# Read when torch is loaded, here and in processes that tests start: threads that wait leave the cores to other tests.
+# Tests run side by side, so each has one thread, here and in processes that it starts. A test of threads asks for two.
+# Threads that wait leave the cores to other tests. Torch reads both when it is loaded.
+os.environ["HARNESS_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 

@@ -412,6 +412,7 @@ def test_only_a_command_that_keeps_what_is_done_says_that_it_goes_on(line, expec
 def test_a_run_stopped_half_way_goes_on_and_ends_with_the_same_scores(harness, tmp_path, how):
     """The stopped process leaves no complete run; the same command then gives what an undisturbed one gives."""
     arguments = ["run", "--method", METHOD, "--personas", "3", "--set", "dialogues=3,1,1", "--set", "epochs=3"]
+    arguments += ["--threads", "2"]
 
     stopped = subprocess.Popen(
         [sys.executable, "-c", "from harness.cli import main; main()", *arguments, "--runs-dir", tmp_path / "stopped"],

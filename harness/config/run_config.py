@@ -1,6 +1,6 @@
 """Shipped defaults, a YAML file, flags and --set -> one frozen `RunConfig`; all faults reported at once.
 
-    later beats earlier: configs/default.yaml < HARNESS_ISOLATE < --config FILE < flags < --set key=value
+    later beats earlier: configs/default.yaml < the environment < --config FILE < flags < --set key=value
 
 Option dataclasses come from the plugins' cards through `options_of`, so that this module knows no plugin.
 The runner decides what the values mean. No torch here.
@@ -39,7 +39,7 @@ from harness.contract import (
 from harness.errors import ConfigError, HarnessError, did_you_mean
 from harness.text import shell_word
 
-ISOLATE = "HARNESS_ISOLATE"  # in the environment: `isolate` where neither file nor flag says it, for test suites
+ENVIRONMENT = {"isolate": "HARNESS_ISOLATE", "threads": "HARNESS_THREADS"}  # where neither file nor flag says them
 TARGETS = ("method", "benchmark", "protocol")  # of an option; any other is the name of a method that is required
 OptionsOf = Callable[[str, str], type]  # ("method" or "benchmark", name) -> its options dataclass
 
@@ -222,8 +222,8 @@ def _default() -> Document:
 
 def _defaults() -> list[Document]:
     """What holds where nothing is given: what is shipped, and what the environment says."""
-    own = os.environ.get(ISOLATE)
-    return [shipped("default"), *([Document(ISOLATE, {"isolate": Plain(own)}, {})] if own else [])]
+    own = ((variable, name, os.environ.get(variable)) for name, variable in ENVIRONMENT.items())
+    return [shipped("default"), *(Document(variable, {name: Plain(text)}, {}) for variable, name, text in own if text)]
 
 
 def isolates(flag: bool | None, document: Document | None = None) -> bool:

@@ -415,6 +415,17 @@ def test_who_decides_on_isolation(tmp_path, monkeypatch, environment, text, flag
     assert load(file=file, isolate=flag).isolate == wanted
 
 
+def test_the_environment_gives_the_threads_that_nothing_else_gives(tmp_path, monkeypatch):
+    file = tmp_path / "run.yaml"
+    file.write_text("threads: 4\n")
+    monkeypatch.setenv("HARNESS_THREADS", "3")
+    assert (load().threads, load(file=file).threads, load(file=file, threads=5).threads) == (3, 4, 5)
+    assert default_values()["threads"] == 2, "how a run is reproduced is said for an environment without it"
+    monkeypatch.setenv("HARNESS_THREADS", "many")
+    with pytest.raises(ConfigError, match="HARNESS_THREADS: threads = many"):
+        load()
+
+
 def test_a_wrong_word_in_the_environment_is_told(monkeypatch):
     monkeypatch.setenv("HARNESS_ISOLATE", "perhaps")
     with pytest.raises(ConfigError, match="HARNESS_ISOLATE: isolate = perhaps"):

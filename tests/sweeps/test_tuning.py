@@ -49,6 +49,7 @@ methods:
 
 
 TWO = STUDY.replace("  - zero_shot\n", "")  # without a method that has nothing to tune
+FEW = TWO.replace("\npersonas: 10", "\npersonas: 5").replace("tuning_personas: 4", "tuning_personas: 2")
 
 
 def options_of(kind, name):
@@ -222,7 +223,7 @@ def test_interrupted_it_goes_on_to_the_same_end(outcome, tmp_path, monkeypatch):
 
 
 def test_interrupted_within_a_fit_it_goes_on_to_the_same_end(tmp_path, monkeypatch):
-    text = TWO.replace("method.epochs: 2", "method.epochs: 3").replace("trials: 4", "trials: 2")
+    text = FEW.replace("method.epochs: 2", "method.epochs: 3").replace("trials: 4", "trials: 2")
     undisturbed = outcome_of(tmp_path, "undisturbed", text)
     real, reports = Trial.report, []
 
@@ -305,7 +306,7 @@ def test_damaged_trials_are_said_and_made_again(outcome, tmp_path, capsys):
 
 
 def test_tuned_on_those_who_are_reported_it_says_so(tmp_path):
-    text = TWO.replace("tuning_personas: 4", "tuning_personas: 0").replace("trials: 4", "trials: 1")
+    text = FEW.replace("tuning_personas: 2", "tuning_personas: 0").replace("trials: 4", "trials: 1")
     found = outcome_of(tmp_path, "runs", text)
     assert not found.apart
     assert "the same that are reported below" in tuning_text(found)
@@ -313,10 +314,10 @@ def test_tuned_on_those_who_are_reported_it_says_so(tmp_path):
 
 
 def test_a_trial_that_falls_behind_is_pruned_and_leaves_nothing(tmp_path):
-    text = TWO.replace("trials: 4", "trials: 8").replace("method.epochs: 2", "method.epochs: 4")
+    text = FEW.replace("trials: 4", "trials: 6").replace("method.epochs: 2", "method.epochs: 4")
     found = outcome_of(tmp_path, "runs", text.replace("low: 1e-3, high: 1,", "low: 1e-6, high: 1,"))
     states = [trial.state for trial in found.best[1].trials]
-    assert len(states) == 8
+    assert len(states) == 6
     assert "pruned" in states
     assert all(trial.loss is None for trial in found.best[1].trials if trial.state == "pruned")
     assert not list((tmp_path / "runs").rglob("partial/*"))

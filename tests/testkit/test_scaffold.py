@@ -14,6 +14,7 @@ from harness.commands.common import options_of
 from harness.config.run_config import default_values, load_config
 from harness.contract.plugins import load_file
 from harness.errors import HarnessError
+from harness.testkit.conformance import check_here
 from harness.testkit.scaffold import new_method
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +27,13 @@ def written(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_is_written_keeps_the_contract(written):
+    report = check_here("my_method", [written[0]])
+    assert report.ok, report
+
+
+@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_written_passes_at_once(written):
     plugin, _, test = written
     done = subprocess.run(

@@ -130,7 +130,8 @@ def results(folder: Path) -> dict[str, object]:
 def test_the_bits_are_the_same_in_a_process_of_its_own(call, tmp_path, method):
     for name, how in (("one", "--no-isolate"), ("other", "--isolate")):
         (tmp_path / name).mkdir()
-        code, _, err = call(tmp_path / name, "--method", method, how, "--set", "unified.epochs=1")
+        words = ["--method", method, how, "--threads", "2", "--set", "unified.epochs=1"]
+        code, _, err = call(tmp_path / name, *words)
         assert code == 0, err
     assert results(tmp_path / "one" / "runs") == results(tmp_path / "other" / "runs")
     assert not list((tmp_path / "other" / "runs" / ".cache").glob("tmp/*"))

@@ -256,6 +256,7 @@ def test_a_worker_with_other_numerics_is_refused_and_its_errors_are_raised_here(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ray_gives_the_same_bits(stored_backbone, expected, tmp_path, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # a cluster that is gone: one of its own is wanted
