@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -70,11 +71,24 @@ def one_by_one(
     return reply
 
 
-@pytest.mark.parametrize("kind", ["none", *SPECS])
+@pytest.fixture(scope="module")
+def plainly(backbone: Backbone, cache_of: CacheOf) -> Callable[[str], list[list[int]]]:
+    """plainly(kind) -> replies that are decoded one by one, made once for all tests."""
+
+    @functools.cache
+    def replies(kind: str) -> list[list[int]]:
+        bank, prompts = make_bank(backbone, kind), make_prompts(40)
+        rows = make_rows(40, bank)
+        return [one_by_one(backbone, bank, row, prompt, cache_of) for row, prompt in zip(rows, prompts, strict=True)]
+
+    return replies
+
+
 @pytest.mark.parametrize("batch_tokens", [120, 32_768])
 @pytest.mark.parametrize("hand", [True, False])
+@pytest.mark.parametrize("kind", ["none", *SPECS])
 def test_batched_replies_equal_decoding_one_by_one(
-    backbone: Backbone, kind: str, batch_tokens: int, hand: bool, cache_of: CacheOf, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, kind: str, batch_tokens: int, hand: bool, plainly: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(decoding, "FORWARD_TOKENS_CPU", 150)  # several prefills per batch
     bank = make_bank(backbone, kind)
@@ -89,8 +103,7 @@ def test_batched_replies_equal_decoding_one_by_one(
         stop_id=STOP,
         batch_tokens=batch_tokens,
     )
-    expected = [one_by_one(backbone, bank, row, prompt, cache_of) for row, prompt in zip(rows, prompts, strict=True)]
-    assert replies == expected
+    assert replies == plainly(kind)
     lengths = {len(reply) for reply in replies}
     assert min(lengths) < NEW / 2, "the case must hold early stops"
     assert max(lengths) == NEW, "the case must hold replies that reach the limit"

@@ -183,7 +183,9 @@ def test_code_that_is_imported_has_no_foothold_either(call, tmp_path):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("import os; os._exit(3)", "method 'cheat': its process ended with exit code 3"),
+        pytest.param(
+            "import os; os._exit(3)", "method 'cheat': its process ended with exit code 3", marks=pytest.mark.long
+        ),
         pytest.param("import os, signal; os.kill(os.getpid(), 11)", "its process ended with signal 11", marks=slow),
         pytest.param("raise ValueError('no')", "method 'cheat', predict: cheat.py:27: ValueError: no", marks=slow),
         pytest.param("return ['x']", "predict returned 1 replies", marks=slow),
