@@ -1,10 +1,12 @@
 """A whole store examined, mended and cleared: `harness runs check`, `rm`, `gc`. Reading single runs is `stored`.
 
 What is cached is removed where it is damaged: the command that needs it makes it again. So it does with a damaged run.
+Of a file of vectors the damaged ones are removed.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +15,8 @@ from pathlib import Path
 
 from harness.errors import StoreError
 from harness.runs.stored import all_runs, find_run
-from harness.scoring import WIDTH, vectors_damage
-from harness.store import SEAL, Store, abandoned, damage, growing_damage, remove_growing
+from harness.scoring import WIDTH, VectorStore, vectors_damage
+from harness.store import SEAL, Store, abandoned, damage, growing_damage, lock_file, remove_growing
 from harness.training import checkpoint_damage
 
 DAY_SECONDS = 86_400
@@ -44,6 +46,9 @@ def faults(store: Store) -> Iterator[Fault]:
     for path, fault in _cached_faults(store):
         if fault:
             yield Fault(fault, f"remove it; {_AGAIN}", lambda at=path: _remove(at))
+    for path in sorted((store.cache / "embeddings").glob("*.vectors")):
+        if fault := vectors_damage(path, WIDTH):
+            yield Fault(fault, f"remove these; {_AGAIN}", lambda at=path: _remove_vectors(at))
     for path in sorted((store.root / "tuning").glob("*.journal")):
         if fault := growing_damage(path):
             yield Fault(fault, f"remove it; {_AGAIN}", lambda at=path: remove_growing(at))
@@ -57,8 +62,6 @@ def _cached_faults(store: Store) -> Iterator[tuple[Path, str]]:
         yield folder, damage(folder)
     for path in sorted((store.cache / "partial").rglob("state")):
         yield path, checkpoint_damage(path)
-    for path in sorted((store.cache / "embeddings").glob("*.vectors")):
-        yield path, vectors_damage(path, WIDTH)
 
 
 def leftovers(store: Store) -> list[Path]:
@@ -91,6 +94,21 @@ def remove_all(folders: Sequence[Path]) -> None:
     """Remove folders. Raises StoreError."""
     for folder in folders:
         _remove(folder)
+
+
+def _remove_vectors(path: Path) -> None:
+    """Those that are not as they were written; the whole file where that cannot be done."""
+    vectors = VectorStore(path, WIDTH, note=lambda _: None)
+    try:
+        with path.open("ab") as file:
+            lock_file(file)  # whoever adds a row now is waited for
+            size = os.fstat(file.fileno()).st_size
+            file.truncate(size - size % vectors.row_bytes)  # a part of a row
+    except OSError as error:
+        raise StoreError(f"cannot mend {path}: {error.strerror or error}") from error
+    vectors.read(())  # leaves damaged rows out
+    if vectors_damage(path, WIDTH):
+        _remove(path)
 
 
 def _remove(path: Path) -> None:

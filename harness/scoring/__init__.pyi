@@ -14,4 +14,4 @@ from .sums import (
     overall as overall,
     scale as scale,
 )
-from .vectors import vectors_damage as vectors_damage
+from .vectors import VectorStore as VectorStore, vectors_damage as vectors_damage
