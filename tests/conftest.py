@@ -25,13 +25,16 @@ from harness.store.disk import Store
 
 TINY_VOCABULARY = 64
 
-# Most tests look at what a run does, and start no process for each of its methods; tests/workers/ does, by flags.
-os.environ.setdefault("HARNESS_ISOLATE", "false")
 
-# Tests run side by side, so each has one thread, here and in processes that it starts. A test of threads asks for two.
-# Threads that wait leave the cores to other tests. Torch reads both when it is loaded.
-os.environ["HARNESS_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+def pytest_configure() -> None:
+    """The environment of tests and of the processes that they start. Scripts that import this file keep their own."""
+    # Most tests look at what a run does, and start no process for each of its methods; tests/workers/ does, by flags.
+    os.environ.setdefault("HARNESS_ISOLATE", "false")
+
+    # Tests run side by side, so each has one thread. A test of threads asks for two. Threads that wait leave the cores
+    # to other tests. Torch reads both when it is loaded.
+    os.environ["HARNESS_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from harness.cli import main
 from harness.config.run_config import SETTINGS
 
-SAMPLE, MANY = 4, 450  # cases of a property: by default, and with -m attack
+SAMPLE, MANY = 6, 450  # cases of a property: by default, and with -m attack
 NOWHERE = "./no_backbone_here"
 Text = st.text(st.characters(exclude_categories=[]), max_size=30)
 

@@ -25,7 +25,7 @@ from harness.benchmarks.jsonl import JsonlOptions
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-LONG = ("tutorial.md", "your_method.md")  # of PAGES: their blocks take long
+LONG = ("docs/tutorial.md", "docs/your_method.md")  # of PAGES: their blocks take long
 READ = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 MARKED = re.compile(r"^<!-- (run|file: (\S+)) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"^<!-- (?:run\b|file:)", re.MULTILINE)
@@ -48,23 +48,16 @@ def commands(text: str) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", [p for p in PAGES if p.name not in LONG and MARK.search(p.read_text("utf-8"))], ids=named
+    "page",
+    [
+        pytest.param(page, id=named(page), marks=[pytest.mark.long] * (named(page) in LONG))
+        for page in PAGES
+        if MARK.search(page.read_text("utf-8"))
+    ],
 )
 def test_the_marked_blocks_of_a_page_run(page, harness, tmp_path, monkeypatch):
-    run_blocks(page, harness, tmp_path, monkeypatch)
-
-
-@pytest.mark.slow
-@pytest.mark.long
-@pytest.mark.parametrize("page", LONG)
-def test_the_marked_blocks_of_a_long_page_run(page, harness, tmp_path, monkeypatch):
-    run_blocks(ROOT / "docs" / page, harness, tmp_path, monkeypatch)
-
-
-def run_blocks(page, harness, tmp_path, monkeypatch):
     text = page.read_text("utf-8")
     blocks = MARKED.findall(text)
-    assert blocks
     assert len(blocks) == len(MARK.findall(text)), "a mark stands right above its block"
     monkeypatch.chdir(tmp_path)
     for kind, file, body in blocks:

@@ -314,10 +314,10 @@ def test_tuned_on_those_who_are_reported_it_says_so(tmp_path):
 
 
 def test_a_trial_that_falls_behind_is_pruned_and_leaves_nothing(tmp_path):
-    text = FEW.replace("trials: 4", "trials: 6").replace("method.epochs: 2", "method.epochs: 4")
+    text = FEW.replace("trials: 4", "trials: 8").replace("method.epochs: 2", "method.epochs: 4")
     found = outcome_of(tmp_path, "runs", text.replace("low: 1e-3, high: 1,", "low: 1e-6, high: 1,"))
     states = [trial.state for trial in found.best[1].trials]
-    assert len(states) == 6
+    assert len(states) == 8
     assert "pruned" in states
     assert all(trial.loss is None for trial in found.best[1].trials if trial.state == "pruned")
     assert not list((tmp_path / "runs").rglob("partial/*"))
