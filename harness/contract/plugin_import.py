@@ -6,11 +6,12 @@ in `plugins` and `extensions`. No torch here.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import sys
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,7 +66,14 @@ def points_of(kind: Kind) -> list[EntryPoint]:
 
 def origin(point: EntryPoint) -> str:
     """The distribution of an entry point, in words."""
-    return f"{point.dist.name} {point.dist.version}" if point.dist else f"an unnamed distribution ({point.value})"
+    name, version = _distribution_of(point.dist)
+    return f"{name} {version}" if name else f"an unnamed distribution ({point.value})"
+
+
+@functools.lru_cache(64)
+def _distribution_of(found: Distribution | None) -> tuple[str | None, str | None]:
+    """(name, version) of a distribution. Each of the two reads its metadata anew, so they are kept."""
+    return (found.name, found.version) if found else (None, None)
 
 
 def load_point(kind: Kind, point: EntryPoint) -> tuple[Any, Source]:
@@ -75,14 +83,12 @@ def load_point(kind: Kind, point: EntryPoint) -> tuple[Any, Source]:
     ):
         plugin = point.load()
     module = sys.modules[point.module]
-    distribution = (point.dist.name, point.dist.version) if point.dist else (None, None)
-    return plugin, Source(str(module.__file__), sha256_of(module), *distribution, module=point.module)
+    return plugin, Source(str(module.__file__), sha256_of(module), *_distribution_of(point.dist), module=point.module)
 
 
 def broken(kind: Kind, point: EntryPoint, error: HarnessError) -> Listing:
     """The line of a plugin that cannot be used."""
-    distribution = (point.dist.name, point.dist.version) if point.dist else (None, None)
-    return Listing(point.name, kind, "", *distribution, _file_of(point), str(error))
+    return Listing(point.name, kind, "", *_distribution_of(point.dist), _file_of(point), str(error))
 
 
 def _file_of(point: EntryPoint) -> str | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -204,9 +206,8 @@ def load_file(file: str | Path) -> Method | Benchmark:
 def list_plugins(kind: PluginKind, files: Sequence[str | Path] = ()) -> list[Listing]:
     """All plugins of a kind by name. A broken one is listed with its error instead of ending the list."""
     listings = []
-    names = {point.name for point in points_of(kind)}
-    for name in sorted(names):
-        points = [point for point in points_of(kind) if point.name == name]
+    for name, group in groupby(sorted(points_of(kind), key=attrgetter("name")), key=attrgetter("name")):
+        points = list(group)
         for point in points:
             try:
                 plugin = _from_entry_points(kind, name, points)

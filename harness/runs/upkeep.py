@@ -6,7 +6,6 @@ Of a file of vectors the damaged ones are removed.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from harness.errors import StoreError
 from harness.runs.stored import all_runs, find_run
 from harness.scoring import WIDTH, VectorStore, vectors_damage
-from harness.store import SEAL, Store, abandoned, damage, growing_damage, lock_file, remove_growing
+from harness.store import SEAL, Store, abandoned, damage, growing_damage, remove_growing
 from harness.training import checkpoint_damage
 
 DAY_SECONDS = 86_400
@@ -97,16 +96,11 @@ def remove_all(folders: Sequence[Path]) -> None:
 
 
 def _remove_vectors(path: Path) -> None:
-    """Those that are not as they were written; the whole file where that cannot be done."""
-    vectors = VectorStore(path, WIDTH, note=lambda _: None)
+    """Those that are not as they were written; the whole file where nothing else is left to do."""
     try:
-        with path.open("ab") as file:
-            lock_file(file)  # whoever adds a row now is waited for
-            size = os.fstat(file.fileno()).st_size
-            file.truncate(size - size % vectors.row_bytes)  # a part of a row
+        VectorStore(path, WIDTH).mend()
     except OSError as error:
         raise StoreError(f"cannot mend {path}: {error.strerror or error}") from error
-    vectors.read(())  # leaves damaged rows out
     if vectors_damage(path, WIDTH):
         _remove(path)
 

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,12 +71,22 @@ class VectorStore:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
-                lock_file(file)  # another writer's rows are whole before ours begin
-                size = os.fstat(file.fileno()).st_size
-                file.truncate(size - size % self.row_bytes)  # what a killed process began
+                self._lock_whole(file)
                 file.write(rows)
         except OSError as error:
             self._give_up(error)
+
+    def mend(self) -> None:
+        """Take out the rows, and the part of a row, that are not as they were written. Raises OSError."""
+        with self.path.open("ab") as file:
+            self._lock_whole(file)
+        self._leave_out_damage()
+
+    def _lock_whole(self, file: BinaryIO) -> None:
+        """Wait until no other process writes, and cut off what a killed one began."""
+        lock_file(file)
+        size = os.fstat(file.fileno()).st_size
+        file.truncate(size - size % self.row_bytes)
 
     def _learn(self) -> None:
         """Look up what has been added to the file since it was last looked at."""

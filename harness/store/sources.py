@@ -91,6 +91,8 @@ def _imported(name: str, path: Path) -> Iterator[str]:
         if source.partition(".")[0] != name.partition(".")[0]:
             continue
         yield source
+        if not _is_package(source):
+            continue
         face = _face(source)
         for alias in node.names:
             if alias.name in face:
@@ -123,6 +125,12 @@ def _face(package: str) -> dict[str, str]:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
+
+
+def _is_package(module: str) -> bool:
+    """Whether names can be modules in it. Looking for one in a plain module would execute that module."""
+    path = _file(module)
+    return path is not None and path.name == "__init__.py"
 
 
 @functools.cache

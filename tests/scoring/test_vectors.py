@@ -78,6 +78,14 @@ def test_half_a_row_of_a_killed_process_is_written_over(store):
     assert vectors_damage(store.path, 2) == ""
 
 
+def test_a_mended_file_keeps_what_was_whole(store):
+    store.write({bytes([i]): unit(i + 1, 3) for i in range(9)})
+    content = store.path.read_bytes()
+    store.path.write_bytes(content[:5] + bytes([content[5] ^ 1]) + content[6:-3])  # a row in front, a part at the end
+    VectorStore(store.path, 2).mend()
+    assert store.path.read_bytes() == content[store.row_bytes : -store.row_bytes]
+
+
 def test_an_unusable_place_costs_the_cache_only(tmp_path):
     (tmp_path / "file").write_text("a file where a folder should be")
     store = VectorStore(tmp_path / "file" / "v.vectors", 2)

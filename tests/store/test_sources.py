@@ -55,6 +55,11 @@ def test_what_is_imported_counts_and_nothing_else(parcel):
     ]  # fmt: skip
 
 
+def test_no_plain_module_is_executed(parcel):
+    before = parcel("late.py", "from parcel.plain import LENGTH\n").split()[1:]
+    assert parcel("plain.py", "raise RuntimeError('executed')\n").split()[1:] == before
+
+
 STATEMENTS = [
     "if f():\n    pass\nelif g():\n    pass\nelse:\n    {}\n",
     "try:\n    pass\nexcept ImportError:\n    {}\n",
