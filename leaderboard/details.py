@@ -26,11 +26,11 @@ def cost(group: Group) -> str:
     below = [(line.name, line.cost.stands_on) for line in group.lines if line.cost]
     rows = [_base_row(name, base) for name, base in below if base and base.methods]
     if rows:
-        head = ["method", "stands on", "trained parameters", "fits", "steps", "M tokens", "fit s"]
-        text += "\n\nWhat a method stands on was fitted first, and is not in the figures above:\n\n"
+        head = ["method", "base", "trained parameters", "fits", "steps", "M tokens", "fit s"]
+        text += "\n\nThe base of a method was fitted first; its cost is not included in the figures above:\n\n"
         text += table(head, rows)
     if len({line.family.first.record.trials for line in group.lines}) > 1:
-        text += "\n\nThe methods were tuned with different numbers of trials: mind that when you compare them."
+        text += "\n\nThe methods were tuned with different numbers of trials. Keep this in mind when you compare them."
     return text
 
 
@@ -122,7 +122,7 @@ def protocol(group: Group) -> str:
             for run in line.family.runs
             if (file := run.record.imported)
         )
-        words = "Imported: whoever gave these runs one label states that all were asked and scored alike"
+        words = "Imported: the common label states that all these runs used the same prompts and scoring"
         return f"### Protocol\n\n{words}, {md(record.imported.example_set)}. {files}."
     settings = ", ".join(
         f"{md(k)} {md(json.dumps(v, ensure_ascii=False))}"

@@ -140,7 +140,7 @@ def _personas(group: Group, compared: list[Line]) -> Figure:
     caption = (
         f"Each dot is a persona: its difference from {base}, least first; {side} the line it is better off. Vertical "
         "lines are 95 % intervals of one persona alone, around an estimate that is shrunken towards the mean; where "
-        "the replies are not at hand, dots are plain differences, which hold reply noise."
+        "the replies are not available, dots are plain differences, which include reply noise."
     )
     caption += _left_out(len(compared), MOST_PANELS)
     title = f"Every persona's difference from {base}"
@@ -205,10 +205,10 @@ def _cost(group: Group) -> Figure:
         fronts.append(f"{words}: {', '.join(short(p.name) for p in front[:6])}")
     title = "Score against trained parameters and against fit seconds"
     caption = (
-        "Filled marks and the line are the Pareto front: nothing at most as dear scores better. Costs are those of the "
-        "whole chain: the method's own and those of the adapters that it stands on, each as its own run measured it; a "
-        "+ says that the latter are not known. Crosses are controls: no candidates. Dashed: ceilings and the published "
-        "score, where they are near."
+        "Filled marks and the line are the Pareto front: no method of equal or lower cost scores better. Costs are the "
+        "method's own and those of its base adapters, each as measured in its own run; a + means that the cost of the "
+        "base is not known. Crosses are controls, not candidates. Dashed lines: ceilings and the published score, "
+        "where they are near."
         + (
             f" {MOST_POINTS} of {len(group.lines)} methods, those of the fronts first."
             if len(group.lines) > MOST_POINTS
@@ -260,7 +260,7 @@ def _learning(group: Group, found: Sequence[Curve]) -> Figure:
     ends = ", ".join(f"{short(c.name)} {c.learning.mean[0]:.3f} to {c.learning.mean[-1]:.3f}" for c in found[:6])
     caption = (
         "Nats a token of the first seed: the line is the mean over a method's adapters, the band holds 80 % of them. "
-        "An adapter that has stopped stands with its least loss. Methods of which no curve is at hand are left out."
+        "An adapter that has stopped early counts with its lowest loss. Methods without a stored curve are left out."
     )
     return Figure("learning", group, _name(group, "learning"), title, f"{title}: {ends}", caption)
 

@@ -27,7 +27,7 @@ the best of that rank; in brackets, the ranks that the intervals of all pairs le
 def render(board: Board, plots: str = "plots", page: str = "index.html") -> str:
     """The whole leaderboard. `plots`, `page`: the folder of the plots and the page as seen from the file."""
     link = f"[{md(page)}]({quote(page)})"
-    parts = [f"{INTRODUCTION}\n\nFor a browser, sortable, with replies side by side where runs are at hand: {link}."]
+    parts = [f"{INTRODUCTION}\n\nSortable page with replies side by side where runs are available: {link}."]
     names, first = titles(board.groups), headline(board)
     if first:
         parts.append(_opening(board.groups[first.place], names[first.place], first.sentences, quote(plots)))
@@ -60,7 +60,7 @@ def _outside(outside: Sequence[Outsider]) -> str:
         facts = [md(record.benchmark.name), f"{record.n_replies} of {record.n_personas} personas", score]
         runs = ", ".join(md(run.id) for run in outsider.family.runs)
         rows.append([md(outsider.family.name), *facts, md(outsider.reason), runs])
-    head = ["method", "benchmark", "replies", "score, for itself alone", "why it is not compared", "runs"]
+    head = ["method", "benchmark", "replies", "score (not comparable)", "why it is not compared", "runs"]
     text = "## Not comparable\n\nNot ranked, in the order of their names.\n\n" + table(head, rows)
     return f"{text}\n\n{commands(outsider.family for outsider in outside)}"
 

@@ -27,8 +27,8 @@ from .tables import Other, others, rank_text
 from .titles import titles
 
 REPLIES_WORDS = (
-    "Published records keep sums per persona and no replies: only methods whose stored run is at hand, or of which a "
-    "sample was published, have any here."
+    "Published records contain sums per persona and no replies. Replies are shown only for methods whose stored run is "
+    "available, or of which a sample was published."
 )
 
 

@@ -1,4 +1,4 @@
-"""Which examples of a section stand side by side on the page. The rule looks at no score."""
+"""Which examples of a section stand side by side on the page. Scores are not used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLES = 20  # per group, by default
 EACH = 4  # examples of one persona
 RULE = (
     "personas evenly spread in the order of the data set, and of each the replies evenly spread, first and last "
-    "included; the rule looks at no score"
+    "included; scores are not used"
 )
 
 

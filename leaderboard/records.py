@@ -46,7 +46,7 @@ def publish_records(
         text = run.record.text()
         name = run.id.casefold()
         if name in written:
-            note(f"{run.id} is not published: its id differs from {written[name].stem} by no more than case")
+            note(f"{run.id} is not published: its id differs from {written[name].stem} only in case")
         elif (size := len(text.encode())) > LARGEST_RECORD_BYTES:
             note(f"{run.id} is not published: its record would take {size:,} bytes, and 100,000 are allowed")
         else:

@@ -83,10 +83,10 @@ def sample_of(run: StoredRun) -> Sample | None:
     try:
         found = Sample.model_validate(read_json(path))
     except ValidationError as error:
-        raise StoreError(f"{path}: is no sample of a run ({error.error_count()} faults); publish it again") from error
+        raise StoreError(f"{path}: is not a valid sample ({error.error_count()} faults); publish it again") from error
     digest = run.record.files.get(_REPLIES)
     if found.run != run.id or (digest and found.of != digest):
-        raise StoreError(f"{path}: is not of the replies of {run.id}; publish it again")
+        raise StoreError(f"{path}: does not belong to the replies of {run.id}; publish it again")
     return found
 
 

@@ -336,8 +336,8 @@ def test_describe_shows_options_with_types_and_defaults(harness, tmp_path):
     assert rate["search"]["low"] < rate["default"] <= rate["search"]["high"]
     text = harness("describe", METHOD)[1]
     for words in (
-        "data that may shape a reply: the persona's own",
-        "stands on: unified",
+        "data that may influence a reply: the persona's own",
+        "base: unified",
         "random | vocab_sample | text",
     ):
         assert words in text

@@ -155,8 +155,8 @@ def _session(config: RunConfig, files: Sequence[str | Path], progress: Progress)
             raise
     stand_in = replace(config, backbone=RANDOM + known.name)
     why = (
-        f"{config.backbone} is not reachable: its shape with random weights stands in, with the embedded model's "
-        "tokenizer, which needs more tokens; no reply ends by itself"
+        f"{config.backbone} is not reachable: a model of its shape with random weights is used, with the embedded "
+        "model's tokenizer. It needs more tokens, and every reply has the full length"
     )
     return open_session(stand_in, files, progress), [why]
 

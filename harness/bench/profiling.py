@@ -43,7 +43,7 @@ RULES: Rules = (
     ("prompts", (("harness/model/prompts.py", ""), ("harness/model/templates.py", ""))),
     ("store", (("harness/store/", ""), ("adapters/files.py", ""))),
 )  # fmt: skip
-ASKED = " (asked of a run of 200 personas: >= 80 %)"
+ASKED = " (target for a run of 200 personas: >= 80 %)"
 WORK = ("forward", "backward", "decoding")  # what a run is for; the rest is overhead
 
 
@@ -211,7 +211,7 @@ def text(found: Mapping[str, Any]) -> str:
     """For people."""
     shares = [[kind, f"{share:.1%}"] for kind, share in found["shares"].items()]
     parts = [
-        f"{found['seconds']:.1f} s, {found['samples']:,} looks at the main thread; "
+        f"{found['seconds']:.1f} s, {found['samples']:,} samples of the main thread; "
         f"forward, backward and decoding: {found['work']:.1%}" + ASKED * ("cost" in found),
         tabulate(shares, headers=["what", "share of the time"], tablefmt="github"),
     ]

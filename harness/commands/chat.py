@@ -50,21 +50,21 @@ def chat_command(
         typer.Option(help="Id of a test dialogue that gives the system message. [default: the person's first one]"),
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="Where the run's backbone lies now. [default: as the run was told]")
+        str | None, typer.Option(help="Where the run's backbone is now. [default: as in the run]")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... [default: as the run was told]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... [default: as in the run]")] = None,
     runs_dir: RunsDir = RUNS,
     plugin: Plugins = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Talk with the model of a stored run, as the adapter of one person answers.
+    """Chat with the model of a stored run, using the adapter of one person.
 
     The prompt is built as in the run. The system message is that of a test dialogue of the run. Each model sees its
     own earlier replies.
 
-    /new begins a new dialogue. /persona NAME talks as another person. /quit or Ctrl-D ends the talk. A turn that begins
-    with / is written with //.
+    /new begins a new dialogue. /persona NAME talks as another person. /quit or Ctrl-D ends the talk. Write //
+    to begin a turn with /.
 
     Where stdin is a pipe or a file, each line is a turn. With --json each turn is one line of JSON.
     """
@@ -124,7 +124,7 @@ class _Chat:
             typer.echo(HELP, err=True)
         elif word != "/quit":
             why = "needs a NAME" if word == "/persona" else f"is no command here; {did_you_mean(word, WORDS)}"
-            raise HarnessError(f"{word} {why} (a turn that begins with / is written with //)")
+            raise HarnessError(f"{word} {why} (write // to begin a turn with /)")
         return word == "/quit"
 
     def _meet(self, persona: str, dialogue: str | None) -> None:

@@ -57,7 +57,7 @@ Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A plugin i
 Sets = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="key=value: an option of method, benchmark or protocol; NAME.key=value: of what it stands on."
+        "--set", help="key=value: an option of method, benchmark or protocol; NAME.key=value: an option of base NAME."
     ),
 ]
 Texts = Annotated[
@@ -139,7 +139,7 @@ Isolate = Annotated[
     bool | None,
     typer.Option(
         "--isolate/--no-isolate",
-        help=f"Each method in a process of its own, which knows no reference.{shown('isolate')}",
+        help=f"Run each method in a process without access to references.{shown('isolate')}",
     ),
 ]
 

@@ -32,7 +32,7 @@ def compare_command(
         str | None,
         typer.Option(help="The one to compare with. [default: the first name]", autocompletion=completion.stored),
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Metric to compare by. [default: the one that decides]")] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric to compare by. [default: the deciding metric]")] = None,
     estimand: Annotated[
         Literal["micro", "macro"], typer.Option(help="Mean over replies (micro) or over personas (macro).")
     ] = "micro",
@@ -47,8 +47,8 @@ def compare_command(
     as_json: Json = False,
 ) -> None:
     """Compare stored methods with a stored baseline, jointly: differences in points, persona-clustered errors,
-    simultaneous intervals, adjusted p-values, verdicts. All seeds of a method are taken together; runs that were not
-    asked and scored alike are refused."""
+    simultaneous intervals, adjusted p-values, verdicts. All seeds of a method are taken together. Runs with
+    different prompts or scoring are refused."""
     from harness.show import check_picture, draw_joint, joint_table
 
     check_picture(plot)
@@ -73,7 +73,7 @@ def diff_command(
         str, typer.Argument(help="Id of a stored run, or the beginning of one.", autocompletion=completion.run_ids)
     ],
     second: Annotated[str, typer.Argument(help="Another run on the same examples.", autocompletion=completion.run_ids)],
-    metric: Annotated[str | None, typer.Option(help="Metric per reply. [default: the one that decides]")] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric per reply. [default: the deciding metric]")] = None,
     top: Annotated[int, typer.Option(min=0, help="Examples to show, largest difference first.")] = 10,
     form: Form = "text",
     plot: Plot = None,
@@ -105,7 +105,7 @@ def diff_command(
 def power_command(
     method: Annotated[str | None, typer.Option(help="Stored method whose spread to plan by.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Stored method that it is compared with.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Metric. [default: the one that decides]")] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric. [default: the deciding metric]")] = None,
     estimand: Annotated[
         Literal["micro", "macro"], typer.Option(help="Mean over replies (micro) or over personas (macro).")
     ] = "micro",
@@ -120,13 +120,13 @@ def power_command(
     replies: Annotated[
         int | None, typer.Option(min=1, help="Planned replies a persona. [default: as in the runs]")
     ] = None,
-    difference: Annotated[float | None, typer.Option(help="True difference to find, in points.")] = None,
-    power: Annotated[float, typer.Option(help="Wanted probability to find it.")] = 0.8,
+    difference: Annotated[float | None, typer.Option(help="True difference to detect, in points.")] = None,
+    power: Annotated[float, typer.Option(help="Power: the probability of detecting it.")] = 0.8,
     family: Annotated[int, typer.Option(help="Methods that will be compared with the baseline at once.")] = 1,
     runs_dir: RunsDir = RUNS,
     as_json: Json = False,
 ) -> None:
-    """Plan a comparison: the smallest difference that so many personas find, and how many a difference takes."""
+    """Plan a comparison: the smallest detectable difference, or the number of personas that a difference needs."""
     import dataclasses
 
     from harness.compare import Spread, plan, spread_of
@@ -138,12 +138,12 @@ def power_command(
         if reply_sd is not None and not reply_sd > 0:
             raise HarnessError(f"--reply-sd must be a positive number, not {reply_sd:g}")
         if reply_sd is not None and replies is None:
-            raise HarnessError("--reply-sd needs --replies: the noise of a mean depends on how many there are")
+            raise HarnessError("--reply-sd needs --replies: the noise of a mean depends on the number of replies")
         # Without the noise of a reply, --sd is taken to hold for the replies that are planned.
         spread, unit = Spread(sd, None if reply_sd is None else sd, reply_sd, replies), "pt"
         spread = spread.with_replies(replies) if replies and reply_sd is not None else spread
     elif reply_sd is not None:
-        raise HarnessError("--reply-sd goes with --sd; of stored runs the noise of a reply is measured")
+        raise HarnessError("--reply-sd goes with --sd; for stored runs the noise of a reply is measured")
     elif method and baseline:
         spread, unit = spread_of(runs_in(runs_dir), method, baseline, metric, estimand)
         spread = spread.with_replies(replies) if replies is not None else spread

@@ -24,7 +24,7 @@ def describe_command(
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Describe a method, benchmark or metric: options with types and defaults, what it shares, what it stands on."""
+    """Describe a method, benchmark or metric: options with types and defaults, what it shares, its base."""
     from harness.show import described_text
 
     found = _found(name, plugin or [])

@@ -21,14 +21,14 @@ def export_command(
     to: Annotated[
         Literal["peft", "merged", "eee", "hf-eval-results"],
         typer.Option(
-            help="peft: adapters for PeftModel.from_pretrained; merged: a model, what they stand on merged into it, "
+            help="peft: adapters for PeftModel.from_pretrained; merged: a model with their base merged into it, "
             "in Hugging Face's format; eee: scores as Every Eval Ever JSON; hf-eval-results: as YAML for the Hub."
         ),
     ],
     output: Annotated[Path, typer.Option(help="Folder to make.")],
     persona: Annotated[list[str] | None, typer.Option(help="Whose; repeatable. [default: all]")] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="Where the run's backbone lies now. [default: as the run was told]")
+        str | None, typer.Option(help="Where the run's backbone is now. [default: as in the run]")
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="hf-eval-results: Hub id of the data set that has the leaderboard.")
@@ -37,9 +37,9 @@ def export_command(
     plugin: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
-    """Export a run's adapters or scores as a folder that others read; its README.md says how, with code.
+    """Export a run's adapters or scores to a folder for other programs; its README.md shows how to load them.
 
-    Adapters that stand on a merged one come with it (peft) or on it (merged). vLLM serves LoRAs and no soft prompts.
+    Base adapters are exported as well (peft) or merged into the model (merged). vLLM serves LoRAs and no soft prompts.
     """
     from harness.contract import load_extensions
     from harness.runs import export_adapters, export_eval_results, export_every_eval_ever, find_run
@@ -60,5 +60,5 @@ def export_command(
         typer.echo(f"{place}; {output}/README.md says how to use it")
     else:
         made = export_adapters(stored, personas, output, to, progress(quiet).note, backbone)
-        words = f"adapters {made.adapters}, personas {made.personas}, adapters below them {made.below}"
+        words = f"adapters {made.adapters}, personas {made.personas}, base adapters {made.below}"
         typer.echo(f"{output}: {words}; {output}/README.md says how to use it")

@@ -16,7 +16,7 @@ from harness.text import terminal
 def import_command(
     file: Annotated[Path, typer.Argument(help="CSV or JSON lines: persona,example,score or persona,n,score.")],
     method: Annotated[str, typer.Option(help="What the run's method is called.")],
-    benchmark: Annotated[str, typer.Option(help="What was asked: a word.")],
+    benchmark: Annotated[str, typer.Option(help="Name of the benchmark: one word.")],
     metric: Annotated[str, typer.Option(help="Metric of the scores, known or not: a mean over replies.")],
     example_set: Annotated[str, typer.Option(help="Label of the replies that were scored.")],
     unit: Annotated[

@@ -71,7 +71,7 @@ Control = Annotated[
     typer.Option(help="global: one shared adapter in as many steps; swapped: another persona's."),
 ]
 ShardPeople = Annotated[
-    int | None, typer.Option(help=f"So many adapters are computed together.{shown('shard_people')}")
+    int | None, typer.Option(help=f"Number of adapters that are computed together.{shown('shard_people')}")
 ]
 Margin = Annotated[
     float | None,
@@ -103,7 +103,7 @@ def run_command(
     config: Annotated[str | None, typer.Option(help="YAML file, or the name of a ready-made run.")] = None,
     shard_people: ShardPeople = None,
     executor: Executor = None,
-    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster; by default one is started.")] = None,
+    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster; by default one is started.")] = None,
     slurm: Annotated[str | None, typer.Option(help="For sbatch: partition=gpu,time=120 (minutes).")] = None,
     isolate: Isolate = None,
     texts: Texts = None,

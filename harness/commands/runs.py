@@ -22,13 +22,13 @@ app.add_typer(runs_app, name="runs")
 @example("runs-check")
 def runs_check_command(
     runs_dir: RunsDir = RUNS,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended here.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Read every stored file against its digest, and name what is damaged or left over.
+    """Check every stored file against its digest, and list damaged and left-over files.
 
-    What is cached and damaged is removed by --repair; so is what a killed process left. A damaged run is made again by
-    the command that made it. Exit code 2 where something is left to be done.
+    --repair removes damaged caches and the files of killed processes. To repair a damaged run, give the command that
+    made it. Exit code 2 if faults remain.
     """
     from harness.runs import faults
     from harness.store import Store
@@ -49,7 +49,7 @@ def runs_check_command(
     elif not found:
         typer.echo(f"{runs_dir}: every file is as it was written")
     if left:
-        hint = "" if repair else " (--repair mends what can be)"
+        hint = "" if repair else " (--repair removes what can be made again)"
         raise StoreError(f"{left} of {len(found)} faults are left{hint}")
 
 
@@ -106,7 +106,7 @@ def runs_log_command(
     ],
     baseline: Annotated[
         str | None,
-        typer.Option(help="Id of a stored run: also compare each with it.", autocompletion=completion.run_ids),
+        typer.Option(help="Id of a stored run; each run is also compared with it.", autocompletion=completion.run_ids),
     ] = None,
     runs_dir: RunsDir = RUNS,
     log_dir: LogDir = None,

@@ -51,7 +51,7 @@ def leaderboard_command(
     ] = None,
     examples: Annotated[
         int | None,
-        typer.Option(min=0, help="Replies side by side on the page: most examples a section. [default: 20]"),
+        typer.Option(min=0, help="Replies side by side on the page: maximum of examples per section. [default: 20]"),
     ] = None,
     publish: Annotated[
         bool,
@@ -162,7 +162,7 @@ def list_command(
     wanted = {"method": method, "benchmark": benchmark, "backbone": backbone, "seed": seed, "status": status}
     wanted = {name: value for name, value in wanted.items() if value is not None}
     if wanted and what != "runs":
-        raise HarnessError(f"--{next(iter(wanted))} chooses among runs: write harness list runs")
+        raise HarnessError(f"--{next(iter(wanted))} selects runs: use it with `harness list runs`")
     rows = _chosen(_listing(what, plugin or [], runs_dir), wanted)
     if as_json:
         print_json(rows)
@@ -237,7 +237,7 @@ def show_command(
         str, typer.Argument(help="Id of a stored run, or the beginning of one.", autocompletion=completion.run_ids)
     ],
     runs_dir: RunsDir = RUNS,
-    metric: Annotated[str | None, typer.Option(help="Metric per reply. [default: the one that decides]")] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric per reply. [default: the deciding metric]")] = None,
     top: Annotated[int, typer.Option(min=0, help="Personas to show at each end.")] = 3,
     samples: Annotated[int, typer.Option(min=0, help="Replies to show.")] = 5,
     as_json: Json = False,

@@ -64,5 +64,5 @@ class Logbook:
         sent = [name for name in self.names if send(name, found, folder, progress.warn)]
         if sent:
             count = f"{len(found)} run{' is' if len(found) == 1 else 's are'}"
-            progress.note(f"{count} in {', '.join(sent)}; files of theirs on this machine: {folder}")
+            progress.note(f"{count} in {', '.join(sent)}; their files on this machine: {folder}")
         return sent == list(self.names)

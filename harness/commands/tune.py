@@ -110,7 +110,7 @@ def _within(hours: float | None) -> Iterator[None]:
         done.set()
         if not used.is_set():
             raise
-        words = f"{hours:g} hours are used; what is done is stored, and the same command goes on from here"
+        words = f"{hours:g} hours are used up; finished work is stored, and the same command continues from here"
         typer.echo(words, err=True)
         raise typer.Exit(3) from None
     finally:

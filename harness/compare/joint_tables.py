@@ -85,7 +85,7 @@ def joint(
     if definition.pooled:
         notes.append(f"{metric} is pooled over replies: jackknife over personas, micro and macro are the same")
     if margin is not None:
-        notes.append("the margin is the command line's: equivalence counts only if it was fixed before the scores")
+        notes.append("the margin was given in the command: equivalence is valid only if it was fixed before the scores")
     clusters = {}
     if by_cluster:
         labels = cluster_labels(base.first)

@@ -151,7 +151,7 @@ def plan(
             raise HarnessError(f"{personas} personas get no verdict, whatever the difference: plan with 6 or more")
         smallest = mde(spread.sd / math.sqrt(personas), personas - 1, power=power, alpha=alpha / family_size)
         if personas < 10:
-            notes.append("6 to 9 personas are tested by exact sign flips, which find a little less than said here")
+            notes.append("6 to 9 personas are tested by exact sign flips, whose power is slightly lower than shown")
     needed = None
     if difference is not None:
         needed = personas_needed(difference, spread.sd, power=power, alpha=alpha, family_size=family_size)
@@ -160,8 +160,8 @@ def plan(
     if spread.personas is not None and spread.personas < 20:
         notes.append(f"the spread was measured on {spread.personas} personas only and is itself uncertain")
     if family_size > 1:
-        notes.append(f"alpha / {family_size} for each of {family_size} methods; the joint test needs a little less")
-    notes.append("for given training seeds: the variance of seeds comes on top")
+        notes.append(f"alpha / {family_size} for each of {family_size} methods; the joint test needs fewer personas")
+    notes.append("for given training seeds: the variance between seeds is not included")
     return Plan(
         unit, spread, alpha, power, family_size, personas, smallest, difference, needed, at, tuple(notes)
     )  # fmt: skip

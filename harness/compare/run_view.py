@@ -106,7 +106,7 @@ def _shrunken(run: StoredRun, metric: str, personas: Sequence[str]) -> tuple[Any
         return None, None, [f"{len(personas)} personas: plain means, too few to tell spread from noise"]
     replies = run.replies()
     if replies is None:
-        return None, None, ["no scores per reply are stored: plain means, which hold reply noise and have no interval"]
+        return None, None, ["no scores per reply are stored: plain means, with reply noise and without interval"]
     place = {persona: i for i, persona in enumerate(personas)}
     owner = np.array([place.get(persona, -1) for persona in replies.column("persona")])
     values = replies.scores(metric)
@@ -114,7 +114,7 @@ def _shrunken(run: StoredRun, metric: str, personas: Sequence[str]) -> tuple[Any
     try:
         means, variances, _ = sampling_variances(values[known], owner[known], replies.dialogues[known])
         if not (variances > 0).all():
-            return None, None, ["all replies of a persona score the same: there is no noise to take out"]
+            return None, None, ["all replies of a persona score the same: there is no noise to remove"]
         shrunk = shrunken_estimates(means, variances)
     except HarnessError as error:
         return None, None, [f"plain means: {error}"]

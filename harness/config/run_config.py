@@ -48,7 +48,7 @@ def _known_scorer(scorer: str) -> str:
     path = user_path(scorer)
     if scorer != SCORER and not path.is_dir():
         near = [str(file.parent) for file in path.parent.glob("*/model.safetensors")]
-        raise ValueError(f"is no folder, and not the name of the scorer; {did_you_mean(scorer, [SCORER, *near])}")
+        raise ValueError(f"is neither a folder nor the name of the scorer; {did_you_mean(scorer, [SCORER, *near])}")
     return scorer
 
 
@@ -381,8 +381,8 @@ def _narrowing(fields: dict[str, _Given], values: dict[str, Any], faults: list[s
     smaller = only and values.get("personas") not in (None, "all")
     if smaller and fields["personas"].layer >= fields[only[0]].layer:
         faults.append(
-            f"{fields['personas'].where}: personas makes a smaller world, {only[0]} picks from the full; "
-            "give one of them"
+            f"{fields['personas'].where}: personas makes a smaller world, {only[0]} selects from the full one; "
+            "give only one of the two"
         )
     if only:
         values["personas"] = "all"

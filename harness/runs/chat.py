@@ -217,7 +217,7 @@ def _check(run: StoredRun) -> None:
     instead = _instead(record)
     if record.adds_text:
         raise HarnessError(
-            f"'{record.method}' adds text to prompts, which only its own code can make, not the stored run{instead}"
+            f"'{record.method}' adds text to prompts; that needs its own code, not only the stored run{instead}"
         )
     if not _is_bare(run) and not (run.path / ADAPTERS).is_dir():
         raise HarnessError(f"{run.id} has no adapters: '{record.method}' trains none of its own{instead}")
@@ -248,7 +248,7 @@ def _key_of(run: StoredRun, persona: str) -> str | None:
         return None
     if persona not in served:
         raise HarnessError(
-            f"no adapter of {run.id} answers '{persona}', but a model below its adapters{_instead(record)}"
+            f"'{persona}' is served by the base of {run.id}, not by one of its adapters{_instead(record)}"
         )
     return served[persona]
 
@@ -299,7 +299,7 @@ def read_scene(run: StoredRun, persona: str, dialogue: str | None, files: Files 
     names = [name.rpartition("#")[0] for name in ids]
     own = [place for place, owner in enumerate(owners) if owner == persona]
     if replies is None or not own:
-        raise HarnessError(f"{run.id} has asked '{persona}' nothing, so it is not known how a dialogue begins")
+        raise HarnessError(f"{run.id} has no prompts of '{persona}', so the start of a dialogue is unknown")
     wanted = [place for place in own if dialogue in (None, names[place])]
     if not wanted:
         known = did_you_mean(str(dialogue), [names[place] for place in own])

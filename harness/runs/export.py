@@ -83,12 +83,12 @@ def chosen(run: StoredRun, personas: Sequence[str]) -> dict[str, str]:
     for persona in personas:
         if persona not in served:
             raise HarnessError(
-                f"no adapter of {run.id} replies to '{persona}', but a model that '{run.record.method}' stands on; "
-                "export a run of that method"
+                f"'{persona}' is served by a base of '{run.record.method}', not by an adapter of {run.id}; "
+                "export a run of the base method"
             )
     found = {persona: served[persona] for persona in personas} or served
     if not found:
-        raise HarnessError(f"the adapters of {run.id} reply to nobody; export a run of a method that it stands on")
+        raise HarnessError(f"no persona is served by an adapter of {run.id}; export a run of its base method")
     return found
 
 
@@ -120,7 +120,7 @@ def check_free(output: Path) -> None:
 def _loaded(run: StoredRun, backbone: str | None, note: Callable[[str], None]) -> Backbone:
     name = backbone or str(settings_of(run)["backbone"])
     if name.startswith(RANDOM):
-        raise HarnessError(f"{run.id} has the backbone {name}: random weights, which nobody else has")
+        raise HarnessError(f"{run.id} has the backbone {name}: random weights, which cannot be exported")
     return load_for_export(run, backbone, note)
 
 
@@ -134,7 +134,7 @@ def _check_form(run: StoredRun, stack: Stack, form: Form, keys: Sequence[str]) -
             f"merged means a whole model for each of {len(keys)} LoRAs; choose one with --persona, or use --to peft"
         )
     if not stack.merges and not stack.loras:
-        raise HarnessError(f"the adapters of {run.id} stand on the bare backbone: nothing is merged; use --to peft")
+        raise HarnessError(f"the adapters of {run.id} have no base adapter: there is nothing to merge; use --to peft")
 
 
 def _write_peft(run: StoredRun, stack: Stack, part: Path) -> list[Path]:

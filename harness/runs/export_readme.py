@@ -22,12 +22,12 @@ _CONTEXT = """\
 The prompts of the run held the system text above and, where a dialogue has a context, a line `Context: ...` below it;
 where personas are described to the model, their description too."""
 _PADDING = """\
-Ask for one reply at a time: with left padding PEFT's prompt tuning computes something else than one prompt alone."""
+Ask for one reply at a time: with left padding PEFT's prompt tuning gives other results than without."""
 _ADDS_TEXT = """\
 The method also adds text to the prompts of a persona. That text is not in this folder: without it the replies differ
 from those that were scored."""
 _CHOICES = """\
-In the run a reply was decided by the likelihood of each of these choices, not written freely: {}."""
+In the run the reply was the most likely of these choices, not free text: {}."""
 
 
 def python_block(lines: Sequence[str]) -> str:
@@ -97,20 +97,18 @@ class AdapterReadme:
         )
         lines = [f"{made}{record.seed})."]
         if self.form == "merged" and self.merges:
-            lines.append(
-                f"`{MODEL}/` is the backbone with the persona's LoRA and all that it stands on merged into it."
-            )
+            lines.append(f"`{MODEL}/` is the backbone with the persona's LoRA and its base merged into it.")
         elif self.form == "merged":
             lines.append(
-                f"`{MODEL}/` is the backbone with the adapters merged that the personas' adapters stand on; "
+                f"`{MODEL}/` is the backbone with the base of the personas' adapters merged into it; "
                 f"`adapters/` holds the personas' adapters on that model ({self.kind})."
             )
         else:
             lines.append(f"`adapters/` holds a folder in PEFT's format for each adapter ({self.kind}).")
         if self.form == "peft" and self.below:
             lines.append(
-                "They stand on the base **after** the adapters in `below/` are merged into it. On the bare base they "
-                "load without an error and reply nonsense."
+                "They need the base model with the adapters in `below/` merged into it. On the bare base model they "
+                "load without an error, but the replies are nonsense."
             )
         return " ".join([*lines, f"`{PERSONAS}` says which folder serves which persona."])
 

@@ -19,7 +19,7 @@ STILL_LEARNING = 0.01  # of the mean validation loss: whoever gains so much in t
 
 
 class Learning(BaseModel, frozen=True, extra="forbid"):
-    """Validation loss in nats a token, E values each. An adapter that has stopped stands with its least loss.
+    """Validation loss in nats a token, E values each. An adapter that has stopped early counts with its lowest loss.
 
     first      the first value's epoch; 0: of the starting values, where they are known
     adapters   that have a validation loss

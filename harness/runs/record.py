@@ -507,7 +507,7 @@ def _where(names: Iterable[Any]) -> str:
 def _faults(record: RunHead) -> Iterator[str]:
     """What is wrong with a record although every field has its type."""
     if not _ID.fullmatch(record.id):
-        yield f"id: {record.id[:60]!r} is none: up to 200 letters, digits, _ . and - that begin with no . or -"
+        yield f"id: {record.id[:60]!r} is not an id: up to 200 letters, digits, _ . and -, not beginning with . or -"
     if not isinstance(record, RunRecord) or record.status != "ok":
         return
     if missing := [name for name in record.metrics if name not in record.sums.metrics]:
@@ -520,9 +520,9 @@ def _faults(record: RunHead) -> Iterator[str]:
 
 def _faults_of(sums: PersonaSums) -> Iterator[str]:
     if not sums.personas or len(set(sums.personas)) != len(sums.personas):
-        yield "personas: nobody, or somebody twice"
+        yield "personas: empty, or a name occurs twice"
     if min(sums.replies, default=0) < 0:
-        yield "replies: fewer than none"
+        yield "replies: a number is negative"
     for name, entry in sums.metrics.items():
         columns = (entry.sum, entry.values or (), *(entry.counts or {}).values())
         if not all(_finite(column) for column in columns):

@@ -19,8 +19,8 @@ def write_served(folder: Path, served: Mapping[str, str]) -> None:
 def read_served(folder: Path) -> dict[str, str]:
     """Persona -> key of the adapter. Raises StoreError for a run that does not say."""
     if not (folder / FILE).is_file():
-        raise StoreError(f"{folder} does not say who is served by which adapter ({FILE} is missing); run it again")
+        raise StoreError(f"{folder} has no table of personas and adapters ({FILE} is missing); run it again")
     served = read_json(folder / FILE)
     if not isinstance(served, dict) or not all(isinstance(key, str) for key in served.values()):
-        raise StoreError(f"{folder / FILE} is no table of personas and adapters; run it again")
+        raise StoreError(f"{folder / FILE} is not a valid table of personas and adapters; run it again")
     return served

@@ -129,7 +129,7 @@ def _text_of(path: Path) -> str:
     if "\r" in text:  # a checkout on another system, or an editor there
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not signed_well(text):
-        raise StoreError(f"{path} is damaged: its digest is not that of its text")
+        raise StoreError(f"{path} is damaged: its digest does not match its text")
     return text
 
 
@@ -154,7 +154,7 @@ def _whole(text: str, path: Path) -> RunRecord:
 
 def _check_place(head: RunHead, path: Path) -> None:
     if path.name == FILE and head.id != path.parent.name:
-        raise StoreError(f"{path} is the record of {head.id!r}, not of the folder where it lies")
+        raise StoreError(f"{path} is the record of {head.id!r}, but its folder has another name")
 
 
 def published_run(path: Path) -> StoredRun:

@@ -68,7 +68,7 @@ def chosen_trackers(names: Sequence[str]) -> list[str]:
         if name not in TRACKERS:
             raise ConfigError(f"there is no tracker '{name}'; {did_you_mean(name, TRACKERS)}")
         if importlib.util.find_spec(TRACKERS[name]) is None:
-            raise ConfigError(f"{name} is not installed; {INSTALL.format(name)} brings it")
+            raise ConfigError(f"{name} is not installed; {INSTALL.format(name)} installs it")
     return list(dict.fromkeys(found))
 
 
@@ -86,7 +86,7 @@ def send(name: str, runs: Sequence[Tracked], folder: Path, warn: Callable[[str],
         except (Exception, SystemExit) as error:
             why = one_line(f"{type(error).__name__}: {error}")
             again = f"`harness runs log {run.name} --to {name}` sends it later"
-            warn(f"{name} has failed ({why}); the run is stored, and {again}; {INSTALL.format(name)} brings {name}")
+            warn(f"{name} has failed ({why}); the run is stored, and {again}; {INSTALL.format(name)} installs {name}")
             return False
     return True
 

@@ -54,13 +54,13 @@ def described_text(found: Mapping[str, Any]) -> str:
         unit = "points" if found["unit"] == "pt" else found["unit"]
         lines.append(f"{better} is better; in {unit}; {way}")
         lines += [f"needs {', '.join(found['needs'])}"] if found["needs"] else []
-        lines += [f"asked for with its group, too: {found['group']}"] if found["group"] else []
+        lines += [f"also computed when its group is requested: {found['group']}"] if found["group"] else []
         return as_lines(lines)
     if found["kind"] == "method":
         whose = {"persona": "the persona's own", "cluster": "its cluster's", "all": "everybody's"}[found["shares"]]
-        lines.append(f"data that may shape a reply: {whose}")
-        lines.append(f"stands on: {', '.join(found['requires']) or 'the bare backbone'}")
-        lines.append(f"tried for its defaults: {found['trials']} settings; validation: {found['validation']}")
+        lines.append(f"data that may influence a reply: {whose}")
+        lines.append(f"base: {', '.join(found['requires']) or 'the bare backbone'}")
+        lines.append(f"settings tried to choose its defaults: {found['trials']}; validation: {found['validation']}")
     rows = [
         {**option, "default": json.dumps(option["default"], ensure_ascii=False), "search": _search(option["search"])}
         for option in found["options"]

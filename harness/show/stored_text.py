@@ -67,7 +67,7 @@ def joint_blocks(found: Joint) -> list[Block]:
             + (
                 ""
                 if row.reference.p_with_se is None
-                else f", with the published error too {p_value(row.reference.p_with_se)}"
+                else f", including the published standard error {p_value(row.reference.p_with_se)}"
             )
             + ")"
             for row in (*found.rows, found.own)
@@ -160,7 +160,7 @@ def _cost(cost: Cost) -> list[str]:
     """The method's own cost, and beside it that of the methods that it stands on."""
     base = cost.stands_on
     apart = {} if base is None else base.model_dump(exclude={"methods"})
-    head = "stands on " + ", ".join(base.methods) if base and base.methods else "stands on"
+    head = "base " + ", ".join(base.methods) if base and base.methods else "base"
 
     def cell(value: float | None) -> str:
         return "-" if value is None else f"{value:,}"
@@ -174,7 +174,7 @@ def _cost(cost: Cost) -> list[str]:
 
 
 def _learning(found: Learning) -> list[str]:
-    """Validation loss by epoch: mean and band over adapters. One that has stopped stands with its least loss."""
+    """Validation loss by epoch: mean and band over adapters. One that has stopped early counts with its lowest loss."""
     adapters = f"{found.adapters} adapter{'s' * (found.adapters != 1)}"
     rows = [
         {
@@ -254,7 +254,7 @@ def plan_text(found: Plan) -> str:
     lines = [line + (f", measured on {spread.personas} personas" if spread.personas else "")]
     share = f"{found.power:.0%}"
     if found.mde is not None:
-        lines.append(f"{found.personas} personas: find a true difference of {found.mde:.3g}{unit} with {share} power")
+        lines.append(f"{found.personas} personas: detect a true difference of {found.mde:.3g}{unit} with {share} power")
     if found.difference is not None:
         text = f"a true difference of {found.difference:g}{unit}: {found.personas_needed} personas for {share} power"
         if found.power_at is not None:

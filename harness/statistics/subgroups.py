@@ -138,7 +138,7 @@ def _cochran_q(d: np.ndarray, w: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def _sentence(p: float | None, differ: bool) -> str:
     if p is None:
-        return "too few personas per group to test whether the groups differ: the rows describe"
+        return "too few personas per group to test whether the groups differ: the rows are descriptive"
     if differ:
         return f"the difference varies between the groups (heterogeneity p = {p:.2g})"
-    return f"no evidence that the groups differ (heterogeneity p = {p:.2g}): the rows describe"
+    return f"no evidence that the groups differ (heterogeneity p = {p:.2g}): the rows are descriptive"

@@ -17,10 +17,10 @@ FLAGS: dict[str, str] = {
     "few-personas": "6 to 9 personas: exact sign flips of the raw differences",
     "skewed": "fewer than 50 personas and |skewness| > 1: intervals may be off",
     "one-seed": "one training seed each: another seed may change the verdict",
-    "descriptive": "fewer than 6 personas: figures describe, nothing is tested",
+    "descriptive": "fewer than 6 personas: the figures are descriptive, nothing is tested",
     "not-tuned-alike": "the method and the baseline were not tuned in one study with equally many trials",
     "not-computed-alike": "made on another processor or device, with other threads or another torch: rounding differs",
-    "baseline-still-learning": "the loss of the baseline still fell by 1 % or more in its last epoch: train it on",
+    "baseline-still-learning": "the loss of the baseline still fell by 1 % or more in its last epoch: train it longer",
     "no-spread": "all personas differ by the same amount: the standard error is 0",
 }
 

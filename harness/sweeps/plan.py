@@ -212,14 +212,14 @@ def _above(gate: Gate, score: ScoreRow) -> GateResult:
 
 
 def ending(plan: Plan, results: Sequence[PhaseResult]) -> Ending:
-    """The band of the best method that passed a phase with everybody; else the baseline stays the choice."""
+    """The band of the best method that passed a phase with everybody; else the baseline is kept."""
     passed = [result.winner for result in results if scope_of(result.phase).everybody and result.winner]
     scored = [(one, one.score) for one in passed if one.score]
     if not scored:
         few = [t.score.n_personas for r in results for t in r.tries if t.score and scope_of(r.phase).everybody]
         if few and max(few) < FEWEST_FOR_VERDICT:
             return Ending(f"no verdict: {_few(max(few))}")
-        return Ending(f"{plan.baseline} stays the choice: no method passed the gates for everybody", verdict=True)
+        return Ending(f"{plan.baseline} is kept: no method passed the gates for everybody", verdict=True)
     best, score = max(scored, key=lambda pair: pair[1].score_micro_pts * (1 if pair[1].higher_is_better else -1))
     label, points = best.entry.label, score.score_micro_pts
     if score.n_personas < FEWEST_FOR_VERDICT:
@@ -253,7 +253,7 @@ def _check_bands(plan: Plan, workshop: Workshop) -> None:
 
 def _few(personas: int) -> str:
     who = "1 persona" if personas == 1 else f"{personas} personas"
-    return f"{who} (fewer than {FEWEST_FOR_VERDICT}): a description, nothing is tested"
+    return f"{who} (fewer than {FEWEST_FOR_VERDICT}): descriptive, nothing is tested"
 
 
 def _signed(value: float, row: ScoreRow) -> str:

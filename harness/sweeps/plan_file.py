@@ -99,7 +99,7 @@ def load_plan(reader: Reader, flags: Mapping[str, Any]) -> Plan:
     reader.keys("", values, (*SETTINGS, "set", *PLAN_KEYS), "a plan")
     for key in ("persona", "cluster"):
         if key in values:
-            reader.fault(key, f"'{key}' belongs to a phase: each says whom it is about")
+            reader.fault(key, f"'{key}' belongs to a phase: each phase names its personas")
     settings, seeds = reader.shared(flags)
     shared = settings or RunConfig("-", "-")  # faults of the phases are wanted too
     fallbacks = values.get("fallbacks", [])

@@ -154,7 +154,7 @@ class Reader:
         """Settings of all runs, with the baseline as their method, and the seeds; None if there are faults."""
         values = self.document.values
         if "method" in values:
-            self.fault("method", "one method is a run's; here name the methods in the list")
+            self.fault("method", "'method' belongs to a single run; name the methods in the list 'methods'")
         seeds = self._seeds(flags.get("seeds"))
         known = {k: v for k, v in values.items() if k in (*SETTINGS, "set") and k not in ("method", "seed")}
         try:
@@ -194,7 +194,7 @@ class Reader:
             self.faults.append(f"{where}: seeds = {given}: {error}")
             return (0,)
         if len(set(seeds)) < len(seeds):
-            self.faults.append(f"{where}: a seed stands twice in {', '.join(map(str, seeds))}")
+            self.faults.append(f"{where}: a seed occurs twice in {', '.join(map(str, seeds))}")
         return seeds
 
 

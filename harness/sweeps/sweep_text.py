@@ -110,8 +110,8 @@ def _state(run: StoredRun | None) -> str:
     if run.complete:
         return "complete"
     if run.record.status == "failed":
-        return f"failed, is tried again: {run.record.error}"
-    return "begun, goes on where it stopped"
+        return f"failed, will be tried again: {run.record.error}"
+    return "started, continues where it stopped"
 
 
 def _table(outcome: SweepOutcome) -> list[str]:

@@ -58,7 +58,7 @@ def one_reply_per_prompt(lab: Lab) -> None:
         raise lab._replies
 
 
-@check("fit and predict leave the frozen backbone, and what the method stands on, as they were")
+@check("fit and predict do not change the frozen backbone or the method's base adapters")
 def backbone_unchanged(lab: Lab) -> None:
     if lab.main.changed:
         raise CheckFailed(
@@ -80,7 +80,7 @@ def process_unchanged(lab: Lab) -> None:
         )
 
 
-@check("fitted again with the same seed it is the same, whatever the global random generators do")
+@check("a second fit with the same seed gives the same result, whatever the state of the global random generators")
 def same_seed(lab: Lab) -> None:
     replies, again = lab.replies, lab.trial(noise=1)
     everybody = [p.id for p in lab.dataset.personas]
@@ -93,7 +93,7 @@ def same_seed(lab: Lab) -> None:
         )
 
 
-@check("against itself it gains nothing: asked again, the same fit scores the same")
+@check("a fit that is evaluated twice gets the same score, so the method gains nothing against itself")
 def self_null(lab: Lab) -> None:
     first = lab.replies
     again = lab.main.predict(lab.prompts)
@@ -127,7 +127,7 @@ def another_seed(lab: Lab) -> None:
         )
 
 
-@check("neither the order nor the company of prompts changes a reply")
+@check("a reply depends neither on the order of the prompts nor on the other prompts in the call")
 def prompt_order(lab: Lab) -> None:
     advice = "reply to each prompt from itself, and by its own persona"
     replies = lab.replies
@@ -158,7 +158,7 @@ def sharing_scope(lab: Lab) -> None:
             )
 
 
-@check("validation dialogues do only what the card says they do")
+@check("validation dialogues are used only as the card declares")
 def validation_use(lab: Lab) -> None:
     declared = lab.method.card.validation
     if declared != "early_stopping":
@@ -200,7 +200,7 @@ def save_and_load(lab: Lab) -> None:
         raise CheckFailed(str(error)) from None
 
 
-@check("the references of the test are out of reach, and without effect on replies")
+@check("the test references cannot be reached and have no effect on replies")
 def no_reference_reachable(lab: Lab) -> None:
     deepest = max(p.depth for p in lab.prompts)
     last = {lab.references[i] for i, p in enumerate(lab.prompts) if p.depth == deepest}

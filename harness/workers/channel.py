@@ -65,7 +65,7 @@ def read(stream: BinaryIO) -> Message:
     """Wait for the next message. Raises Closed at the end, HarnessError for what is no message."""
     header_bytes, body_bytes = _HEAD.unpack(_exactly(stream, _HEAD.size))
     if header_bytes + body_bytes > MOST_BYTES:
-        raise HarnessError("a worker sent something that is no message")
+        raise HarnessError("a worker sent an invalid message")
     header, body = _exactly(stream, header_bytes), _exactly(stream, body_bytes)
     try:
         kind, fields = json.loads(header)
@@ -73,7 +73,7 @@ def read(stream: BinaryIO) -> Message:
             raise TypeError(kind)
         return Message(kind, fields, load(body))
     except (ValueError, TypeError, RecursionError, SafetensorError) as error:
-        raise HarnessError("a worker sent something that is no message") from error
+        raise HarnessError("a worker sent an invalid message") from error
 
 
 def _exactly(stream: BinaryIO, count: int) -> bytes:

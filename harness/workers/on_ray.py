@@ -202,7 +202,7 @@ class RayExecutor:
         work.waiting.appendleft(actor.task)
         work.tries[actor.task] = tries = work.tries.get(actor.task, 0) + 1
         if tries >= MOST_TRIES:
-            raise HarnessError(f"a worker was lost {tries} times over the same shard; is its memory enough?")
+            raise HarnessError(f"a worker was lost {tries} times on the same shard; check that it has enough memory")
         self._progress.note("a worker of the Ray cluster is lost; its shard is run again")
 
     def _show(self, work: _Work, advance: Advance) -> None:

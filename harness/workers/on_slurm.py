@@ -112,7 +112,7 @@ class SlurmExecutor:
                     units[number] = total, total
                     yield number, answer
                 elif jobs[number].done() and not place.with_suffix(".answer").exists():
-                    raise HarnessError(f"a job of Slurm has ended without an answer: {_last_line(jobs[number])}")
+                    raise HarnessError(f"a Slurm job ended without a result: {_last_line(jobs[number])}")
                 else:
                     units[number] = _standing(place) or units.get(number, (0, 0))
             done, total = (sum(column) for column in zip(*units.values(), strict=True))

@@ -282,7 +282,7 @@ class _NoBenchmarks(MetaPathFinder):
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
         if fullname in self._modules:
-            raise ImportError(f"a method's process imports no benchmark, and {fullname} is one")
+            raise ImportError(f"a method's process must not import a benchmark, and {fullname} is one")
 
 
 def main() -> None:

@@ -117,16 +117,16 @@ class WorkerProcess:
                 case "error":
                     raise raised(message, _said)
                 case other:
-                    raise HarnessError(f"{self._name}: its worker sent '{other}', which was not asked for")
+                    raise HarnessError(f"{self._name}: its worker sent an unexpected message '{other}'")
         except (KeyError, TypeError, ValueError) as error:
-            raise PluginError(f"{self._name}: its worker sent something that is no message") from error
+            raise PluginError(f"{self._name}: its worker sent an invalid message") from error
 
     def _watched(self, fields: Mapping[str, Any], watch: Watch) -> None:
         """Say whether a trial goes on after an epoch."""
         try:
             epoch, loss = int(fields["epoch"]), math.nan if fields["loss"] is None else float(fields["loss"])
         except (KeyError, TypeError, ValueError) as error:
-            raise PluginError(f"{self._name}: its worker sent something that is no epoch") from error
+            raise PluginError(f"{self._name}: its worker sent an invalid report of an epoch") from error
         go_on = True
         try:
             watch(epoch, loss)
@@ -149,7 +149,7 @@ class WorkerProcess:
 
 def _said(text: str) -> str:
     missing = "FileNotFoundError" in text
-    return text + "; a method works in a folder of its own: give it whole paths, or --no-isolate" * missing
+    return text + "; a method runs in a folder of its own: use absolute paths, or --no-isolate" * missing
 
 
 class RemoteWorker:
@@ -282,7 +282,7 @@ class _Held:
             try:
                 self._adopt(told.fields["folders"])
             except (KeyError, TypeError, ValueError) as error:
-                raise PluginError(f"method '{self._method}': its worker names folders that are none") from error
+                raise PluginError(f"method '{self._method}': its worker named invalid folders") from error
             shutil.rmtree(place, ignore_errors=True)
         return told
 
@@ -323,7 +323,7 @@ class _Trying(_Held):
         if loss is None:
             raise FitStopped
         if not isinstance(loss, float) or not math.isfinite(loss):
-            raise PluginError(f"method '{self._method}': its worker sent a loss that is no number")
+            raise PluginError(f"method '{self._method}': its worker sent a loss that is not a finite number")
         return loss
 
 
@@ -354,7 +354,7 @@ class _Task(_Held):
                 ENGINES.validate_python(told["engines"]), tuple(map(str, told["changed"])), int(told["memory"]),
             )  # fmt: skip
         except (ValidationError, KeyError, ValueError, TypeError, IndexError) as error:
-            raise PluginError(f"method '{self._method}': its worker sent something that is no answer") from error
+            raise PluginError(f"method '{self._method}': its worker sent an invalid answer") from error
         return answer
 
     def _replies(self, prompts: Sequence[Prompt]) -> list[str]:
@@ -362,7 +362,7 @@ class _Task(_Held):
             asked = PROMPTS.dump_python(tuple(prompts), mode="json")
             given = self._ask("reply", {"prompts": asked}, "replies").fields["replies"]
             if len(given) != len(prompts) or not all(isinstance(text, str) and is_text(text) for text in given):
-                raise PluginError(f"method '{self._method}', predict: one text per prompt is wanted")
+                raise PluginError(f"method '{self._method}', predict: must return one text per prompt")
             return given
 
         return replies_by_depth(prompts, ask, self._progress)
@@ -412,4 +412,4 @@ class _Task(_Held):
             pairs = zip(references, parted(told.arrays, "nats"), strict=True)
             return [likelihood_of(self._backbone, reference, nats) for reference, nats in pairs]
         except (KeyError, ValueError, TypeError) as error:
-            raise PluginError(f"method '{self._method}': its worker sent something that is no likelihood") from error
+            raise PluginError(f"method '{self._method}': its worker sent an invalid likelihood") from error

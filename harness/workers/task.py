@@ -136,7 +136,7 @@ class Workplace:
         own = numerics(backbone, engine_for(backbone)[0].name)
         if unlike := {name: value for name, value in model["numerics"].items() if own.get(name) != value}:
             name, value = next(iter(unlike.items()))
-            raise HarnessError(f"a worker has {name} {own.get(name)} and this command {value}: the bits would differ")
+            raise HarnessError(f"a worker has {name} {own.get(name)} and this command {value}: results would differ")
         packed = [_Packed.sent(task, number) for number in range(len(model["banks"]))]
         key = backbone.fingerprint
         for one in packed[: model["below"]]:
@@ -144,7 +144,7 @@ class Workplace:
             adapters = Adapters(backbone, one.bank(backbone))
             backbone = self._kept(key, lambda adapters=adapters: adapters.merged)
         if backbone.fingerprint != model["fingerprint"]:
-            raise HarnessError("a worker has made another model of the same parts")
+            raise HarnessError("a worker has built a different model from the same parts")
         above = packed[model["below"] :]
         return backbone, above[0].bank(backbone) if above else None
 
@@ -159,7 +159,7 @@ def load_again(asked: BackboneJob) -> Backbone:
     loading = {name: value for name, value in vars(asked).items() if name != "fingerprint"}
     backbone = load_backbone(**loading, note=lambda _: None)  # who asks has said it
     if backbone.fingerprint != asked.fingerprint:
-        raise HarnessError(f"the backbone {asked.name} is another one here than where this command began")
+        raise HarnessError(f"the backbone {asked.name} on this machine differs from that of the command")
     return backbone
 
 

@@ -421,7 +421,7 @@ def test_an_id_that_is_none_is_refused_in_one_line_and_nothing_is_written_elsewh
     assert lab.harness("leaderboard", "--publish")[0] == 0
     reason = [line for line in (lab.records.parent / "README.md").read_text("utf-8").splitlines() if BAD in line]
     assert len(reason) == 1
-    assert re.search(r"is none: up to 200|the record of another run", reason[0])
+    assert re.search(r"is not an id: up to 200|the record of another run", reason[0])
     assert {path for path in lab.folder.rglob("*") if "leaderboard" not in path.parts} == before
     published = {path.stem for path in lab.records.glob("*.json")}
     assert published == {"base-x-0", "good-x-0", *PAIRS.values(), BAD}
@@ -431,7 +431,7 @@ def test_ids_that_differ_in_case_alone_are_published_once(lab, put):
     put("shout", BASE, id="GOOD-x-0")
     code, _, err = lab.harness("leaderboard", "--publish")
     assert code == 0
-    assert err == "note: good-x-0 is not published: its id differs from GOOD-x-0 by no more than case\n"
+    assert err == "note: good-x-0 is not published: its id differs from GOOD-x-0 only in case\n"
     assert {path.stem for path in lab.records.glob("*.json")} == {"base-x-0", "GOOD-x-0", *PAIRS.values()}
 
 

@@ -84,7 +84,7 @@ def test_a_backbone_out_of_reach_is_costed_by_its_shape(tmp_path, capsys, monkey
     monkeypatch.setattr(sources, "_hub_fault", lambda name: "no connection")
     words = ["run", "--method", "unified", *WORLD, "--backbone", known.hub, "--runs-dir", str(tmp_path), "-q"]
     out = asked(capsys, *words, "--dry-run")
-    assert "Qwen/Qwen2.5-0.5B-Instruct is not reachable: its shape with random weights stands in" in out
+    assert "Qwen/Qwen2.5-0.5B-Instruct is not reachable: a model of its shape with random weights is used" in out
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 2

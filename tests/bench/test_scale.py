@@ -44,8 +44,8 @@ def test_a_target_that_is_missed_is_named():
     assert scale.missed({"targets": scale._targets([row()])}) == []
     targets = scale._targets([row(), row(1_000_000, compare_seconds=301.0, open_seconds=0.1)])
     assert scale.missed({"targets": targets}) == [
-        "open one person's adapter (1,000,000 people): 0.1, asked < 0.1",
-        "compare 5 methods, seconds (1,000,000 people): 301, asked < 300",
+        "open one person's adapter (1,000,000 people): 0.1, target < 0.1",
+        "compare 5 methods, seconds (1,000,000 people): 301, target < 300",
     ]
     heading = report.heading("x", {"repeats": 1}, "cpu")
     table = {**heading, "stores": [], "fits": [], "fit_slope": None, "targets": targets}

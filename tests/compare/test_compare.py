@@ -122,7 +122,10 @@ def test_a_published_score_is_tested_with_and_without_its_own_error_and_never_wi
         assert found[key] == pytest.approx(2 * stats.t.sf(abs(mean - 79) / error, 23))
     code, out, _ = harness("compare", "base", "good", "--runs-dir", tmp_path / "runs")
     assert code == 0
-    assert f"good {mean - 79:+.2f} (p {found['p']:.3f}, with the published error too {found['p_with_se']:.3f})" in out
+    assert (
+        f"good {mean - 79:+.2f} (p {found['p']:.3f}, including the published standard error {found['p_with_se']:.3f})"
+        in out
+    )
     assert "so it is not evidence of beating the published system" in out
 
 

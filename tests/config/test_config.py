@@ -252,7 +252,7 @@ def test_picking_personas_takes_the_full_world():
     config = load(persona="p1,7")
     assert (config.persona, config.personas) == (("p1", "7"), "all")
     assert load(cluster="0").benchmark_options.personas is None
-    assert "give one of them" in faults_of(persona="p1", personas="8")[0]
+    assert "give only one of the two" in faults_of(persona="p1", personas="8")[0]
     assert "not both" in faults_of(persona="p1", cluster="1")[0]
 
 
@@ -357,7 +357,7 @@ def test_a_scorer_is_the_one_by_its_name_or_a_folder(tmp_path, monkeypatch):
     assert load(scorer="my-scorer").scorer == "my-scorer"
     assert load(scorer=str(tmp_path)).scorer == str(tmp_path)
     (fault,) = faults_of(scorer="my-scorr")
-    assert fault.startswith("--scorer: scorer = my-scorr: is no folder")
+    assert fault.startswith("--scorer: scorer = my-scorr: is neither a folder")
     assert fault.endswith("did you mean 'my-scorer'?")
     (fault,) = faults_of(scorer="sentence-transformer/all-MiniLM-L6")
     assert fault.endswith(f"did you mean '{SCORER}'?")

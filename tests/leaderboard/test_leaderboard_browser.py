@@ -276,7 +276,7 @@ def test_published_records_say_that_they_have_no_replies(visit, board_runs, tmp_
     publish_records(all_runs(board_runs), tmp_path / "records")
     seen = visit(board_of(published(tmp_path / "records")))
     assert seen.page.locator(".reply").count() == 0
-    assert seen.page.inner_text("body").count("Published records keep sums per persona and no replies") == 2
+    assert seen.page.inner_text("body").count("Published records contain sums per persona and no replies") == 2
 
 
 @pytest.mark.parametrize("width", [1440, 1280])

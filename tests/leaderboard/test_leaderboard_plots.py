@@ -264,7 +264,7 @@ def test_costs_hold_what_a_method_stands_on(make):
     assert found == {"base": (100.0, True), "on_it": (107.0, True), "unknown": (7.0, False)}
     assert texts(one(runs, "cost")).count("unknown +") == 2
     table = render(board_of(runs)).partition("### Cost")[2].partition("###")[0]
-    own, _, below = table.partition("What a method stands on")
+    own, _, below = table.partition("The base of a method")
     assert re.search(r"\| on\\_it +\|.*\| 7 +\|", own), "its own seconds"
     assert re.search(r"\| on\\_it +\| base +\| 500 .*\| 100 +\|", below), "and apart what it stands on"
 

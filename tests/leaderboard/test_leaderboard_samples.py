@@ -93,10 +93,10 @@ def test_records_alone_stay_as_they_were(stored, tmp_path, publish):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"run": "other"}, "is not of the replies of good-x-0"),
-        ({"of": "0" * 64}, "is not of the replies of good-x-0"),
-        ({"more": 1}, "is no sample of a run"),
-        ({"replies": 3}, "is no sample of a run"),
+        ({"run": "other"}, "does not belong to the replies of good-x-0"),
+        ({"of": "0" * 64}, "does not belong to the replies of good-x-0"),
+        ({"more": 1}, "is not a valid sample"),
+        ({"replies": 3}, "is not a valid sample"),
     ],
 )
 def test_a_sample_that_is_wrong_is_named_and_not_used(runs, publish, change, fault):

@@ -235,7 +235,7 @@ def test_damaged_adapters_are_told_before_anything_is_loaded(talk, runs, tmp_pat
         ({"status": "failed", "error": "stopped"}, "is failed and has no model to talk with"),
         (
             {"adds_text": True, "requires": ("below",)},
-            "only its own code can make, not the stored run; talk with a run of",
+            "that needs its own code, not only the stored run; talk with a run of",
         ),
         ({"requires": ("one", "two")}, "trains none of its own; talk with a run of 'one' or 'two'"),
         ({"base": "m" * 64}, "has no adapters"),

@@ -116,7 +116,7 @@ def test_the_code_of_the_readme_computes_what_the_harness_does(
     world = make_world(spec, below)
     code, out, err = harness("export", "mine", "--to", to, "--persona", PEOPLE[1], "--output", "out")
     assert (code, err) == (0, ""), err
-    assert f"adapters 1, personas 1, adapters below them {int(below)};" in out
+    assert f"adapters 1, personas 1, base adapters {int(below)};" in out
     names = run_readme(Path("out").resolve(), monkeypatch)
     assert names["PERSONA"] == PEOPLE[1]
     with torch.no_grad():
@@ -157,8 +157,8 @@ def test_a_lora_says_nothing_of_vllms_soft_prompts_and_added_text_is_mentioned(m
     ("spec", "below", "arguments", "words"),
     [
         (SoftPrompt(2), True, ["--to", "peft", "--persona", "anna"], "has no persona 'anna'; did you mean 'ann'?"),
-        (SoftPrompt(2), True, ["--to", "peft", "--persona", "eve"], "no adapter of mine-x-0 replies to 'eve'"),
-        (SoftPrompt(2), False, ["--to", "merged"], "nothing is merged; use --to peft"),
+        (SoftPrompt(2), True, ["--to", "peft", "--persona", "eve"], "'eve' is served by a base of "),
+        (SoftPrompt(2), False, ["--to", "merged"], "there is nothing to merge; use --to peft"),
         (LoRA(rank=2), True, ["--to", "merged"], "a whole model for each of 2 LoRAs"),
         (GatedPrefix(2), True, ["--to", "peft"], "PEFT has no adapters of the kind gated_prefix"),
         (SoftPrompt(2), True, ["--to", "hf-eval-results"], "needs --dataset"),

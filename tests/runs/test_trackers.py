@@ -121,7 +121,7 @@ def test_a_tracker_that_is_missing_is_found_before_anything_else(harness, tmp_pa
     code, out, err = harness(*command, "tensorboard,wandb" if importlib.util.find_spec("tensorboard") else "wandb",
                              "--runs-dir", tmp_path / "runs")  # fmt: skip
     assert (code, out) == (2, "")
-    assert err == f"harness: wandb is not installed; pip install '{PROJECT}[wandb]' brings it\n"
+    assert err == f"harness: wandb is not installed; pip install '{PROJECT}[wandb]' installs it\n"
     assert not (tmp_path / "runs").exists()
     assert "did you mean 'mlflow'?" in harness("runs", "log", "x", "--to", "mlfow", "--runs-dir", tmp_path)[2]
 
@@ -150,7 +150,7 @@ def test_a_sweep_is_logged_when_it_is_done_and_again_when_it_is_found(sweep_lab,
 
 def needs(package: str):
     missing = importlib.util.find_spec(package) is None
-    return pytest.mark.skipif(missing, reason=f"pip install '.[{package}]' brings it")
+    return pytest.mark.skipif(missing, reason=f"pip install '.[{package}]' installs it")
 
 
 def log(harness, runs: Path, name: str) -> None:
@@ -158,7 +158,7 @@ def log(harness, runs: Path, name: str) -> None:
     for _ in range(2):
         code, out, err = harness("runs", "log", "m", "--to", name, "--baseline", "base", "--runs-dir", runs)
         assert (code, out) == (0, ""), err
-        assert err == f"1 run is in {name}; files of theirs on this machine: {runs / 'trackers'}\n"
+        assert err == f"1 run is in {name}; their files on this machine: {runs / 'trackers'}\n"
 
 
 @needs("tensorboard")

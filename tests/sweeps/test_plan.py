@@ -140,7 +140,7 @@ def test_phases_gates_and_fallbacks_until_one_passes(sweep_lab):
     assert (one["status"], one["winner"], gate["passed"], gate["tested"], gate["p"]) == (
         "passed", "middling", True, False, None,
     )  # fmt: skip
-    assert "1 persona (fewer than 6): a description, nothing is tested" in gate["text"]
+    assert "1 persona (fewer than 6): descriptive, nothing is tested" in gate["text"]
     assert gate["delta_pts"] == pytest.approx(gate["comparison"]["delta_pts"])
     assert gate["delta_pts"] > 0
     # Everybody: the first two beat the baseline and stay below 70; the third passes both; the fourth is not tried.
@@ -190,7 +190,7 @@ bands: [{from: 80, to: 85, name: good}]
     assert first["tries"][2]["gates"][0]["text"] == "this is plain itself"
     assert first["status"] == "not passed"
     assert (second["status"], second["why"]) == ("not reached", "not reached: nothing passed 'first'")
-    assert found["ending"]["text"].startswith("plain stays the choice")
+    assert found["ending"]["text"].startswith("plain is kept")
     assert found["ending"]["band"] is None
     code, found = sweep_lab.json(
         text.replace(

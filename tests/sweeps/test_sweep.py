@@ -53,7 +53,7 @@ def test_every_fault_comes_at_once_with_file_and_line(tmp_path):
     text = str(caught.value)
     for line, words in (
         (2, "did you mean 'unified'?"),
-        (3, "a seed stands twice"),
+        (3, "a seed occurs twice"),
         (4, "unknown key 'methodes' of a sweep; did you mean 'methods'?"),
         (5, "unknown option 'tokens'"),
         (7, "did you mean 'zero_shot'?"),
@@ -74,7 +74,7 @@ def test_every_fault_comes_at_once_with_file_and_line(tmp_path):
         ("seed: 1\nseeds: [0]\nmethods: [zero_shot]\n", "f.yaml:1: seed and seeds"),
         ("seeds: [-1]\nmethods: [zero_shot]\n", "f.yaml:1: seeds"),
         ("seeds: []\nmethods: [zero_shot]\n", "f.yaml:1: seeds"),
-        ("method: zero_shot\nmethods: [zero_shot]\n", "f.yaml:1: one method is a run's"),
+        ("method: zero_shot\nmethods: [zero_shot]\n", "f.yaml:1: 'method' belongs to a single run"),
         ("baseline: null\nmethods: [zero_shot]\n", "f.yaml:1: a sweep compares with a baseline"),
         ("personas: 6\n", "'methods' must be a list"),
         ("methods: []\n", "f.yaml:1: 'methods' must be a list"),
@@ -271,7 +271,7 @@ def test_an_interrupted_sweep_goes_on_with_what_is_stored(sweep_lab):
     assert first.record.method == "plain"
     files = {path: path.read_bytes() for path in first.path.rglob("*") if path.is_file()}
     code, out, _ = sweep_lab.call(text, "--quiet", "--dry-run")
-    assert "begun, goes on where it stopped" in out
+    assert "started, continues where it stopped" in out
     code, found = sweep_lab.json(text)
     assert code == 0
     assert [(run["label"], run["status"]) for run in found["runs"]] == [("plain", "stored"), ("stops", "made")]

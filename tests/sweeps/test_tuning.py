@@ -181,7 +181,7 @@ def test_rows_print_the_budget_and_who_was_not_tuned_is_flagged(outcome):
     found, folder = outcome
     runs = all_runs(folder / "runs")
     page = render(board_of(runs))
-    costs = page.partition("### Cost")[2].replace("\\_", "_").partition("stands on")[0]
+    costs = page.partition("### Cost")[2].replace("\\_", "_").partition("The base of a method")[0]
     budgets = dict(re.findall(r"^\| (\w+) .*\| (\d+) +\|$", costs, re.MULTILINE))
     assert (budgets["persona_prefix"], budgets["zero_shot"]) == ("4", "1"), "the column `tuning trials`"
     assert "harness tune study" in page
@@ -391,7 +391,7 @@ def test_hours_that_are_used_up_end_the_command_and_it_goes_on(tmp_path, capsys,
     with pytest.raises(SystemExit) as ended:
         main([*call, "--hours", "0.001"])
     assert ended.value.code == 3
-    assert "0.001 hours are used; what is done is stored" in capsys.readouterr().err
+    assert "0.001 hours are used up; finished work is stored" in capsys.readouterr().err
     monkeypatch.setattr(LocalWorker, "trial", real)
     with pytest.raises(SystemExit) as ended:
         main([*call, "--hours", "1", "--json"])

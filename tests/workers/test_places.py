@@ -243,7 +243,7 @@ def test_a_worker_with_other_numerics_is_refused_and_its_errors_are_raised_here(
         return Message(task.kind, {**task.fields, "model": model}, task.arrays)
 
     executor.change = older
-    with pytest.raises(HarnessError, match=r"a worker has torch .* and this command 1\.0: the bits would differ"):
+    with pytest.raises(HarnessError, match=r"a worker has torch .* and this command 1\.0: results would differ"):
         Asker(stored_backbone, tmp_path, executor).unified()
 
     def stranger(task: Message) -> Message:

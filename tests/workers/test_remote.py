@@ -141,7 +141,7 @@ def test_a_fit_is_watched_from_another_process_and_stopped():
     assert heard == ["go on", "go on", "stop"]
     assert str(seen) == "[(1, 2.5), (2, nan), (3, 3.5)]"
     write(outbound, Message("epoch", {"epoch": "no number", "loss": 1}))
-    with pytest.raises(PluginError, match="sample: its worker sent something that is no epoch"):
+    with pytest.raises(PluginError, match="sample: its worker sent an invalid report of an epoch"):
         driving.ask("try", {}, "tried", lambda *_: None, watch)
 
 
@@ -157,7 +157,7 @@ def test_a_process_must_send_one_number_a_token_of_each_reference():
     assert (found.whole, found.split(1)) == ((7.0, 3), ((1.0, 1), (6.0, 2)))
     wrong = [joined("nats", lists, np.float64) for lists in ([[1.0, 2.0]], [], [[1.0, 2.0, 4.0]] * 2)]
     for arrays in (*wrong, {}, {"nats": np.zeros(3), "nats/lengths": np.array([2])}):
-        with pytest.raises(PluginError, match="'m': its worker sent something that is no likelihood"):
+        with pytest.raises(PluginError, match="'m': its worker sent an invalid likelihood"):
             likelihoods(arrays)
 
 
