@@ -96,12 +96,10 @@ def remove_all(folders: Sequence[Path]) -> None:
 
 
 def _remove_vectors(path: Path) -> None:
-    """Those that are not as they were written; the whole file where nothing else is left to do."""
+    """Those that are not as they were written; the whole file where it cannot be written again, as on a full disk."""
     try:
         VectorStore(path, WIDTH).mend()
-    except OSError as error:
-        raise StoreError(f"cannot mend {path}: {error.strerror or error}") from error
-    if vectors_damage(path, WIDTH):
+    except OSError:
         _remove(path)
 
 

@@ -157,7 +157,12 @@ def test_a_lora_says_nothing_of_vllms_soft_prompts_and_added_text_is_mentioned(m
     ("spec", "below", "arguments", "words"),
     [
         (SoftPrompt(2), True, ["--to", "peft", "--persona", "anna"], "has no persona 'anna'; did you mean 'ann'?"),
-        (SoftPrompt(2), True, ["--to", "peft", "--persona", "eve"], "'eve' is served by a base of "),
+        (
+            SoftPrompt(2),
+            True,
+            ["--to", "peft", "--persona", "eve"],
+            "'eve' is served by a base of 'mine', not by an adapter of mine-x-0",
+        ),
         (SoftPrompt(2), False, ["--to", "merged"], "there is nothing to merge; use --to peft"),
         (LoRA(rank=2), True, ["--to", "merged"], "a whole model for each of 2 LoRAs"),
         (GatedPrefix(2), True, ["--to", "peft"], "PEFT has no adapters of the kind gated_prefix"),
