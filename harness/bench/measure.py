@@ -136,7 +136,7 @@ def _run(folder: Path, place: Path, case: Case, threads: int, progress: _Share) 
     complaints = place / "stderr.txt"
     with complaints.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "harness.bench.worker", str(place)],
+            [sys.executable, "-P", "-m", "harness.bench.worker", str(place)],
             stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(threads),
         )  # fmt: skip
         try:

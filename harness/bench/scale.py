@@ -182,7 +182,7 @@ def _command(words: Sequence[str], runs: Path, threads: int) -> tuple[dict[str, 
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile("w+", encoding="utf-8") as err:
         started = time.perf_counter()
-        command = [sys.executable, "-m", "harness", *words, "--runs-dir", str(runs)]
+        command = [sys.executable, "-P", "-m", "harness", *words, "--runs-dir", str(runs)]
         child = psutil.Popen(command, stdout=out, stderr=err, env=environment(threads))
         peak, cpu = 0, 0.0
         try:

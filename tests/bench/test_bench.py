@@ -319,7 +319,7 @@ def test_a_kept_folder_takes_only_the_bench_it_was_made_for(tmp_path):
     assert not folder.exists()
 
 
-def test_a_way_that_fails_is_named_with_its_last_words(job):
+def test_a_way_that_fails_is_named_with_its_last_words(job, another_harness):
     from harness.progress import Progress
 
     case = measure.Case("x", "no_such_way", "train", 1, 1)

@@ -72,7 +72,7 @@ def test_what_cannot_be_measured_is_told_in_one_line(harness, arguments, words):
     assert words in err
 
 
-def test_a_command_that_fails_is_named(tmp_path):
+def test_a_command_that_fails_is_named(tmp_path, another_harness):
     with pytest.raises(scale.HarnessError, match=r"`harness compare` failed \(exit code 2\): .*no runs folder"):
         scale._command(["compare", "a", "b"], tmp_path / "none", 1)
 
